@@ -1,0 +1,112 @@
+"""The trilinear form behind the three contractions, as one frozen record.
+
+    T(x, k, y) = sum over n, g, o, c, q, t of  y[n,g,o,q] * k[g,o,c,t] * x[n,g,c, q*stride + t*dilation - low]
+
+n batch, g group, o small-side channel, c big-side channel, q small-side position, t kernel tap; terms
+whose x index falls outside the array are absent. T is linear in each array, and leaving one out gives a
+contraction of the other two:
+
+    conv         (x, k) -> y
+    deconv       (y, k) -> x
+    kernel_grad  (x, y) -> k
+
+In memory the group shares an axis with a channel, outermost: x carries (g, c) on its channel axis, y
+carries (g, o) on its own, and the kernel (g, o) on O and c on I.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jax import lax
+
+from jdeconv.checks import refused
+from jdeconv.window import Window
+
+Axes = tuple[int, ...]
+
+CONTRACTIONS = {
+    "conv": ("x", "kernel", "y"),
+    "deconv": ("y", "kernel", "x"),
+    "kernel_grad": ("x", "y", "kernel"),
+}
+"""Each contraction's first operand, second operand and result."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which axis of each array is which: (batch, channel, *spatial), and for the kernel (O, I, *spatial)."""
+
+    x: Axes
+    kernel: Axes
+    y: Axes
+
+    @classmethod
+    def of(cls, call: str, dimension_numbers: Any, rank: int) -> Layout:
+        """Read a lax-style triple of strings, in the order of the call's own operands and result.
+
+        None stands for ("NCHW", "OIHW", "NCHW") of that rank. Spatial axes are matched by their letters,
+        and counted in the order of the kernel's.
+        """
+        if dimension_numbers is None:
+            return cls(*[tuple(range(rank + 2))] * 3)
+        roles = CONTRACTIONS[call]
+        if not _is_triple_of_strings(dimension_numbers):
+            reason = f"expected three strings for ({', '.join(roles)}), as ('NHWC', 'HWIO', 'NHWC')"
+            raise refused(call, "dimension_numbers", dimension_numbers, reason, TypeError)
+        specs = dict(zip(roles, dimension_numbers, strict=True))
+        spatial = [letter for letter in specs["kernel"] if letter not in "OI"]
+        axes = {}
+        for role, spec in specs.items():
+            letters = ["O", "I", *spatial] if role == "kernel" else ["N", "C", *spatial]
+            if len(spec) != rank + 2 or sorted(spec) != sorted(letters):
+                reason = (
+                    f"{role}'s {spec!r} must hold {''.join(letters[:2])} and {rank} distinct spatial letters, "
+                    f"the same in all three"
+                )
+                raise refused(call, "dimension_numbers", dimension_numbers, reason)
+            axes[role] = tuple(spec.index(letter) for letter in letters)
+        return cls(**axes)
+
+
+@dataclass(frozen=True)
+class Form:
+    """All that is static about a contraction: geometry, groups, layout and how to evaluate.
+
+    Args:
+      window: the geometry.
+      groups: how many independent sets of channels.
+      layout: where each array keeps its axes.
+      precision: of the products, as in `jax.lax`; None is the platform's default.
+      lowering: the name of one way to evaluate; None lets `choose` pick.
+    """
+
+    window: Window
+    groups: int
+    layout: Layout
+    precision: lax.Precision | None = None
+    lowering: str | None = None
+
+    def result_shape(self, contraction: str, a: tuple, b: tuple) -> tuple:
+        """The shape of what a contraction makes of operands of shapes `a` and `b`."""
+        first, second, result = CONTRACTIONS[contraction]
+        axes_a, axes_b, axes = (getattr(self.layout, role) for role in (first, second, result))
+        outer, inner = {
+            "conv": lambda: (a[axes_a[0]], b[axes_b[0]]),
+            "deconv": lambda: (a[axes_a[0]], self.groups * b[axes_b[1]]),
+            "kernel_grad": lambda: (b[axes_b[1]], a[axes_a[1]] // self.groups),
+        }[contraction]()
+        spatial = {"x": self.window.big, "y": self.window.small, "kernel": self.window.kernel}[result]
+        shape: list = [None] * len(axes)
+        for axis, size in zip(axes, (outer, inner, *spatial), strict=True):
+            shape[axis] = size
+        return tuple(shape)
+
+
+def _is_triple_of_strings(value: Any) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 3
+        and all(isinstance(spec, str) for spec in value)
+    )

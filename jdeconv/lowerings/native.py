@@ -1,0 +1,100 @@
+"""XLA's own convolution, in the three forms that vendor libraries have a routine for.
+
+The rewriters of GPU and TPU look for a pattern: forward as it is; backward-input with a reversed kernel
+and a dilated input; backward-filter with y as a dilated window over x. `lax.conv_transpose` and the
+gradients that JAX derives from it match none of them (jax #31662, #23783).
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax import lax
+
+from jdeconv.form import Axes, Form
+
+
+def refuses(form: Form) -> str | None:
+    """Nothing: XLA's convolution takes every form, if slowly past three spatial axes."""
+    return None
+
+
+def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+    """The forward convolution."""
+    layout, window = form.layout, form.window
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=window.stride,
+        padding=window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(layout.x, layout.kernel, layout.y),
+        feature_group_count=form.groups,
+        precision=form.precision,
+        preferred_element_type=dtype,
+    )
+
+
+def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+    """Backward-input: y with stride - 1 zeros between its positions, against the reversed kernel."""
+    layout, window = form.layout, form.window
+    kernel = lax.rev(_regrouped(kernel, layout.kernel, form.groups), layout.kernel[2:])
+    gapped = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
+    low = [span - 1 - p for span, p in zip(window.span, window.low, strict=True)]
+    padding = _paddings(low, gapped, window.span, window.big)
+    return lax.conv_general_dilated(
+        y,
+        kernel,
+        window_strides=(1,) * window.rank,
+        padding=padding,
+        lhs_dilation=window.stride,
+        rhs_dilation=window.dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(layout.y, _swapped(layout.kernel), layout.x),
+        feature_group_count=form.groups,
+        precision=form.precision,
+        preferred_element_type=dtype,
+    )
+
+
+def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+    """Backward-filter: y as a window over x, dilated by the stride, stepping by the dilation."""
+    layout, window = form.layout, form.window
+    dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
+    padding = _paddings(window.low, window.big, dilated, window.span)
+    return lax.conv_general_dilated(
+        x,
+        y,
+        window_strides=window.dilation,
+        padding=padding,
+        rhs_dilation=window.stride,
+        dimension_numbers=lax.ConvDimensionNumbers(*map(_swapped, (layout.x, layout.y, layout.kernel))),
+        batch_group_count=form.groups,
+        precision=form.precision,
+        preferred_element_type=dtype,
+    )
+
+
+def _paddings(low, size, span, steps) -> list[tuple[int, int]]:
+    """The pairs with which a window of `span` makes exactly `steps` unit steps over `size`."""
+    axes = zip(low, size, span, steps, strict=True)
+    return [(p, n + window - 1 - i - p) for p, i, window, n in axes]
+
+
+def _swapped(axes: Axes) -> Axes:
+    outer, inner, *space = axes
+    return inner, outer, *space
+
+
+def _regrouped(kernel: jax.Array, axes: Axes, groups: int) -> jax.Array:
+    """The kernel with its groups moved from axis O to axis I: (G*O, C) -> (O, G*C)."""
+    if groups == 1:
+        return kernel
+    outer, inner = axes[:2]
+    shape = list(kernel.shape)
+    shape[outer : outer + 1] = [groups, shape[outer] // groups]
+    split = kernel.reshape(shape)
+    after = inner + (inner > outer)
+    moved = jax.numpy.moveaxis(split, outer, after - (after > outer))
+    shape = list(kernel.shape)
+    shape[outer], shape[inner] = shape[outer] // groups, groups * shape[inner]
+    return moved.reshape(shape)

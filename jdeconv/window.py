@@ -1,0 +1,275 @@
+"""The geometry of a convolution: integer arithmetic and every check on it; no arrays.
+
+A window ties a position b on the big side to a position q on the small side and a kernel tap t by
+
+    b = q*s + t*d - low            0 <= b < big,  0 <= q < small,  0 <= t < k
+
+on every axis (stride s, dilation d, kernel size k). Conv reads the big side and writes the small one,
+deconv the reverse, over the same triples (b, q, t). So `big`, `small` and `low` settle everything, and
+the high padding is only a consequence:
+
+    span = d*(k - 1) + 1           positions from the first tap to the last
+    full = (small - 1)*s + span    positions that all windows cover together
+    high = full - low - big        negative where a strided conv leaves a remainder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from jdeconv.checks import Ints, Padding, Pair, integers, paddings, refused
+
+
+@dataclass(frozen=True)
+class Window:
+    """The frozen, hashable geometry that a convolution and its transpose share.
+
+    Formula, on every axis: ``b = q*stride + t*dilation - low``.
+
+    Args:
+      big: spatial sizes of x, the array that conv reads and deconv writes.
+      small: spatial sizes of y, the array that conv writes and deconv reads.
+      kernel: spatial sizes of the kernel.
+      stride: step of the window, in positions of the big side.
+      dilation: distance between neighboring taps, in positions of the big side.
+      low: padding before position 0 of the big side; negative crops.
+
+    Each is a tuple with one int per axis; all but `low` are at least 1. The class methods compute a
+    window from what a user says instead.
+
+    Raises:
+      TypeError: where a field holds other things than ints.
+      ValueError: where a field has the wrong count, or an int is below 1.
+
+    Example:
+      >>> Window.of_conv((7, 5), (3, 2), stride=2, padding=1).small
+      (4, 3)
+      >>> Window.of_deconv((4, 3), (3, 2), stride=2, padding=1, output_padding=(0, 1)).big
+      (7, 5)
+
+    Source: Dumoulin and Visin, "A guide to convolution arithmetic", arXiv:1603.07285.
+    """
+
+    big: tuple[int, ...]
+    small: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    low: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        rank = len(self.kernel)
+        for field in fields(self):
+            least = None if field.name == "low" else 1
+            value = integers("Window", field.name, getattr(self, field.name), rank, least)
+            object.__setattr__(self, field.name, value)
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial axes."""
+        return len(self.kernel)
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """Positions from the first tap to the last, both included."""
+        return tuple(_span(k, d) for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """Positions that all windows cover together, padding included."""
+        axes = zip(self.small, self.stride, self.span, strict=True)
+        return tuple((q - 1) * s + span for q, s, span in axes)
+
+    @property
+    def high(self) -> tuple[int, ...]:
+        """Padding after the last position of the big side; negative where cells are left over."""
+        return tuple(f - l - b for f, l, b in zip(self.full, self.low, self.big, strict=True))
+
+    @property
+    def padding(self) -> tuple[Pair, ...]:
+        """The (low, high) pairs with which a conv of `big` gives exactly `small`."""
+        return tuple(zip(self.low, self.high, strict=True))
+
+    @property
+    def padded(self) -> Window:
+        """The same window over a big side that already carries its padding."""
+        zeros = (0,) * self.rank
+        return Window(self.full, self.small, self.kernel, self.stride, self.dilation, zeros)
+
+    @classmethod
+    def of_conv(
+        cls,
+        big: Sequence[int],
+        kernel: Sequence[int],
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        call: str = "Window.of_conv",
+    ) -> Window:
+        """The window of a conv over `big`: small = (big + low + high - span) // stride + 1.
+
+        Args:
+          big: spatial sizes of x.
+          kernel: spatial sizes of the kernel; their count is the rank.
+          stride: an int, or one per axis.
+          padding: an int, one int per axis, or one (low, high) pair per axis, where negative crops;
+            "VALID" (none), "SAME" (small = ceil(big / stride), an odd cell of padding behind the array)
+            or "SAME_LOWER" (an odd cell before it).
+          dilation: an int, or one per axis.
+          call: the name with which the texts of errors begin.
+
+        Raises:
+          TypeError, ValueError: for what is no such value, and a window larger than the padded input.
+
+        Example:
+          >>> Window.of_conv((8,), (3,), stride=2, padding="SAME").padding
+          ((0, 1),)
+        """
+        kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
+        rank = len(kernel)
+        big = integers(call, "x's spatial sizes", big, rank, 1)
+        pads = _pads(paddings(call, padding, rank), big, stride_, spans)
+        small = []
+        for axis, (b, (low, high), s, span) in enumerate(zip(big, pads, stride_, spans, strict=True)):
+            if b + low + high < span:
+                raise refused(
+                    call,
+                    "padding",
+                    padding,
+                    f"the window is larger than the padded input on axis {axis}: the kernel spans "
+                    f"{span}, the input has {low} + {b} + {high}; pad more, or use a smaller kernel",
+                )
+            small.append((b + low + high - span) // s + 1)
+        return cls(big, tuple(small), kernel, stride_, dilation_, tuple(low for low, _ in pads))
+
+    @classmethod
+    def of_deconv(
+        cls,
+        small: Sequence[int],
+        kernel: Sequence[int],
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        output_padding: Ints = 0,
+        output_size: Ints | None = None,
+        call: str = "Window.of_deconv",
+        names: tuple[str, str] = ("output_size", "input"),
+    ) -> Window:
+        """The window of a deconv over `small`: big = full - low - high + output_padding.
+
+        `padding` is that of the conv which this deconv transposes. A strided conv maps several sizes to
+        one, so `small` alone leaves `big` open: `output_padding` adds cells behind the array, or
+        `output_size` names the size.
+
+        Args:
+          small: spatial sizes of y.
+          kernel: spatial sizes of the kernel; their count is the rank.
+          stride: an int, or one per axis.
+          padding: as in `of_conv`; "SAME" and "SAME_LOWER" give big = small*stride.
+          dilation: an int, or one per axis.
+          output_padding: an int, or one per axis, from 0 to max(stride, dilation) - 1.
+          output_size: an int, or one per axis; None leaves the size to `output_padding`.
+          call: the name with which the texts of errors begin.
+          names: what those texts call the big and the small sizes.
+
+        Raises:
+          TypeError, ValueError: for what is no such value, and a size out of reach.
+
+        Example:
+          >>> Window.of_deconv((4,), (3,), stride=2, padding=1, output_size=8).padding
+          ((1, 0),)
+        """
+        kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
+        rank = len(kernel)
+        small = integers(call, f"{names[1]}'s spatial sizes", small, rank, 1)
+        pads = paddings(call, padding, rank)
+        extra = integers(call, "output_padding", output_padding, rank, 0)
+        if output_size is not None and any(extra):
+            reason = f"output_size={output_size!r} came too and settles the size; leave one of them out"
+            raise refused(call, "output_padding", output_padding, reason)
+        wanted = None if output_size is None else integers(call, names[0], output_size, rank)
+        big = []
+        for axis in range(rank):
+            s, d, q = stride_[axis], dilation_[axis], small[axis]
+            least, default, most = _reach(q, s, d, spans[axis], pads if isinstance(pads, str) else pads[axis])
+            if default + extra[axis] > most:
+                reason = f"padding {padding!r}, stride {s} and dilation {d} allow 0..{most - default}"
+                raise refused(call, "output_padding", output_padding, f"{reason} on axis {axis}")
+            size = default + extra[axis] if wanted is None else wanted[axis]
+            if wanted is None and size < 1:
+                reason = f"it leaves {size} of {names[1]} {small} on axis {axis}; pad less"
+                raise refused(call, "padding", padding, reason)
+            if not least <= size <= most:
+                reason = f"stride {s} and {names[1]} {small} reach sizes {least}..{most} on axis {axis}"
+                raise refused(call, names[0], output_size, reason)
+            big.append(size)
+        low = tuple(low for low, _ in _pads(pads, big, stride_, spans))
+        return cls(tuple(big), small, kernel, stride_, dilation_, low)
+
+    @classmethod
+    def of_kernel_grad(
+        cls,
+        big: Sequence[int],
+        small: Sequence[int],
+        kernel: Sequence[int],
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        call: str = "Window.of_kernel_grad",
+    ) -> Window:
+        """The window that ties given `big` and `small` sizes, as in a conv or a deconv between them.
+
+        Args, errors: as in `of_deconv`, where `big` is the output size.
+
+        Example:
+          >>> Window.of_kernel_grad((8,), (4,), (3,), stride=2, padding=1).high
+          (0,)
+        """
+        return cls.of_deconv(
+            small,
+            kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            output_size=big,
+            call=call,
+            names=("x", "y"),
+        )
+
+
+def _steps(call: str, kernel: Sequence[int], stride: Ints, dilation: Ints):
+    """Kernel, stride and dilation as tuples, and the spans that follow."""
+    kernel = integers(call, "kernel_size", kernel, len(kernel), 1)
+    stride = integers(call, "stride", stride, len(kernel), 1)
+    dilation = integers(call, "dilation", dilation, len(kernel), 1)
+    return kernel, stride, dilation, tuple(map(_span, kernel, dilation))
+
+
+def _span(k: int, d: int) -> int:
+    return d * (k - 1) + 1
+
+
+def _pads(pads: tuple[Pair, ...] | str, big: Sequence[int], stride, spans) -> tuple[Pair, ...]:
+    """The (low, high) pairs behind a padding's name, which depend on the big side."""
+    if pads == "VALID":
+        return ((0, 0),) * len(big)
+    if not isinstance(pads, str):
+        return pads
+    pairs = []
+    for b, s, span in zip(big, stride, spans, strict=True):
+        total = max((-(-b // s) - 1) * s + span - b, 0)
+        low = total // 2 if pads == "SAME" else total - total // 2
+        pairs.append((low, total - low))
+    return tuple(pairs)
+
+
+def _reach(q: int, s: int, d: int, span: int, pad: Pair | str) -> tuple[int, int, int]:
+    """The least, the default and the greatest big size that belong to small size q on one axis."""
+    if pad in ("SAME", "SAME_LOWER"):
+        return (q - 1) * s + 1, q * s, q * s
+    base = (q - 1) * s + span - (0 if pad == "VALID" else sum(pad))
+    return max(base, 1), base, base + max(s, d) - 1
