@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jdeconv.checks import refused
 from jdeconv.choose import choose
@@ -172,15 +172,13 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
             reason = f"its spatial axes are sharded over {[s for s in space if s]}; reshard them"
             raise refused(contraction, role, operand.str_short(True), reason)
         came |= {(role, INDICES[role][0]): outer, (role, INDICES[role][1]): inner}
-    channel = {
-        "y": came.get(("kernel", "go")),
-        "x": came.get(("kernel", "c") if form.groups == 1 else ("y", "go")),
-        "kernel": came.get(("y", "go")),
+    dense = form.groups == 1
+    outer, inner = {
+        "y": (came.get(("x", "n")), came.get(("kernel", "go"))),
+        "x": (came.get(("y", "n")), came.get(("kernel", "c")) if dense else None),
+        "kernel": (came.get(("y", "go")), came.get(("x", "gc")) if dense else None),
     }[result]
-    batch = came.get(("x", "n"), came.get(("y", "n")))
-    c = came.get(("x", "gc")) if form.groups == 1 else None
     spec = [None] * (form.window.rank + 2)
-    outer, inner = (channel, c) if result == "kernel" else (batch, channel)
     for axis, names in zip(getattr(form.layout, result)[:2], (outer, inner), strict=True):
         spec[axis] = names
     return NamedSharding(mesh, PartitionSpec(*spec))
@@ -193,6 +191,16 @@ def _evaluate(contraction: str, platform: str, a, b, *, form: Form, dtype: np.dt
     lowering = LOWERINGS[form.lowering or choose(platform, form, common)]
     evaluate = getattr(lowering, contraction)
     return evaluate(a.astype(common), b.astype(common), form, accumulator).astype(dtype)
+
+
+def _lower(contraction: str, platform: str | None, ctx, a, b, *, form: Form, dtype: np.dtype):
+    evaluate = partial(_evaluate, contraction, platform, form=form, dtype=dtype)
+    result = ctx.avals_out[0].sharding
+    types = zip(result.mesh.axis_names, result.mesh.axis_types, strict=True)
+    if explicit := tuple(name for name, kind in types if kind == AxisType.Explicit):
+        # Inside, the partitioner follows the operands; only the place of the result is fixed.
+        evaluate = jax.sharding.auto_axes(evaluate, axes=explicit, out_sharding=result)
+    return mlir.lower_fun(evaluate, multiple_results=False)(ctx, a, b)
 
 
 def _accumulator(dtype: np.dtype) -> np.dtype:
@@ -209,5 +217,4 @@ for _name, _primitive, _function in (
     _primitive.def_abstract_eval(partial(_abstract_eval, _name))
     batching.primitive_batchers[_primitive] = partial(_batch, _name, _function)
     for _platform in (*PLATFORMS, None):
-        _rule = mlir.lower_fun(partial(_evaluate, _name, _platform), multiple_results=False)
-        mlir.register_lowering(_primitive, _rule, platform=_platform)
+        mlir.register_lowering(_primitive, partial(_lower, _name, _platform), platform=_platform)

@@ -160,8 +160,9 @@ def _sum(block: Callable, images: tuple[jax.Array, ...], size: int) -> jax.Array
     if count == size:
         return block(*images)
     images = tuple(a.reshape(-1, size, *a.shape[1:]) for a in images)
-    zeros = jax.eval_shape(block, *(a[0] for a in images))
-    total, _ = lax.scan(
-        lambda total, a: (total + block(*a), None), jnp.zeros(zeros.shape, zeros.dtype), images
-    )
+    shape = jax.eval_shape(block, *(a[0] for a in images))
+    zeros = jnp.zeros(shape.shape, shape.dtype)
+    if axes := tuple(jax.typeof(images[0]).manual_axis_type.varying):  # in shard_map, as images do
+        zeros = lax.pcast(zeros, axes, to="varying")
+    total, _ = lax.scan(lambda total, a: (total + block(*a), None), zeros, images)
     return total
