@@ -1,0 +1,35 @@
+"""Convolution and its transpose in JAX, each written as the other's backward pass."""
+
+from jdeconv import bilinear, testing
+from jdeconv.fillers import (
+    bilinear_kernel,
+    constant,
+    gaussian,
+    msra,
+    positive_unitball,
+    uniform,
+    xavier,
+)
+from jdeconv.functional import conv, deconv, kernel_grad
+from jdeconv.im2col import col2im, im2col
+from jdeconv.window import Window
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Window",
+    "bilinear",
+    "bilinear_kernel",
+    "col2im",
+    "constant",
+    "conv",
+    "deconv",
+    "gaussian",
+    "im2col",
+    "kernel_grad",
+    "msra",
+    "positive_unitball",
+    "testing",
+    "uniform",
+    "xavier",
+]

@@ -1,10 +1,14 @@
-"""What a user wrote, read into tuples of ints, or refused in words that name the call and the argument."""
+"""What a user wrote, read into plain values, or refused in words that name the call and the argument."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 Ints = int | Sequence[int]
 Pair = tuple[int, int]
@@ -30,6 +34,30 @@ def integer(call: str, argument: str, value: object, least: int | None = None) -
     return number
 
 
+def one_of(call: str, argument: str, value: object, names: Iterable[str]) -> str:
+    """One of the names."""
+    if not isinstance(value, str):
+        raise refused(call, argument, value, f"expected one of {', '.join(names)}", TypeError)
+    if value not in names:
+        raise refused(call, argument, value, f"the names are {', '.join(names)}")
+    return value
+
+
+def array(call: str, argument: str, value: object) -> jax.Array:
+    """An array of numbers."""
+    if not (
+        isinstance(value, jax.Array | np.ndarray | np.generic) or hasattr(value, "__jax_array__")
+    ):
+        raise refused(call, argument, value, "expected a jax or numpy array", TypeError)
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "biufcV":
+        raise refused(call, argument, value, "expected an array of numbers", TypeError)
+    converted = jnp.asarray(value)
+    if not jnp.issubdtype(converted.dtype, jnp.number):
+        reason = "expected an array of integers, floats or complex numbers"
+        raise refused(call, argument, converted, reason, TypeError)
+    return converted
+
+
 def integers(
     call: str, argument: str, value: object, rank: int, least: int | None = None
 ) -> tuple[int, ...]:
@@ -52,10 +80,10 @@ def integers(
 def paddings(call: str, value: object, rank: int) -> tuple[Pair, ...] | str:
     """A (low, high) pair per axis, or one of NAMED_PADDINGS."""
     if isinstance(value, str):
-        if value not in NAMED_PADDINGS:
-            raise refused(call, "padding", value, f"the names are {', '.join(NAMED_PADDINGS)}")
-        return value
-    expected = f"expected an int, a name, {_per_axis(rank)} or {_per_axis(rank, '(low, high) pair')}"
+        return one_of(call, "padding", value, NAMED_PADDINGS)
+    expected = (
+        f"expected an int, a name, {_per_axis(rank)} or {_per_axis(rank, '(low, high) pair')}"
+    )
     single = _index(value)
     entries = (single,) * rank if single is not None else _sequence(value)
     if entries is None:
@@ -99,5 +127,7 @@ def _per_axis(rank: int, what: str = "int") -> str:
 
 
 def _shown(value: object) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."

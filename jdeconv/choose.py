@@ -25,7 +25,11 @@ def choose(platform: str, form: Form, dtype: np.dtype) -> str:
     if platform == "cpu":
         return "im2col"
     # Vendor libraries have convolutions of floats over 1 to 3 axes; XLA falls back to a naive loop.
-    if platform in ("cuda", "rocm") and form.window.rank <= 3 and jnp.issubdtype(dtype, jnp.floating):
+    if (
+        platform in ("cuda", "rocm")
+        and form.window.rank <= 3
+        and jnp.issubdtype(dtype, jnp.floating)
+    ):
         return "native"
     # A compiler's estimate for TPU: explicit im2col takes 3 to 9 times the cycles of native convolution.
     if platform == "tpu" and jnp.issubdtype(dtype, jnp.floating):

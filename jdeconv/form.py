@@ -97,11 +97,27 @@ class Form:
             "deconv": lambda: (a[axes_a[0]], self.groups * b[axes_b[1]]),
             "kernel_grad": lambda: (b[axes_b[1]], a[axes_a[1]] // self.groups),
         }[contraction]()
-        spatial = {"x": self.window.big, "y": self.window.small, "kernel": self.window.kernel}[result]
+        spatial = {"x": self.window.big, "y": self.window.small, "kernel": self.window.kernel}[
+            result
+        ]
         shape: list = [None] * len(axes)
         for axis, size in zip(axes, (outer, inner, *spatial), strict=True):
             shape[axis] = size
         return tuple(shape)
+
+
+def array_axes(call: str, dimension_numbers: Any, rank: int) -> Axes:
+    """The axes (batch, channel, *spatial) of one array from its string, such as "NHWC"; None is "NCHW"."""
+    if dimension_numbers is None:
+        return tuple(range(rank + 2))
+    if not isinstance(dimension_numbers, str):
+        reason = "expected one string, as 'NHWC', for the array and its columns"
+        raise refused(call, "dimension_numbers", dimension_numbers, reason, TypeError)
+    spatial = [letter for letter in dimension_numbers if letter not in "NC"]
+    if sorted(dimension_numbers) != sorted({"N", "C", *spatial}) or len(spatial) != rank:
+        reason = f"must hold N, C and {rank} distinct spatial letters"
+        raise refused(call, "dimension_numbers", dimension_numbers, reason)
+    return tuple(dimension_numbers.index(letter) for letter in ["N", "C", *spatial])
 
 
 def _is_triple_of_strings(value: Any) -> bool:

@@ -132,7 +132,9 @@ class Window:
         big = integers(call, "x's spatial sizes", big, rank, 1)
         pads = _pads(paddings(call, padding, rank), big, stride_, spans)
         small = []
-        for axis, (b, (low, high), s, span) in enumerate(zip(big, pads, stride_, spans, strict=True)):
+        for axis, (b, (low, high), s, span) in enumerate(
+            zip(big, pads, stride_, spans, strict=True)
+        ):
             if b + low + high < span:
                 raise refused(
                     call,
@@ -188,22 +190,30 @@ class Window:
         pads = paddings(call, padding, rank)
         extra = integers(call, "output_padding", output_padding, rank, 0)
         if output_size is not None and any(extra):
-            reason = f"output_size={output_size!r} came too and settles the size; leave one of them out"
+            reason = (
+                f"output_size={output_size!r} came too and settles the size; leave one of them out"
+            )
             raise refused(call, "output_padding", output_padding, reason)
         wanted = None if output_size is None else integers(call, names[0], output_size, rank)
         big = []
         for axis in range(rank):
             s, d, q = stride_[axis], dilation_[axis], small[axis]
-            least, default, most = _reach(q, s, d, spans[axis], pads if isinstance(pads, str) else pads[axis])
+            least, default, most = _reach(
+                q, s, d, spans[axis], pads if isinstance(pads, str) else pads[axis]
+            )
             if default + extra[axis] > most:
-                reason = f"padding {padding!r}, stride {s} and dilation {d} allow 0..{most - default}"
+                reason = (
+                    f"padding {padding!r}, stride {s} and dilation {d} allow 0..{most - default}"
+                )
                 raise refused(call, "output_padding", output_padding, f"{reason} on axis {axis}")
             size = default + extra[axis] if wanted is None else wanted[axis]
             if wanted is None and size < 1:
                 reason = f"it leaves {size} of {names[1]} {small} on axis {axis}; pad less"
                 raise refused(call, "padding", padding, reason)
             if not least <= size <= most:
-                reason = f"stride {s} and {names[1]} {small} reach sizes {least}..{most} on axis {axis}"
+                reason = (
+                    f"stride {s} and {names[1]} {small} reach sizes {least}..{most} on axis {axis}"
+                )
                 raise refused(call, names[0], output_size, reason)
             big.append(size)
         low = tuple(low for low, _ in _pads(pads, big, stride_, spans))

@@ -41,7 +41,9 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
     x = algebra.arrange(x, "x")
 
     def block(x):
-        columns = algebra.split(unfold(x, form.window, channels_last=algebra.channels_last), "columns")
+        columns = algebra.split(
+            unfold(x, form.window, channels_last=algebra.channels_last), "columns"
+        )
         return algebra.merge(algebra.dot("y", dtype, columns=columns, kernel=kernel), "y")
 
     return algebra.restore(_map(block, x, algebra.images_per_block(dtype, x)), "y")
@@ -67,7 +69,9 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     x, y = algebra.arrange(x, "x"), algebra.arrange(y, "y")
 
     def block(x, y):
-        columns = algebra.split(unfold(x, form.window, channels_last=algebra.channels_last), "columns")
+        columns = algebra.split(
+            unfold(x, form.window, channels_last=algebra.channels_last), "columns"
+        )
         return algebra.dot("kernel", dtype, columns=columns, y=algebra.split(y, "y"))
 
     kernel = _sum(block, (x, y), algebra.images_per_block(dtype, x))

@@ -67,7 +67,9 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         window_strides=window.dilation,
         padding=padding,
         rhs_dilation=window.stride,
-        dimension_numbers=lax.ConvDimensionNumbers(*map(_swapped, (layout.x, layout.y, layout.kernel))),
+        dimension_numbers=lax.ConvDimensionNumbers(
+            *map(_swapped, (layout.x, layout.y, layout.kernel))
+        ),
         batch_group_count=form.groups,
         precision=form.precision,
         preferred_element_type=dtype,

@@ -1,0 +1,306 @@
+"""The pair: conv and deconv, each a `jax.custom_vjp` function whose backward pass calls the other.
+
+forward        x gradient     kernel gradient
+conv(x, k)     deconv         kernel_grad(x, y_bar)
+deconv(y, k)   conv           kernel_grad(x_bar, y)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import numpy as np
+from jax.lax import PrecisionLike
+from jax.typing import ArrayLike, DTypeLike
+
+from jdeconv import operands, primitives
+from jdeconv.checks import Ints, Padding
+from jdeconv.form import Form
+from jdeconv.operands import Options
+
+__all__ = ["conv", "deconv", "kernel_grad"]
+
+
+def conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    dimension_numbers: Sequence[str] | None = None,
+    padding_mode: str = "zeros",
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    lowering: str | None = None,
+) -> jax.Array:
+    """Convolution, in the sense of every deep-learning framework: cross-correlation with a kernel.
+
+    Formula: ``y[n,o,q] = sum over c, t of kernel[o,c,t] * x[n,c, q*stride + t*dilation - low]`` within each
+    group, plus ``bias[o]``; x counts as zero outside its bounds. As matrices: y = kernel . im2col(x).
+
+    Shapes (n batch, g groups, c and o channels per group, i input, k kernel, one of each per axis):
+      x (n, g*c, *i), kernel (g*o, c, *k), bias (g*o,) -> y (n, g*o, *q) with
+      q = (i + low + high - dilation*(k - 1) - 1) // stride + 1. The rank is kernel.ndim - 2, from 1 up.
+
+    Args:
+      x: the input; the batch axis may be absent, in the result then too.
+      kernel: the weights, not flipped.
+      bias: one number per output channel.
+      stride: step of the window; an int, or one per axis.
+      padding: zeros around x, in cells: an int, one int per axis, one (low, high) pair per axis where
+        negative numbers crop, "VALID" (none), "SAME" (q = ceil(i / stride), an odd cell behind the array)
+        or "SAME_LOWER" (before it).
+      dilation: distance between neighboring taps; an int, or one per axis.
+      groups: independent sets of channels; groups equal to x's channels make it depthwise.
+      dimension_numbers: lax-style layouts of (x, kernel, y), such as ("NHWC", "HWIO", "NHWC"); None is
+        ("NCHW", "OIHW", "NCHW") of that rank.
+      padding_mode: what padding holds: "zeros", "reflect", "replicate" or "circular", as PyTorch calls
+        them and `numpy.pad` ("reflect", "edge", "wrap") defines them.
+      precision: of the products, a `jax.lax.Precision` or its name; None is JAX's configured default.
+      preferred_element_type: dtype of the result, at least as wide as the operands'.
+      lowering: how to evaluate, "im2col" or "native" (XLA's convolution); None picks by platform.
+
+    Returns:
+      y, in the dtype to which x, kernel and bias promote. float16 and bfloat16 accumulate in float32.
+
+    Raises:
+      TypeError: for arguments of the wrong kind, and arrays of no numbers.
+      ValueError: for sizes and values that do not fit; the text names the call, the argument, what came
+        and what would do.
+
+    Differentiation: a `jax.custom_vjp` function, to any order in reverse. The backward pass calls the
+    dual: the gradient of x is `deconv` of y's, the gradient of kernel is `kernel_grad`. jvp of a gradient
+    works; for jvp of the function itself use `jdeconv.bilinear.conv`. Complex gradients follow JAX: no
+    conjugate is taken.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv(jnp.array([[[1, 2, 3, 4]]]), jnp.array([[[1, 10]]]), stride=2).tolist()
+      [[[21, 43]]]
+
+    Source: Caffe's ConvolutionLayer (forward_gemm).
+    """
+    options = Options(
+        stride,
+        padding,
+        dilation,
+        groups,
+        dimension_numbers,
+        padding_mode,
+        precision,
+        preferred_element_type,
+        lowering,
+    )
+    return operands.conv(_conv, x, kernel, bias, options)
+
+
+def deconv(
+    y: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    output_padding: Ints = 0,
+    output_size: Ints | None = None,
+    dimension_numbers: Sequence[str] | None = None,
+    padding_mode: str = "zeros",
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    lowering: str | None = None,
+) -> jax.Array:
+    """Deconvolution, or transposed convolution: the exact adjoint of `conv` in x, with the same kernel.
+
+    Formula: ``x[n,c,b] = sum over o, q, t with b = q*stride + t*dilation - low of kernel[o,c,t] * y[n,o,q]``
+    within each group, plus ``bias[c]``. As matrices: x = col2im(kernel^T . y). For every x, y and kernel,
+    <conv(x, kernel), y> = <x, deconv(y, kernel)>. It is not the inverse of conv.
+
+    Shapes (n batch, g groups, c and o channels per group, q input, k kernel, one of each per axis):
+      y (n, g*o, *q), kernel (g*o, c, *k), bias (g*c,) -> x (n, g*c, *b) with
+      b = (q - 1)*stride + dilation*(k - 1) + 1 - low - high + output_padding.
+
+    Args:
+      y: the input; the batch axis may be absent, in the result then too.
+      kernel: the weights of the conv that this transposes, neither flipped nor swapped: axis O holds y's
+        channels, axis I the channels of x in a group. PyTorch and Caffe keep theirs so.
+      bias: one number per output channel.
+      stride: step of the window in the output; an int, or one per axis.
+      padding: the padding of the conv that this transposes, so cells taken off the output; as in `conv`.
+        "SAME" and "SAME_LOWER" give b = q*stride.
+      dilation: distance between neighboring taps; an int, or one per axis.
+      groups: independent sets of channels.
+      output_padding: cells added behind the output, 0 to max(stride, dilation) - 1; an int, or one per
+        axis. A strided conv maps several sizes to one, and this says which of them to return to.
+      output_size: the output's spatial size, instead of output_padding; an int, or one per axis.
+      dimension_numbers: lax-style layouts of (y, kernel, x), such as ("NHWC", "HWIO", "NHWC"), where the
+        kernel's letters are still the conv's; None is ("NCHW", "OIHW", "NCHW") of that rank.
+      padding_mode: that of the conv that this transposes; the adjoint adds each padded cell back to the
+        cell that it was a copy of.
+      precision: as in `conv`.
+      preferred_element_type: as in `conv`.
+      lowering: as in `conv`.
+
+    Returns:
+      x, in the dtype to which y, kernel and bias promote. float16 and bfloat16 accumulate in float32.
+
+    Raises:
+      TypeError: for arguments of the wrong kind, and arrays of no numbers.
+      ValueError: for sizes and values that do not fit, a size out of reach, and output_size together with
+        output_padding; the text names the call, the argument, what came and what would do.
+
+    Differentiation: a `jax.custom_vjp` function, to any order in reverse. The backward pass calls the
+    dual: the gradient of y is `conv` of x's, the gradient of kernel is `kernel_grad` with the gradient in
+    x's place. For jvp of the function itself use `jdeconv.bilinear.deconv`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> deconv(jnp.array([[[1, 2]]]), jnp.array([[[1, 10]]]), stride=2).tolist()
+      [[[1, 10, 2, 20]]]
+      >>> deconv(jnp.array([[[1, 2]]]), jnp.array([[[1, 10]]]), stride=2, output_size=5).tolist()
+      [[[1, 10, 2, 20, 0]]]
+
+    Source: Caffe's DeconvolutionLayer (backward_gemm); sizes as in PyTorch's ConvTranspose.
+    """
+    options = Options(
+        stride,
+        padding,
+        dilation,
+        groups,
+        dimension_numbers,
+        padding_mode,
+        precision,
+        preferred_element_type,
+        lowering,
+    )
+    return operands.deconv(_deconv, y, kernel, bias, options, output_padding, output_size)
+
+
+def kernel_grad(
+    x: ArrayLike,
+    y: ArrayLike,
+    kernel_size: Sequence[int],
+    *,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    dimension_numbers: Sequence[str] | None = None,
+    padding_mode: str = "zeros",
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    lowering: str | None = None,
+) -> jax.Array:
+    """The kernel for which the form of `conv` and `deconv` is the inner product: their kernel gradient.
+
+    Formula: ``kernel[o,c,t] = sum over n, q of y[n,o,q] * x[n,c, q*stride + t*dilation - low]`` within each
+    group. As matrices: kernel = y . im2col(x)^T. The kernel gradient of conv is kernel_grad(x, y's
+    gradient); that of deconv is kernel_grad(x's gradient, y).
+
+    Shapes (n batch, g groups, c and o channels per group, one size per axis):
+      x (n, g*c, *big), y (n, g*o, *small) -> kernel (g*o, c, *kernel_size).
+
+    Args:
+      x: the big side; the batch axis may be absent, in both arrays then.
+      y: the small side.
+      kernel_size: one int per spatial axis; their count is the rank.
+      stride, padding, dilation, groups, padding_mode, precision, preferred_element_type, lowering: as in
+        `conv`; they are those of the conv or deconv whose kernel this is.
+      dimension_numbers: lax-style layouts of (x, y, kernel), such as ("NHWC", "NHWC", "HWIO"); None is
+        ("NCHW", "NCHW", "OIHW") of that rank.
+
+    Returns:
+      The kernel, in the dtype to which x and y promote.
+
+    Raises:
+      TypeError: for arguments of the wrong kind, and arrays of no numbers.
+      ValueError: for values that do not fit, and sizes of x that no deconv of y reaches.
+
+    Differentiation: a `jax.custom_vjp` function whose backward pass calls `deconv` for x's gradient and
+    `conv` for y's, to any order. For jvp of the function itself use `jdeconv.bilinear.kernel_grad`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> kernel_grad(jnp.array([[[1, 2, 3, 4]]]), jnp.array([[[1, 10]]]), (2,), stride=2).tolist()
+      [[[31, 42]]]
+
+    Source: Caffe's weight_gemm.
+    """
+    options = Options(
+        stride,
+        padding,
+        dilation,
+        groups,
+        dimension_numbers,
+        padding_mode,
+        precision,
+        preferred_element_type,
+        lowering,
+    )
+    return operands.kernel_grad(_kernel_grad, x, y, kernel_size, options)
+
+
+# The rules bind the primitives, not the functions above, so that a gradient has a jvp.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+    return primitives.conv(x, kernel, form, dtype)
+
+
+def _conv_forward(x, kernel, form, dtype):
+    return primitives.conv(x, kernel, form, dtype), (x, kernel)
+
+
+def _conv_backward(form, dtype, saved, y_bar):
+    x, kernel = saved
+    x_bar = primitives.deconv(y_bar, kernel, form, x.dtype)
+    kernel_bar = primitives.kernel_grad(x, y_bar, form, kernel.dtype)
+    return x_bar, kernel_bar
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+    return primitives.deconv(y, kernel, form, dtype)
+
+
+def _deconv_forward(y, kernel, form, dtype):
+    return primitives.deconv(y, kernel, form, dtype), (y, kernel)
+
+
+def _deconv_backward(form, dtype, saved, x_bar):
+    y, kernel = saved
+    y_bar = primitives.conv(x_bar, kernel, form, y.dtype)
+    kernel_bar = primitives.kernel_grad(x_bar, y, form, kernel.dtype)
+    return y_bar, kernel_bar
+
+
+_deconv.defvjp(_deconv_forward, _deconv_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+    return primitives.kernel_grad(x, y, form, dtype)
+
+
+def _kernel_grad_forward(x, y, form, dtype):
+    return primitives.kernel_grad(x, y, form, dtype), (x, y)
+
+
+def _kernel_grad_backward(form, dtype, saved, kernel_bar):
+    x, y = saved
+    x_bar = primitives.deconv(y, kernel_bar, form, x.dtype)
+    y_bar = primitives.conv(x, kernel_bar, form, y.dtype)
+    return x_bar, y_bar
+
+
+_kernel_grad.defvjp(_kernel_grad_forward, _kernel_grad_backward)

@@ -1,0 +1,241 @@
+"""What a user passes, brought to what the primitives take, and their answer brought back.
+
+Each of the three templates here takes the contraction to call: `functional` passes a `custom_vjp`
+function, `bilinear` the bare primitive, and both get the same arguments, checks and conventions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jdeconv.boundary import MODES, extend, retract
+from jdeconv.checks import Ints, Padding, array, integer, one_of, refused
+from jdeconv.form import CONTRACTIONS, Form, Layout
+from jdeconv.lowerings import LOWERINGS
+from jdeconv.primitives import aligned
+from jdeconv.window import Window
+
+Contract = Callable[[jax.Array, jax.Array, Form, np.dtype], jax.Array]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keyword arguments of a call, as the user gave them."""
+
+    stride: Ints
+    padding: Padding
+    dilation: Ints
+    groups: int
+    dimension_numbers: Sequence[str] | None
+    padding_mode: str
+    precision: Any
+    preferred_element_type: Any
+    lowering: str | None
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """Those that shape the window."""
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+
+
+def conv(contract: Contract, x: Any, kernel: Any, bias: Any, options: Options) -> jax.Array:
+    """Conv by way of `contract`: (x, kernel) -> y."""
+    call = _Call.of("conv", options, {"x": x, "kernel": kernel, "bias": bias})
+    outer, inner = call.channels("kernel")
+    call.check_groups(x=call.channels("x")[1], kernel=outer)
+    call.check_channels("kernel", "I", inner, "x", call.channels("x")[1] // call.groups)
+    call.check_bias(outer)
+    window = Window.of_conv(call.space("x"), call.space("kernel"), **options.steps, call="conv")
+    x = call.extended(window)
+    y = contract(x, call.arrays["kernel"], call.form(window), call.dtype)
+    return call.finished(y)
+
+
+def deconv(
+    contract: Contract,
+    y: Any,
+    kernel: Any,
+    bias: Any,
+    options: Options,
+    output_padding: Ints,
+    output_size: Ints | None,
+) -> jax.Array:
+    """Deconv by way of `contract`: (y, kernel) -> x."""
+    call = _Call.of("deconv", options, {"y": y, "kernel": kernel, "bias": bias})
+    outer, inner = call.channels("kernel")
+    call.check_groups(y=call.channels("y")[1])
+    call.check_channels("kernel", "O", outer, "y", call.channels("y")[1])
+    call.check_bias(call.groups * inner)
+    window = Window.of_deconv(
+        call.space("y"),
+        call.space("kernel"),
+        **options.steps,
+        output_padding=output_padding,
+        output_size=output_size,
+        call="deconv",
+    )
+    x = contract(call.arrays["y"], call.arrays["kernel"], call.form(window), call.dtype)
+    if call.extends:
+        x = retract(x, window, call.layout.x[2:], options.padding_mode)
+    return call.finished(x)
+
+
+def kernel_grad(
+    contract: Contract, x: Any, y: Any, kernel_size: Sequence[int], options: Options
+) -> jax.Array:
+    """The kernel's gradient by way of `contract`: (x, y) -> kernel."""
+    call = _Call.of("kernel_grad", options, {"x": x, "y": y}, kernel_size)
+    call.check_groups(x=call.channels("x")[1], y=call.channels("y")[1])
+    if call.channels("x")[0] != call.channels("y")[0]:
+        reason = f"x has batch size {call.channels('x')[0]}, y {call.channels('y')[0]}"
+        raise refused("kernel_grad", "y", y, reason)
+    window = Window.of_kernel_grad(
+        call.space("x"), call.space("y"), kernel_size, **options.steps, call="kernel_grad"
+    )
+    return contract(call.extended(window), call.arrays["y"], call.form(window), call.dtype)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call: its arrays with batch axis and common dtype, and what they are to be read as."""
+
+    name: str
+    options: Options
+    layout: Layout
+    groups: int
+    arrays: dict[str, jax.Array]
+    batched: bool
+    dtype: np.dtype
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        options: Options,
+        arrays: dict[str, Any],
+        kernel_size: Sequence[int] | None = None,
+    ) -> _Call:
+        one_of(name, "padding_mode", options.padding_mode, MODES)
+        if options.lowering is not None:
+            one_of(name, "lowering", options.lowering, LOWERINGS)
+        arrays = {k: array(name, k, v) for k, v in arrays.items() if k != "bias" or v is not None}
+        rank = _rank(name, arrays, kernel_size)
+        layout = Layout.of(name, options.dimension_numbers, rank)
+        sides = {role: a.ndim for role, a in arrays.items() if role in ("x", "y")}
+        for role, ndim in sides.items():
+            if ndim not in (rank + 1, rank + 2) or ndim != next(iter(sides.values())):
+                reason = f"{rank} spatial axes need {rank + 2} axes, or {rank + 1} without a batch"
+                raise refused(name, role, arrays[role], reason)
+        batched = rank + 2 in sides.values()
+        dtype = jnp.result_type(*arrays.values())
+        arrays = {role: a.astype(dtype) for role, a in arrays.items()}
+        # Outside of any custom_vjp, so that its backward pass meets a replicated kernel's psum in shard_map.
+        arrays = dict(zip(arrays, aligned(*arrays.values()), strict=True))
+        if not batched:
+            for role in sides:
+                arrays[role] = jnp.expand_dims(arrays[role], getattr(layout, role)[0])
+        groups = integer(name, "groups", options.groups, 1)
+        dtype = _result_dtype(name, dtype, options.preferred_element_type)
+        return cls(name, options, layout, groups, arrays, batched, dtype)
+
+    @property
+    def extends(self) -> bool:
+        return self.options.padding_mode != "zeros"
+
+    def channels(self, role: str) -> tuple[int, int]:
+        outer, inner, *_ = getattr(self.layout, role)
+        return self.arrays[role].shape[outer], self.arrays[role].shape[inner]
+
+    def space(self, role: str) -> tuple[int, ...]:
+        return tuple(self.arrays[role].shape[axis] for axis in getattr(self.layout, role)[2:])
+
+    def check_groups(self, **channels: int) -> None:
+        for role, count in channels.items():
+            if count % self.groups:
+                raise refused(
+                    self.name, "groups", self.groups, f"must divide {role}'s {count} channels"
+                )
+
+    def check_channels(self, role: str, letter: str, count: int, other: str, wanted: int) -> None:
+        if count != wanted:
+            reason = (
+                f"axis {letter} has {count} channels; {other}'s {self.channels(other)[1]} channels "
+                f"in {self.groups} group{'s' * (self.groups > 1)} need {wanted}"
+            )
+            raise refused(self.name, role, self.arrays[role], reason)
+
+    def check_bias(self, size: int) -> None:
+        bias = self.arrays.get("bias")
+        if bias is not None and bias.shape != (size,):
+            raise refused(self.name, "bias", bias, f"needs shape ({size},), one number per channel")
+
+    def form(self, window: Window) -> Form:
+        window = window.padded if self.extends else window
+        precision = _precision(self.name, self.options.precision)
+        return Form(window, self.groups, self.layout, precision, self.options.lowering)
+
+    def extended(self, window: Window) -> jax.Array:
+        x = self.arrays["x"]
+        return (
+            extend(x, window, self.layout.x[2:], self.options.padding_mode) if self.extends else x
+        )
+
+    def finished(self, result: jax.Array) -> jax.Array:
+        """The result with its bias, and without a batch axis that nobody passed."""
+        batch_axis, channel_axis, *_ = getattr(self.layout, CONTRACTIONS[self.name][-1])
+        if "bias" in self.arrays:
+            shape = [1] * result.ndim
+            shape[channel_axis] = result.shape[channel_axis]
+            result = result + self.arrays["bias"].astype(result.dtype).reshape(shape)
+        return result if self.batched else jnp.squeeze(result, batch_axis)
+
+
+def _rank(name: str, arrays: dict[str, jax.Array], kernel_size: Sequence[int] | None) -> int:
+    if "kernel" in arrays:
+        rank = arrays["kernel"].ndim - 2
+        if rank < 1:
+            reason = "needs two channel axes and at least one spatial axis"
+            raise refused(name, "kernel", arrays["kernel"], reason)
+        return rank
+    if not isinstance(kernel_size, tuple | list) or not kernel_size:
+        reason = "expected a tuple with one int for each spatial axis"
+        raise refused(name, "kernel_size", kernel_size, reason, TypeError)
+    return len(kernel_size)
+
+
+def _result_dtype(name: str, dtype: np.dtype, preferred: Any) -> np.dtype:
+    if preferred is None:
+        return np.dtype(dtype)
+    try:
+        wanted = jnp.dtype(preferred)
+    except TypeError:
+        raise refused(
+            name, "preferred_element_type", preferred, "expected a dtype", TypeError
+        ) from None
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        reason = "needs 64-bit types; set jax_enable_x64"
+        raise refused(name, "preferred_element_type", preferred, reason, TypeError)
+    with jax.numpy_dtype_promotion("standard"):
+        if jnp.promote_types(dtype, wanted) != wanted:
+            reason = f"cannot hold a result of {np.dtype(dtype).name} operands"
+            raise refused(name, "preferred_element_type", preferred, reason, TypeError)
+    return wanted
+
+
+def _precision(name: str, precision: Any) -> lax.Precision | None:
+    if precision is None:
+        precision = jax.config.jax_default_matmul_precision
+    if precision is None:
+        return None
+    try:
+        return lax.Precision(precision)
+    except ValueError:
+        reason = "expected None, a jax.lax.Precision or its name, one for all three contractions"
+        raise refused(name, "precision", precision, reason) from None

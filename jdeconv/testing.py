@@ -1,0 +1,166 @@
+"""Oracles: the inner-product identity, the explicit matrix, and the definition in plain numpy loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def assert_adjoint(
+    forward: Callable[[Any], Any],
+    adjoint: Callable[[Any], Any],
+    x_shape: Sequence[int],
+    y_shape: Sequence[int],
+    *,
+    dtype: Any = np.float32,
+    seed: int = 0,
+    rtol: float = 0.0,
+) -> None:
+    """Assert that <forward(x), y> = <x, adjoint(y)> for random x and y of small integers.
+
+    Integers make the identity exact; where a kernel inside holds other numbers, give `rtol`.
+
+    Args:
+      forward: a linear map from x_shape to y_shape.
+      adjoint: the map from y_shape to x_shape that is to be its adjoint.
+      x_shape, y_shape: shapes of one array each.
+      dtype: of both arrays.
+      seed: of the random integers, from -4 to 4.
+      rtol: permitted difference, relative to the sum of the absolute terms.
+
+    Raises:
+      AssertionError: where shapes or inner products differ.
+
+    Example:
+      >>> assert_adjoint(lambda x: x[1:], lambda y: jnp.pad(y, (1, 0)), (3,), (2,))
+    """
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.integers(-4, 5, tuple(x_shape)), dtype)
+    y = jnp.asarray(rng.integers(-4, 5, tuple(y_shape)), dtype)
+    fx, ay = forward(x), adjoint(y)
+    if fx.shape != y.shape or ay.shape != x.shape:
+        raise AssertionError(
+            f"assert_adjoint: forward gives {fx.shape} for y {y.shape}, adjoint {ay.shape} for x {x.shape}"
+        )
+    wide = np.result_type(np.asarray(fx).dtype, np.float64)
+    left, right = (np.asarray(a, wide) * np.asarray(b, wide) for a, b in ((fx, y), (x, ay)))
+    scale = max(np.abs(left).sum(), np.abs(right).sum())
+    if not abs(left.sum() - right.sum()) <= rtol * scale:
+        raise AssertionError(
+            f"assert_adjoint: <forward(x), y> = {left.sum()}, but <x, adjoint(y)> = {right.sum()}"
+        )
+
+
+def as_matrix(
+    linear: Callable[[Any], Any], shape: Sequence[int], dtype: Any = np.float32
+) -> np.ndarray:
+    """The matrix of a linear map on arrays of `shape`: column j is the image of the j-th basis array.
+
+    Example: the matrix of a deconv is the transpose of its conv's.
+      >>> from jdeconv import conv, deconv
+      >>> kernel = jnp.array([[[1, 2]]])
+      >>> as_matrix(lambda x: conv(x, kernel), (1, 1, 3), int).tolist()
+      [[1, 2, 0], [0, 1, 2]]
+      >>> as_matrix(lambda y: deconv(y, kernel), (1, 1, 2), int).tolist()
+      [[1, 0], [2, 1], [0, 2]]
+    """
+    size = int(np.prod(shape))
+    basis = jnp.eye(size, dtype=dtype).reshape(size, *shape)
+    return np.asarray(jax.vmap(linear)(basis)).reshape(size, -1).T
+
+
+def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarray:
+    """The definition of conv, index by index, in float64 (or complex128).
+
+    Args:
+      x: (n, g*c, *big).
+      kernel: (g*o, c, *k).
+      small: spatial sizes of the result.
+      stride, dilation, low: one int per axis.
+      groups: g.
+
+    Example:
+      >>> x, kernel = np.array([[[1, 2, 3, 4]]]), np.array([[[1, 10]]])
+      >>> conv_loops(x, kernel, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
+      [[[21.0, 43.0]]]
+    """
+    x, kernel = _wide(x), _wide(kernel)
+    c, o = x.shape[1] // groups, kernel.shape[0] // groups
+    y = np.zeros((x.shape[0], groups * o, *small), np.result_type(x, kernel))
+    for b, q, t in _incidences(x.shape[2:], small, kernel.shape[2:], stride, dilation, low):
+        for g in range(groups):
+            xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
+            for n in range(x.shape[0]):
+                y[(n, ys, *q)] += kernel[(ys, slice(None), *t)] @ x[(n, xs, *b)]
+    return y
+
+
+def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarray:
+    """The definition of deconv, index by index, in float64 (or complex128).
+
+    Args:
+      y: (n, g*o, *small).
+      kernel: (g*o, c, *k).
+      big: spatial sizes of the result.
+      stride, dilation, low, groups: as in `conv_loops`.
+
+    Example:
+      >>> y, kernel = np.array([[[1, 2]]]), np.array([[[1, 10]]])
+      >>> deconv_loops(y, kernel, (4,), stride=(2,), dilation=(1,), low=(0,)).tolist()
+      [[[1.0, 10.0, 2.0, 20.0]]]
+    """
+    y, kernel = _wide(y), _wide(kernel)
+    c, o = kernel.shape[1], kernel.shape[0] // groups
+    x = np.zeros((y.shape[0], groups * c, *big), np.result_type(y, kernel))
+    for b, q, t in _incidences(big, y.shape[2:], kernel.shape[2:], stride, dilation, low):
+        for g in range(groups):
+            xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
+            for n in range(y.shape[0]):
+                x[(n, xs, *b)] += y[(n, ys, *q)] @ kernel[(ys, slice(None), *t)]
+    return x
+
+
+def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> np.ndarray:
+    """The definition of kernel_grad, index by index, in float64 (or complex128).
+
+    Args:
+      x: (n, g*c, *big).
+      y: (n, g*o, *small).
+      kernel_size: spatial sizes of the result.
+      stride, dilation, low, groups: as in `conv_loops`.
+
+    Example:
+      >>> x, y = np.array([[[1, 2, 3, 4]]]), np.array([[[1, 10]]])
+      >>> kernel_grad_loops(x, y, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
+      [[[31.0, 42.0]]]
+    """
+    x, y = _wide(x), _wide(y)
+    c, o = x.shape[1] // groups, y.shape[1] // groups
+    kernel = np.zeros((groups * o, c, *kernel_size), np.result_type(x, y))
+    for b, q, t in _incidences(x.shape[2:], y.shape[2:], kernel_size, stride, dilation, low):
+        for g in range(groups):
+            xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
+            for n in range(x.shape[0]):
+                kernel[(ys, slice(None), *t)] += np.outer(y[(n, ys, *q)], x[(n, xs, *b)])
+    return kernel
+
+
+def _wide(a: Any) -> np.ndarray:
+    a = np.asarray(a)
+    return a.astype(np.complex128 if np.iscomplexobj(a) else np.float64)
+
+
+def _incidences(big, small, kernel, stride, dilation, low):
+    """The triples (b, q, t) with b = q*stride + t*dilation - low inside of the big side."""
+    for q in np.ndindex(*small):
+        for t in np.ndindex(*kernel):
+            b = tuple(
+                qi * s + ti * d - p
+                for qi, ti, s, d, p in zip(q, t, stride, dilation, low, strict=True)
+            )
+            if all(0 <= i < size for i, size in zip(b, big, strict=True)):
+                yield b, q, t
