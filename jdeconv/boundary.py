@@ -20,7 +20,7 @@ MODES = ("zeros", *NUMPY_MODES)
 
 
 def extend(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Array:
-    """x with its spatial `axes` extended from window.big to window.full cells; negative padding crops."""
+    """Extend the spatial `axes` from window.big to window.full cells; negative padding crops."""
     widths, starts, stops = [(0, 0)] * x.ndim, [0] * x.ndim, list(x.shape)
     for axis, (low, high), full in zip(axes, window.padding, window.full, strict=True):
         widths[axis] = (max(low, 0), max(high, 0))

@@ -84,7 +84,8 @@ class Window:
     @property
     def high(self) -> tuple[int, ...]:
         """Padding after the last position of the big side; negative where cells are left over."""
-        return tuple(f - l - b for f, l, b in zip(self.full, self.low, self.big, strict=True))
+        axes = zip(self.full, self.low, self.big, strict=True)
+        return tuple(full - low - big for full, low, big in axes)
 
     @property
     def padding(self) -> tuple[Pair, ...]:
