@@ -1,0 +1,205 @@
+"""python -m jdeconv check: the library against its oracles, on the user's own device."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jdeconv import testing
+from jdeconv.functional import conv, deconv, kernel_grad
+from jdeconv.lowerings import LOWERINGS
+from jdeconv.window import Window
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One row of the table: a conv of x (2, groups*c, *big), and the deconv back to the same size."""
+
+    big: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: int | tuple[int, ...] = 1
+    padding: int | str | tuple = 0
+    dilation: int | tuple[int, ...] = 1
+    groups: int = 1
+    c: int = 3
+    o: int = 2
+
+    def __str__(self) -> str:
+        text = f"{_sizes(self.big)} k{_sizes(self.kernel)} s{_sizes(self.stride)} p{_pads(self.padding)}"
+        text += f" d{_sizes(self.dilation)}" if self.dilation != 1 else ""
+        return text + (f" g{self.groups}" if self.groups > 1 else "")
+
+
+GEOMETRIES = (
+    Geometry((9,), (3,)),
+    Geometry((9,), (4,), stride=2, padding=1),
+    Geometry((10,), (3,), stride=3, padding=((2, 0),)),
+    Geometry((12,), (5,), padding="SAME", dilation=2, groups=2),
+    Geometry((11,), (2,), stride=4, padding=((-1, 3),), dilation=3),
+    Geometry((13,), (7,), stride=2, padding=3, groups=6, c=1, o=1),
+    Geometry((24,), (16,), stride=8, padding=4),
+    Geometry((7, 5), (1, 1), c=5, o=4),
+    Geometry((7, 5), (3, 3)),
+    Geometry((7, 5), (3, 3), padding=1),
+    Geometry((8, 6), (3, 3), padding="SAME", stride=2),
+    Geometry((8, 6), (3, 2), padding="SAME_LOWER", stride=2),
+    Geometry((8, 6), (4, 4), stride=2, padding=1),
+    Geometry((9, 7), (4, 4), stride=2, padding=1),
+    Geometry((9, 6), (3, 3), stride=2, padding=1),
+    Geometry((10, 9), (3, 3), stride=2, padding=1),
+    Geometry((8, 6), (2, 2), stride=2),
+    Geometry((9, 8), (5, 5), stride=3, padding=2),
+    Geometry((9, 8), (5, 2), stride=(3, 1), padding=((2, 1), (0, 1))),
+    Geometry((9, 8), (3, 3), padding=2, dilation=2),
+    Geometry((9, 8), (3, 3), padding=((4, 3), (1, 2)), dilation=(4, 2)),
+    Geometry((9, 8), (3, 2), stride=2, padding=1, dilation=3),
+    Geometry((9, 8), (3, 3), padding=((-1, 2), (0, -2))),
+    Geometry((8, 7), (3, 3), padding=1, groups=2),
+    Geometry((8, 7), (3, 3), stride=2, padding=1, groups=4, c=2, o=3),
+    Geometry((8, 7), (3, 3), padding=1, groups=5, c=1, o=1),
+    Geometry((8, 7), (5, 5), stride=2, padding=2, groups=4, c=1, o=2),
+    Geometry((9, 9), (7, 7), stride=2, padding=3),
+    Geometry((8, 8), (4, 4), stride=4),
+    Geometry((12, 8), (8, 8), stride=4, padding=2, groups=2, c=1, o=1),
+    Geometry((5, 4, 3), (3, 3, 3), padding=1),
+    Geometry((6, 5, 4), (3, 3, 3), stride=2, padding=1),
+    Geometry((6, 4, 4), (2, 2, 2), stride=2),
+    Geometry((5, 4, 6), (3, 2, 1), stride=(2, 1, 3), padding=((1, 0), (0, 1), (-1, 2)), groups=2),
+    Geometry((5, 6, 4), (2, 3, 2), dilation=(2, 1, 3), padding=1),
+    Geometry((3, 4, 3, 2), (2, 2, 2, 2), stride=(2, 1, 1, 2), padding=((0, 1),) * 4),
+    Geometry((4, 3, 2, 3), (3, 1, 2, 2), padding=1, groups=2),
+)
+
+COLUMNS = ("loops", "lax.conv", "conv_transpose", "jax.grad", "<Ax,y>=<x,A'y>")
+
+
+def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "check",
+        help="compare the library with its oracles on this device",
+        description="Compare conv, deconv and kernel_grad, on small random integers and for equality to "
+        "the last bit, with: plain numpy loops in float64; jax.lax's convolution; lax.conv_transpose; "
+        "jax.grad of lax's convolution; and the inner-product identity. Exit code 1 if anything differs.",
+    )
+    parser.add_argument("--lowering", choices=tuple(LOWERINGS), help="how to evaluate (default: by platform)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random integers (default 0)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a row for each geometry; 1 if any comparison failed."""
+    device = jax.devices()[0]
+    print(f"jax {jax.__version__} on {device.platform} ({device.device_kind})\n")
+    width = max(len(str(geometry)) for geometry in GEOMETRIES)
+    print(f"{'geometry':<{width}}  {'  '.join(COLUMNS)}")
+    failures = 0
+    for geometry in GEOMETRIES:
+        verdicts = compare(geometry, options.lowering, np.random.default_rng(options.seed))
+        failures += sum(verdict == "FAIL" for verdict in verdicts)
+        cells = (f"{v:<{len(column)}}" for v, column in zip(verdicts, COLUMNS, strict=True))
+        print(f"{geometry!s:<{width}}  {'  '.join(cells)}".rstrip(), flush=True)
+    print(f"\n{len(GEOMETRIES)} geometries, {failures} failures")
+    return min(failures, 1)
+
+
+def compare(geometry: Geometry, lowering: str | None, rng: np.random.Generator) -> list[str]:
+    """One verdict for each of COLUMNS: "ok", "FAIL", or "-" where lax cannot express the geometry."""
+    g = geometry
+    steps = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation}
+    window = Window.of_conv(g.big, g.kernel, **steps)
+    x, y, kernel = (
+        rng.integers(-4, 5, shape).astype(np.float32)
+        for shape in (
+            (2, g.groups * g.c, *g.big),
+            (2, g.groups * g.o, *window.small),
+            (g.groups * g.o, g.c, *g.kernel),
+        )
+    )
+    ours = {"groups": g.groups, "lowering": lowering, **steps}
+
+    @jax.jit
+    def library(x, y, kernel):
+        """Each forward, then both gradients of conv and of deconv."""
+        conv_y, conv_vjp = jax.vjp(lambda x, k: conv(x, k, **ours), x, kernel)
+        back = {"output_size": g.big, **ours}
+        deconv_x, deconv_vjp = jax.vjp(lambda y, k: deconv(y, k, **back), y, kernel)
+        forward = conv_y, deconv_x, kernel_grad(x, y, g.kernel, **ours)
+        return forward, (*conv_vjp(y), *deconv_vjp(x))
+
+    @jax.jit
+    def oracle(x, y, kernel):
+        """The same by jax.lax and JAX's own differentiation."""
+        conv_y, conv_vjp = jax.vjp(lambda x, k: _lax_conv(x, k, window, g.groups), x, kernel)
+        transpose = jax.vjp(lambda y, k: _lax_transpose(y, k, window, g), y, kernel)[1]
+        return conv_y, _lax_conv_transpose(y, kernel, window, g), (*conv_vjp(y), *transpose(x))
+
+    (conv_y, deconv_x, grad), gradients = jax.tree.map(np.asarray, library(x, y, kernel))
+    lax_y, lax_x, lax_gradients = jax.tree.map(np.asarray, oracle(x, y, kernel))
+    loops = _loops(x, y, kernel, window, g.groups)
+    products = {_dot(conv_y, y), _dot(deconv_x, x), _dot(grad, kernel)}
+    return [
+        _verdict(all(map(np.array_equal, (conv_y, deconv_x, grad), loops))),
+        _verdict(np.array_equal(conv_y, lax_y)),
+        "-" if lax_x is None else _verdict(np.array_equal(deconv_x, lax_x)),
+        _verdict(all(map(np.array_equal, gradients, lax_gradients))),
+        _verdict(len(products) == 1),
+    ]
+
+
+def _loops(x, y, kernel, window: Window, groups: int) -> Iterator[np.ndarray]:
+    w = {"stride": window.stride, "dilation": window.dilation, "low": window.low, "groups": groups}
+    yield testing.conv_loops(x, kernel, window.small, **w)
+    yield testing.deconv_loops(y, kernel, window.big, **w)
+    yield testing.kernel_grad_loops(x, y, window.kernel, **w)
+
+
+def _lax_conv(x, kernel, window: Window, groups: int) -> jax.Array:
+    steps = window.stride, window.padding, None, window.dilation
+    return lax.conv_general_dilated(x, kernel, *steps, feature_group_count=groups)
+
+
+def _lax_transpose(y, kernel, window: Window, g: Geometry) -> jax.Array:
+    """Lax's deconv where conv_transpose has no arguments for it: the transpose that JAX derives."""
+    x = jax.ShapeDtypeStruct((y.shape[0], g.groups * g.c, *g.big), y.dtype)
+    return jax.linear_transpose(lambda x: _lax_conv(x, kernel, window, g.groups), x)(y)[0]
+
+
+def _lax_conv_transpose(y, kernel, window: Window, g: Geometry) -> jax.Array | None:
+    if g.groups > 1:  # lax.conv_transpose has no groups
+        return None
+    # Its explicit padding is that of the equivalent stride-1 conv over the dilated input.
+    padding = [
+        (span - 1 - low, span - 1 - high)
+        for span, low, high in zip(window.span, window.low, window.high, strict=True)
+    ]
+    axes = "".join(itertools.islice("WHDT", window.rank))
+    layout = f"NC{axes}", f"OI{axes}", f"NC{axes}"
+    return lax.conv_transpose(
+        y, kernel, window.stride, padding, window.dilation, layout, transpose_kernel=True
+    )
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.vdot(a.astype(np.float64), b.astype(np.float64)))
+
+
+def _verdict(passed: bool) -> str:
+    return "ok" if passed else "FAIL"
+
+
+def _sizes(sizes: int | tuple[int, ...]) -> str:
+    return str(sizes) if isinstance(sizes, int) else "x".join(map(str, sizes))
+
+
+def _pads(padding: int | str | tuple) -> str:
+    if not isinstance(padding, tuple):
+        return str(padding)
+    return ",".join(f"{low}:{high}" for low, high in padding)
