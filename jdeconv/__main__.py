@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from jdeconv import __version__
-from jdeconv.cli import check
+from jdeconv.cli import check, demo
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"jdeconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (check,):
+    for command in (demo, check):
         command.add_parser(commands).set_defaults(run=command.run)
     options = parser.parse_args(arguments)
     return options.run(options)
