@@ -45,17 +45,34 @@ def one_of(call: str, argument: str, value: object, names: Iterable[str]) -> str
 
 def array(call: str, argument: str, value: object) -> jax.Array:
     """An array of numbers."""
-    if not (
-        isinstance(value, jax.Array | np.ndarray | np.generic) or hasattr(value, "__jax_array__")
-    ):
-        raise refused(call, argument, value, "expected a jax or numpy array", TypeError)
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "biufcV":
-        raise refused(call, argument, value, "expected an array of numbers", TypeError)
-    converted = jnp.asarray(value)
-    if not jnp.issubdtype(converted.dtype, jnp.number):
+    if isinstance(value, np.ma.MaskedArray):
+        raise refused(call, argument, value, "expected no mask; fill the array first", TypeError)
+    if not isinstance(value, np.ndarray | np.generic):
+        if not isinstance(value, jax.Array) and not hasattr(value, "__jax_array__"):
+            raise refused(call, argument, value, "expected a jax or numpy array", TypeError)
+        value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.number):
         reason = "expected an array of integers, floats or complex numbers"
-        raise refused(call, argument, converted, reason, TypeError)
-    return converted
+        raise refused(call, argument, value, reason, TypeError)
+    return jnp.asarray(value)
+
+
+def has_batch(call: str, argument: str, a: jax.Array, rank: int) -> bool:
+    """Whether a batch axis precedes the channel axis and `rank` spatial axes."""
+    if a.ndim not in (rank + 1, rank + 2):
+        reason = f"needs {rank + 2} axes, {rank} of them spatial, or {rank + 1} without a batch"
+        raise refused(call, argument, a, reason)
+    return a.ndim == rank + 2
+
+
+def sizes(call: str, argument: str, value: object) -> tuple[int, ...]:
+    """A tuple of static ints, each at least 1, whose count says how many axes there are."""
+    numbers = _indices(value) if isinstance(value, tuple | list) else None
+    if numbers is None:
+        raise refused(call, argument, value, "expected a tuple with one int for each axis", TypeError)
+    if min(numbers, default=1) < 1:
+        raise refused(call, argument, value, "must be at least 1")
+    return numbers
 
 
 def integers(
@@ -63,10 +80,8 @@ def integers(
 ) -> tuple[int, ...]:
     """One static int per axis; a single int serves every axis."""
     single = _index(value)
-    numbers = (single,) * rank if single is not None else _sequence(value)
-    if numbers is not None:
-        numbers = tuple(_index(number) for number in numbers)
-    if numbers is None or None in numbers:
+    numbers = (single,) * rank if single is not None else _indices(value)
+    if numbers is None:
         raise refused(call, argument, value, f"expected an int or {_per_axis(rank)}", TypeError)
     if len(numbers) != rank:
         raise refused(
@@ -100,8 +115,8 @@ def _pair(entry: object) -> Pair | None:
     number = _index(entry)
     if number is not None:
         return number, number
-    pair = tuple(_index(part) for part in _sequence(entry) or ())
-    return pair if len(pair) == 2 and None not in pair else None
+    pair = _indices(entry)
+    return pair if pair is not None and len(pair) == 2 else None
 
 
 def _index(value: object) -> int | None:
@@ -113,8 +128,15 @@ def _index(value: object) -> int | None:
         return None
 
 
+def _indices(value: object) -> tuple[int, ...] | None:
+    numbers = _sequence(value)
+    if numbers is not None:
+        numbers = tuple(_index(number) for number in numbers)
+    return None if numbers is None or None in numbers else numbers
+
+
 def _sequence(value: object) -> tuple | None:
-    if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray | jax.Array):
         return None
     try:
         return tuple(value)
@@ -127,7 +149,10 @@ def _per_axis(rank: int, what: str = "int") -> str:
 
 
 def _shown(value: object) -> str:
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    # Classes such as np.float32 have these attributes too, and short numpy arrays may be settings.
+    is_array = isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
+    is_short = isinstance(value, np.ndarray | np.generic) and value.ndim < 2 and value.size <= 8
+    if is_array and not is_short:
         return f"{value.dtype}[{','.join(map(str, value.shape))}]"
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."

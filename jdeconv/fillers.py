@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jdeconv.checks import integer, integers, one_of, refused
+from jdeconv.checks import integer, one_of, refused, sizes
 
 Fan = Literal["fan_in", "fan_out", "average"]
 FANS = ("fan_in", "fan_out", "average")
@@ -31,7 +31,7 @@ def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0
       >>> constant((2,), int, value=3).tolist()
       [3, 3]
     """
-    return jnp.full(_shape("constant", shape), value, dtype)
+    return jnp.full(sizes("constant", "shape", shape), value, dtype)
 
 
 def uniform(
@@ -53,7 +53,7 @@ def uniform(
     """
     if not min <= max:
         raise refused("uniform", "min", min, f"must not be greater than max={max!r}")
-    return jax.random.uniform(key, _shape("uniform", shape), dtype, min, max)
+    return jax.random.uniform(key, sizes("uniform", "shape", shape), dtype, min, max)
 
 
 def gaussian(
@@ -78,7 +78,7 @@ def gaussian(
     if not std >= 0:
         raise refused("gaussian", "std", std, "must be at least 0")
     draw, choice = jax.random.split(key)
-    weights = mean + std * jax.random.normal(draw, shape, dtype)
+    weights = (mean + std * jax.random.normal(draw, shape, dtype)).astype(dtype)
     if sparse is not None:
         kept = integer("gaussian", "sparse", sparse, 0)
         if kept > shape[0]:
@@ -172,6 +172,9 @@ def bilinear_kernel(
     Source: Caffe's BilinearFiller; Long et al., arXiv:1411.4038.
     """
     shape, order = _kernel_axes("bilinear_kernel", shape, dimension_numbers)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        reason = "expected floats; the weights are fractions"
+        raise refused("bilinear_kernel", "dtype", dtype, reason, TypeError)
     if len(shape) < 3:
         raise refused("bilinear_kernel", "shape", shape, "needs two channel axes and a spatial one")
     weights = np.ones(shape)
@@ -182,15 +185,9 @@ def bilinear_kernel(
     return jnp.asarray(weights, dtype).transpose(order)
 
 
-def _shape(call: str, shape: Sequence[int]) -> tuple[int, ...]:
-    if not isinstance(shape, tuple | list):
-        raise refused(call, "shape", shape, "expected a tuple of ints", TypeError)
-    return integers(call, "shape", shape, len(shape), 1)
-
-
 def _kernel_axes(call: str, shape: Sequence[int], dimension_numbers: str | None):
     """The shape with axes O, I first, and the permutation back to the order that was asked for."""
-    shape = _shape(call, shape)
+    shape = sizes(call, "shape", shape)
     if not shape:
         raise refused(call, "shape", shape, "needs an axis of output channels")
     if dimension_numbers is None:
@@ -199,8 +196,9 @@ def _kernel_axes(call: str, shape: Sequence[int], dimension_numbers: str | None)
         reason = "expected a string such as 'HWIO'"
         raise refused(call, "dimension_numbers", dimension_numbers, reason, TypeError)
     letters = ["O", "I", *(letter for letter in dimension_numbers if letter not in "OI")]
-    if sorted(letters) != sorted(dimension_numbers) or len(set(letters)) != len(shape):
-        reason = f"must hold O, I and {len(shape) - 2} distinct spatial letters for shape {shape}"
+    is_fit = len(dimension_numbers) == len(set(letters)) == len(shape)
+    if not is_fit or sorted(letters) != sorted(dimension_numbers):
+        reason = f"must hold O, I and distinct spatial letters, {len(shape)} in all for this shape"
         raise refused(call, "dimension_numbers", dimension_numbers, reason)
     axes = [dimension_numbers.index(letter) for letter in letters]
     return tuple(shape[axis] for axis in axes), tuple(np.argsort(axes).tolist())

@@ -60,10 +60,10 @@ class Layout:
         axes = {}
         for role, spec in specs.items():
             letters = ["O", "I", *spatial] if role == "kernel" else ["N", "C", *spatial]
-            if len(spec) != rank + 2 or sorted(spec) != sorted(letters):
+            if not len(spec) == len(set(spec)) == rank + 2 or sorted(spec) != sorted(letters):
                 reason = (
-                    f"{role}'s {spec!r} must hold {''.join(letters[:2])} and {rank} distinct spatial letters, "
-                    f"the same in all three"
+                    f"{role}'s string must hold {letters[0]}, {letters[1]} and {rank} distinct "
+                    f"spatial letters, the same in all three"
                 )
                 raise refused(call, "dimension_numbers", dimension_numbers, reason)
             axes[role] = tuple(spec.index(letter) for letter in letters)

@@ -209,7 +209,7 @@ def kernel_grad(
     Args:
       x: the big side; the batch axis may be absent, in both arrays then.
       y: the small side.
-      kernel_size: one int per spatial axis; their count is the rank.
+      kernel_size: one int per spatial axis, in the order of the kernel's letters; their count is the rank.
       stride, padding, dilation, groups, padding_mode, precision, preferred_element_type, lowering: as in
         `conv`; they are those of the conv or deconv whose kernel this is.
       dimension_numbers: lax-style layouts of (x, y, kernel), such as ("NHWC", "NHWC", "HWIO"); None is

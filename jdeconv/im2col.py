@@ -21,9 +21,11 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jdeconv.checks import Ints, Padding, array, refused
+from jdeconv.checks import Ints, Padding, array, has_batch, integers, refused, sizes
 from jdeconv.form import Axes, array_axes
 from jdeconv.window import Window
+
+MANY_TAPS = 128  # on one axis; beyond, a gather, as compile time grows with the number of slices
 
 
 def im2col(
@@ -65,7 +67,7 @@ def im2col(
     """
     kernel_size, axes, x, batched = _read("im2col", "x", x, kernel_size, dimension_numbers)
     steps = {"stride": stride, "padding": padding, "dilation": dilation}
-    window = Window.of_conv([x.shape[a] for a in axes[2:]], kernel_size, **steps, call="im2col")
+    window = Window.of_conv(_space("im2col", "x", x, axes), kernel_size, **steps, call="im2col")
     columns = _im2col(x, window, axes)
     return columns if batched else jnp.squeeze(columns, axes[0])
 
@@ -108,9 +110,17 @@ def col2im(
     kernel_size, axes, columns, batched = _read(
         "col2im", "columns", columns, kernel_size, dimension_numbers
     )
-    small = [columns.shape[a] for a in axes[2:]]
-    steps = {"stride": stride, "padding": padding, "dilation": dilation}
-    window = Window.of_deconv(small, kernel_size, **steps, output_size=output_size, call="col2im")
+    output_size = integers("col2im", "output_size", output_size, len(kernel_size))
+    window = Window.of_deconv(
+        _space("col2im", "columns", columns, axes),
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        output_size=output_size,
+        call="col2im",
+        names=("output_size", "columns"),
+    )
     if columns.shape[axes[1]] % math.prod(window.kernel):
         reason = (
             f"its channel axis must hold a multiple of the kernel's {math.prod(window.kernel)} taps"
@@ -122,17 +132,18 @@ def col2im(
 
 def _read(call: str, name: str, a: Any, kernel_size: Any, dimension_numbers: Any):
     """Kernel size, axes, the array with a batch axis, and whether it came with one."""
-    if not isinstance(kernel_size, tuple | list) or not kernel_size:
-        reason = "expected a tuple with one int for each spatial axis"
-        raise refused(call, "kernel_size", kernel_size, reason, TypeError)
-    rank = len(kernel_size)
-    axes = array_axes(call, dimension_numbers, rank)
+    kernel_size = sizes(call, "kernel_size", kernel_size)
+    if not kernel_size:
+        raise refused(call, "kernel_size", kernel_size, "needs at least one spatial axis")
+    axes = array_axes(call, dimension_numbers, len(kernel_size))
     a = array(call, name, a)
-    if a.ndim not in (rank + 1, rank + 2):
-        reason = f"{rank} spatial axes need {rank + 2} axes, or {rank + 1} without a batch"
-        raise refused(call, name, a, reason)
-    batched = a.ndim == rank + 2
+    batched = has_batch(call, name, a, len(kernel_size))
     return kernel_size, axes, a if batched else jnp.expand_dims(a, axes[0]), batched
+
+
+def _space(call: str, name: str, a: jax.Array, axes: Axes) -> tuple[int, ...]:
+    space = [a.shape[axis] for axis in axes[2:]]
+    return integers(call, f"{name}'s spatial sizes", space, len(space), 1)
 
 
 def _plain_im2col(x: jax.Array, window: Window, axes: Axes) -> jax.Array:
@@ -186,11 +197,12 @@ def _axis_and_tap(rank: int, i: int, channels_last: bool) -> tuple[int, int]:
 
 def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
     """Rank-1 im2col of spatial axis i: one strided slice for each tap, stacked."""
-    edges = [(0, 0, 0)] * x.ndim
-    edges[axis] = (w.low[i], w.high[i], 0)
-    x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-    extent = (w.small[i] - 1) * w.stride[i] + 1
+    x = _pad(x, axis, w.low[i], w.high[i])
     starts = [t * w.dilation[i] for t in range(w.kernel[i])]
+    extent = (w.small[i] - 1) * w.stride[i] + 1
+    if len(starts) > MANY_TAPS:
+        indices = np.add.outer(starts, np.arange(0, extent, w.stride[i]))
+        return jnp.moveaxis(jnp.take(x, indices, axis, mode="clip"), axis, tap)
     slices = [lax.slice_in_dim(x, t, t + extent, w.stride[i], axis) for t in starts]
     return jnp.stack(slices, tap)
 
@@ -201,20 +213,27 @@ def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.
     Tap t lands on positions q*s + t*d, all of one residue modulo s. So each residue is a sum of shifted
     slices without gaps, and the residues interleave into the array: no zero is ever inserted or added.
     """
-    stride, dilation = w.stride[i], w.dilation[i]
+    if w.kernel[i] > MANY_TAPS:
+        shape = [size for j, size in enumerate(columns.shape) if j != tap]
+        shape[axis] = w.big[i]
+        x = jax.ShapeDtypeStruct(shape, columns.dtype)
+        return jax.linear_transpose(lambda x: _gather(x, w, i, axis, tap), x)(columns)[0]
+    stride = w.stride[i]
     length = -(-w.full[i] // stride)
-    phases: list = [0] * stride
+    phases: list = [None] * stride
     for t in range(w.kernel[i]):
-        shift, phase = divmod(t * dilation, stride)
+        shift, phase = divmod(t * w.dilation[i], stride)
         piece = lax.index_in_dim(columns, t, tap, keepdims=False)
-        edges = [(0, 0, 0)] * piece.ndim
-        edges[axis] = (shift, length - shift - w.small[i], 0)
-        phases[phase] += lax.pad(piece, jnp.zeros((), piece.dtype), edges)
-    shape = next(p.shape for p in phases if not isinstance(p, int))
-    x = jnp.stack(
-        [jnp.broadcast_to(jnp.asarray(p, columns.dtype), shape) for p in phases], axis + 1
-    )
-    x = x.reshape(*shape[:axis], length * stride, *shape[axis + 1 :])
-    edges = [(0, 0, 0)] * x.ndim
-    edges[axis] = (-w.low[i], w.low[i] + w.big[i] - length * stride, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+        piece = _pad(piece, axis, shift, length - shift - w.small[i])
+        phases[phase] = piece if phases[phase] is None else phases[phase] + piece
+    empty = jnp.zeros_like(phases[0])  # tap 0 is always of phase 0
+    x = jnp.stack([empty if phase is None else phase for phase in phases], axis + 1)
+    x = x.reshape(*empty.shape[:axis], length * stride, *empty.shape[axis + 1 :])
+    return _pad(x, axis, -w.low[i], w.low[i] + w.big[i] - length * stride)
+
+
+def _pad(a: jax.Array, axis: int, low: int, high: int) -> jax.Array:
+    """Zeros before and behind one axis; negative numbers crop."""
+    edges = [(0, 0, 0)] * a.ndim
+    edges[axis] = (low, high, 0)
+    return lax.pad(a, jnp.zeros((), a.dtype), edges)

@@ -16,7 +16,17 @@ import numpy as np
 from jax import lax
 
 from jdeconv.boundary import MODES, extend, retract
-from jdeconv.checks import Ints, Padding, array, integer, one_of, refused
+from jdeconv.checks import (
+    Ints,
+    Padding,
+    array,
+    has_batch,
+    integer,
+    integers,
+    one_of,
+    refused,
+    sizes,
+)
 from jdeconv.form import CONTRACTIONS, Form, Layout
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.primitives import aligned
@@ -80,6 +90,7 @@ def deconv(
         output_padding=output_padding,
         output_size=output_size,
         call="deconv",
+        names=("output_size", "input"),
     )
     x = contract(call.arrays["y"], call.arrays["kernel"], call.form(window), call.dtype)
     if call.extends:
@@ -97,7 +108,12 @@ def kernel_grad(
         reason = f"x has batch size {call.channels('x')[0]}, y {call.channels('y')[0]}"
         raise refused("kernel_grad", "y", y, reason)
     window = Window.of_kernel_grad(
-        call.space("x"), call.space("y"), kernel_size, **options.steps, call="kernel_grad"
+        call.space("x"),
+        call.space("y"),
+        kernel_size,
+        **options.steps,
+        call="kernel_grad",
+        names=("x", "y"),
     )
     return contract(call.extended(window), call.arrays["y"], call.form(window), call.dtype)
 
@@ -128,13 +144,12 @@ class _Call:
         arrays = {k: array(name, k, v) for k, v in arrays.items() if k != "bias" or v is not None}
         rank = _rank(name, arrays, kernel_size)
         layout = Layout.of(name, options.dimension_numbers, rank)
-        sides = {role: a.ndim for role, a in arrays.items() if role in ("x", "y")}
-        for role, ndim in sides.items():
-            if ndim not in (rank + 1, rank + 2) or ndim != next(iter(sides.values())):
-                reason = f"{rank} spatial axes need {rank + 2} axes, or {rank + 1} without a batch"
-                raise refused(name, role, arrays[role], reason)
-        batched = rank + 2 in sides.values()
-        dtype = jnp.result_type(*arrays.values())
+        sides = [role for role in arrays if role in ("x", "y")]
+        batched = all([has_batch(name, role, arrays[role], rank) for role in sides])
+        if not batched and any(arrays[role].ndim == rank + 2 for role in sides):
+            reason = f"x has {arrays['x'].ndim} axes; give both a batch axis, or neither"
+            raise refused(name, "y", arrays["y"], reason)
+        dtype = _common_dtype(name, arrays)
         arrays = {role: a.astype(dtype) for role, a in arrays.items()}
         # Outside of any custom_vjp, so that its backward pass meets a replicated kernel's psum in shard_map.
         arrays = dict(zip(arrays, aligned(*arrays.values()), strict=True))
@@ -154,7 +169,8 @@ class _Call:
         return self.arrays[role].shape[outer], self.arrays[role].shape[inner]
 
     def space(self, role: str) -> tuple[int, ...]:
-        return tuple(self.arrays[role].shape[axis] for axis in getattr(self.layout, role)[2:])
+        space = [self.arrays[role].shape[axis] for axis in getattr(self.layout, role)[2:]]
+        return integers(self.name, f"{role}'s spatial sizes", space, len(space), 1)
 
     def check_groups(self, **channels: int) -> None:
         for role, count in channels.items():
@@ -204,29 +220,54 @@ def _rank(name: str, arrays: dict[str, jax.Array], kernel_size: Sequence[int] | 
             reason = "needs two channel axes and at least one spatial axis"
             raise refused(name, "kernel", arrays["kernel"], reason)
         return rank
-    if not isinstance(kernel_size, tuple | list) or not kernel_size:
-        reason = "expected a tuple with one int for each spatial axis"
-        raise refused(name, "kernel_size", kernel_size, reason, TypeError)
-    return len(kernel_size)
+    rank = len(sizes(name, "kernel_size", kernel_size))
+    if rank < 1:
+        raise refused(name, "kernel_size", kernel_size, "needs at least one spatial axis")
+    return rank
+
+
+def _common_dtype(name: str, arrays: dict[str, jax.Array]) -> np.dtype:
+    try:
+        return jnp.result_type(*arrays.values())
+    except ValueError:  # 8-bit floats and smaller types promote to nothing, nor does strict mode
+        first, *others = arrays
+        role = next(role for role in others if arrays[role].dtype != arrays[first].dtype)
+        reason = f"JAX knows no common dtype for this and {first}'s {arrays[first].dtype}; cast one"
+        raise refused(name, role, arrays[role], reason, TypeError) from None
 
 
 def _result_dtype(name: str, dtype: np.dtype, preferred: Any) -> np.dtype:
     if preferred is None:
         return np.dtype(dtype)
-    try:
-        wanted = jnp.dtype(preferred)
-    except TypeError:
-        raise refused(
-            name, "preferred_element_type", preferred, "expected a dtype", TypeError
-        ) from None
+    wanted = _number_dtype(preferred)
+    if wanted is None:
+        reason = "expected a dtype of integers, floats or complex numbers"
+        raise refused(name, "preferred_element_type", preferred, reason, TypeError)
     if jax.dtypes.canonicalize_dtype(wanted) != wanted:
         reason = "needs 64-bit types; set jax_enable_x64"
         raise refused(name, "preferred_element_type", preferred, reason, TypeError)
-    with jax.numpy_dtype_promotion("standard"):
-        if jnp.promote_types(dtype, wanted) != wanted:
-            reason = f"cannot hold a result of {np.dtype(dtype).name} operands"
-            raise refused(name, "preferred_element_type", preferred, reason, TypeError)
+    if not _holds(wanted, dtype):
+        reason = f"cannot hold a result of {np.dtype(dtype).name} operands"
+        raise refused(name, "preferred_element_type", preferred, reason, TypeError)
     return wanted
+
+
+def _number_dtype(value: Any) -> np.dtype | None:
+    if isinstance(value, jax.Array | np.ndarray):
+        return None
+    try:
+        dtype = jnp.dtype(value)
+    except (TypeError, ValueError):  # numpy raises either, by what the value is
+        return None
+    return dtype if jnp.issubdtype(dtype, jnp.number) else None
+
+
+def _holds(wide: np.dtype, narrow: np.dtype) -> bool:
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.promote_types(narrow, wide) == wide
+    except ValueError:  # 8-bit floats and smaller types promote to nothing
+        return False
 
 
 def _precision(name: str, precision: Any) -> lax.Precision | None:
@@ -234,8 +275,10 @@ def _precision(name: str, precision: Any) -> lax.Precision | None:
         precision = jax.config.jax_default_matmul_precision
     if precision is None:
         return None
+    reason = "expected None, a jax.lax.Precision or its name, one for all three contractions"
+    if not isinstance(precision, str | lax.Precision):
+        raise refused(name, "precision", precision, reason, TypeError)
     try:
         return lax.Precision(precision)
     except ValueError:
-        reason = "expected None, a jax.lax.Precision or its name, one for all three contractions"
         raise refused(name, "precision", precision, reason) from None

@@ -185,9 +185,10 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
 
 
 def _evaluate(contraction: str, platform: str, a, b, *, form: Form, dtype: np.dtype) -> jax.Array:
-    with jax.numpy_dtype_promotion("standard"):  # a wide cotangent meets a narrow operand
-        common = jnp.promote_types(a.dtype, b.dtype)
-        accumulator = jnp.promote_types(_accumulator(common), dtype)
+    with jax.numpy_dtype_promotion("standard"):  # a wide cotangent may meet a narrow operand
+        wide = jnp.promote_types(_accumulator(a.dtype), _accumulator(b.dtype))
+        common = a.dtype if a.dtype == b.dtype else wide
+        accumulator = jnp.promote_types(wide, _accumulator(dtype))
     lowering = LOWERINGS[form.lowering or choose(platform, form, common)]
     evaluate = getattr(lowering, contraction)
     return evaluate(a.astype(common), b.astype(common), form, accumulator).astype(dtype)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from jdeconv.checks import Ints, Padding, Pair, integers, paddings, refused
+from jdeconv.checks import Ints, Padding, Pair, integers, paddings, refused, sizes
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Window:
     low: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        rank = len(self.kernel)
+        rank = len(sizes("Window", "kernel", self.kernel))
         for field in fields(self):
             least = None if field.name == "low" else 1
             value = integers("Window", field.name, getattr(self, field.name), rank, least)
@@ -130,7 +130,7 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
         rank = len(kernel)
-        big = integers(call, "x's spatial sizes", big, rank, 1)
+        big = integers(call, "big", big, rank, 1)
         pads = _pads(paddings(call, padding, rank), big, stride_, spans)
         small = []
         for axis, (b, (low, high), s, span) in enumerate(
@@ -159,7 +159,7 @@ class Window:
         output_padding: Ints = 0,
         output_size: Ints | None = None,
         call: str = "Window.of_deconv",
-        names: tuple[str, str] = ("output_size", "input"),
+        names: tuple[str, str] = ("output_size", "small"),
     ) -> Window:
         """The window of a deconv over `small`: big = full - low - high + output_padding.
 
@@ -187,15 +187,15 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
         rank = len(kernel)
-        small = integers(call, f"{names[1]}'s spatial sizes", small, rank, 1)
+        small = integers(call, names[1], small, rank, 1)
         pads = paddings(call, padding, rank)
         extra = integers(call, "output_padding", output_padding, rank, 0)
-        if output_size is not None and any(extra):
+        wanted = None if output_size is None else integers(call, names[0], output_size, rank)
+        if wanted is not None and any(extra):
             reason = (
                 f"output_size={output_size!r} came too and settles the size; leave one of them out"
             )
             raise refused(call, "output_padding", output_padding, reason)
-        wanted = None if output_size is None else integers(call, names[0], output_size, rank)
         big = []
         for axis in range(rank):
             s, d, q = stride_[axis], dilation_[axis], small[axis]
@@ -208,8 +208,9 @@ class Window:
                 )
                 raise refused(call, "output_padding", output_padding, f"{reason} on axis {axis}")
             size = default + extra[axis] if wanted is None else wanted[axis]
-            if wanted is None and size < 1:
-                reason = f"it leaves {size} of {names[1]} {small} on axis {axis}; pad less"
+            left = size if wanted is None else most
+            if left < 1:
+                reason = f"it leaves {left} of {names[1]} {small} on axis {axis}; pad less"
                 raise refused(call, "padding", padding, reason)
             if not least <= size <= most:
                 reason = (
@@ -231,6 +232,7 @@ class Window:
         padding: Padding = 0,
         dilation: Ints = 1,
         call: str = "Window.of_kernel_grad",
+        names: tuple[str, str] = ("big", "small"),
     ) -> Window:
         """The window that ties given `big` and `small` sizes, as in a conv or a deconv between them.
 
@@ -248,13 +250,13 @@ class Window:
             dilation=dilation,
             output_size=big,
             call=call,
-            names=("x", "y"),
+            names=names,
         )
 
 
 def _steps(call: str, kernel: Sequence[int], stride: Ints, dilation: Ints):
     """Kernel, stride and dilation as tuples, and the spans that follow."""
-    kernel = integers(call, "kernel_size", kernel, len(kernel), 1)
+    kernel = sizes(call, "kernel", kernel)
     stride = integers(call, "stride", stride, len(kernel), 1)
     dilation = integers(call, "dilation", dilation, len(kernel), 1)
     return kernel, stride, dilation, tuple(map(_span, kernel, dilation))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -89,7 +88,9 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "the last bit, with: plain numpy loops in float64; jax.lax's convolution; lax.conv_transpose; "
         "jax.grad of lax's convolution; and the inner-product identity. Exit code 1 if anything differs.",
     )
-    parser.add_argument("--lowering", choices=tuple(LOWERINGS), help="how to evaluate (default: by platform)")
+    parser.add_argument(
+        "--lowering", choices=tuple(LOWERINGS), help="how to evaluate (default: by platform)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random integers (default 0)")
     return parser
 

@@ -23,11 +23,19 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "photographs beside bicubic's and the time of a training step beside jax.lax's, and writes a "
         "picture of both. Takes about a minute on two cores.",
     )
-    parser.add_argument("--image", type=Path, metavar="PATH", help="a picture of yours to upscale, too")
     parser.add_argument(
-        "--output", type=Path, default=Path("jdeconv-demo"), metavar="DIR", help="default: %(default)s"
+        "--image", type=Path, metavar="PATH", help="a picture of yours to upscale, too"
     )
-    parser.add_argument("--steps", type=int, default=1500, help="of training (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("jdeconv-demo"),
+        metavar="DIR",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=1500, help="of training (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and patches (default: 0)")
     return parser
 
@@ -46,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
     own = None
     if options.image is not None:
         try:
-            own = Image.open(options.image).convert("RGB")
+            with Image.open(options.image) as file:
+                own = file.convert("RGB")
         except UnidentifiedImageError:
             return _refuse(f"--image {options.image}: this file is no picture that Pillow can read")
         except (OSError, Image.DecompressionBombError) as error:
@@ -62,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
     )
     print(f"training on {', '.join(photographs.TRAINING)}")
     with tqdm.tqdm(total=options.steps, unit="step") as bar:
-        for params, loss in network.train(params, batches, options.steps):  # noqa: B007
+        for step in network.train(params, batches, options.steps):
+            params, loss = step
             bar.update()
             if bar.n % 50 == 0:
                 bar.set_postfix(loss=f"{loss:.5f}")

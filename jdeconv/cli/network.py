@@ -23,7 +23,11 @@ Layer = Callable[[jax.Array, jax.Array, int], jax.Array]
 def init(key: jax.Array) -> Params:
     """Kernels by Caffe's fillers; the deconv sees the image and the features, and starts blind to these."""
     keys = jax.random.split(key, 3)
-    shapes = {"conv1": (WIDTH, 1, 5, 5), "conv2": (WIDTH, WIDTH, 3, 3), "conv3": (WIDTH, WIDTH, 3, 3)}
+    shapes = {
+        "conv1": (WIDTH, 1, 5, 5),
+        "conv2": (WIDTH, WIDTH, 3, 3),
+        "conv3": (WIDTH, WIDTH, 3, 3),
+    }
     params = {
         name: {"kernel": msra(key, shape), "bias": jnp.zeros(shape[0])}
         for (name, shape), key in zip(shapes.items(), keys, strict=True)
@@ -69,7 +73,9 @@ def apply(params: Params, images: jax.Array, layers: tuple[Layer, Layer] = JDECO
         features = conv(features, layer["kernel"], padding) + layer["bias"].reshape(1, -1, 1, 1)
         features = jax.nn.relu(features)
     both = jnp.concatenate([images, features], axis=1)
-    return deconv(both, params["deconv"]["kernel"], 1) + params["deconv"]["bias"].reshape(1, 1, 1, 1)
+    return deconv(both, params["deconv"]["kernel"], 1) + params["deconv"]["bias"].reshape(
+        1, 1, 1, 1
+    )
 
 
 def loss(params: Params, low: jax.Array, high: jax.Array, layers=JDECONV) -> jax.Array:

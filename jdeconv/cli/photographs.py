@@ -61,7 +61,9 @@ def _patch(low: np.ndarray, high: np.ndarray, size: int, rng: np.random.Generato
     return tuple(np.ascontiguousarray(side.T if mirrored else side) for side in turned)
 
 
-def upscale(picture: Image.Image, network: Callable[[np.ndarray], np.ndarray], tile: int, reach: int):
+def upscale(
+    picture: Image.Image, network: Callable[[np.ndarray], np.ndarray], tile: int, reach: int
+):
     """The picture at twice its size: luminance by the network, tile by tile, color by bicubic.
 
     Args:
@@ -93,7 +95,9 @@ def psnr(picture: Image.Image, truth: Image.Image, border: int = 4) -> float:
     return float(-10 * np.log10(np.mean(error.astype(np.float64) ** 2)))
 
 
-def comparison(rows: Sequence[Sequence[Image.Image]], path: Path, size: int = 96, zoom: int = 3) -> None:
+def comparison(
+    rows: Sequence[Sequence[Image.Image]], path: Path, size: int = 96, zoom: int = 3
+) -> None:
     """Write a PNG: for each row of (low, bicubic, network, truth), the same detail side by side."""
     side, margin, header = size * zoom, 8, 28
     sheet = Image.new(

@@ -1,0 +1,93 @@
+"""python -m jdeconv, as a user runs it."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jdeconv.__main__ import main
+from jdeconv.cli import check
+
+
+def test_help_names_the_commands(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert re.search(r"demo\s+train", text)
+    assert re.search(r"check\s+compare", text)
+
+
+def test_check_passes(capsys):
+    assert main(["check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{len(check.GEOMETRIES)} geometries, 0 failures"
+    assert sum("FAIL" in line for line in lines) == 0
+    assert sum(line.count(" ok") for line in lines) >= 4 * len(check.GEOMETRIES)
+
+
+def test_check_finds_a_wrong_result(monkeypatch, capsys):
+    """A kernel flipped on its way in, which leaves the inner-product identity whole."""
+    right = check.conv
+    monkeypatch.setattr(check, "conv", lambda x, k, **o: right(x, k[..., ::-1], **o))
+    monkeypatch.setattr(check, "GEOMETRIES", check.GEOMETRIES[1:2])
+    assert main(["check", "--lowering", "native", "--seed", "3"]) == 1
+    assert re.search(r"k4 s2 p1\s+FAIL\s+FAIL\s+ok\s+FAIL\s+FAIL", capsys.readouterr().out)
+
+
+def test_check_covers_every_kind_of_geometry():
+    for wanted in (r"d\d", r"g\d", "SAME_LOWER", "p-1", r"\dx\dx\dx\d", "s2x1"):
+        assert any(re.search(wanted, str(geometry)) for geometry in check.GEOMETRIES), wanted
+
+
+@pytest.fixture
+def no_picture(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a picture")
+    return path
+
+
+def test_demo_refuses_a_file_that_is_no_picture(no_picture, capsys):
+    assert main(["demo", "--image", str(no_picture)]) == 2
+    text = capsys.readouterr().err
+    assert (
+        text
+        == f"jdeconv demo: --image {no_picture}: this file is no picture that Pillow can read\n"
+    )
+
+
+def test_demo_refuses_a_missing_file(tmp_path, capsys):
+    assert main(["demo", "--image", str(tmp_path / "absent.png")]) == 2
+    assert re.fullmatch(r"jdeconv demo: --image .*No such file.*\n", capsys.readouterr().err)
+
+
+def test_demo_names_the_extra_that_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert main(["demo"]) == 2
+    assert "pip install 'jdeconv[demo]'" in capsys.readouterr().err
+
+
+def test_demo_refuses_no_steps(capsys):
+    assert main(["demo", "--steps", "0"]) == 2
+    assert "--steps 0: must be at least 1" in capsys.readouterr().err
+
+
+def test_demo_trains_beats_bicubic_and_upscales(tmp_path):
+    """Fewer steps than the default, in a process of its own, with a picture of odd sizes and with alpha."""
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 4), dtype=np.uint8)
+    image.fromarray(pixels).save(tmp_path / "own.png")
+    command = [sys.executable, "-W", "error", "-m", "jdeconv", "demo", "--steps", "250"]
+    command += ["--image", str(tmp_path / "own.png"), "--output", str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    gain = float(re.search(r"mean gain\s+\+([\d.]+)", run.stdout)[1])
+    assert gain >= 0.5
+    assert re.search(r"training step.*jdeconv [\d.]+ ms, jax.lax [\d.]+ ms", run.stdout)
+    assert "250/250" in run.stderr
+    with image.open(tmp_path / "out" / "own-2x.png") as own:
+        assert own.size == (102, 74)
+    with image.open(tmp_path / "out" / "comparison.png") as sheet:
+        assert np.asarray(sheet).std() > 20

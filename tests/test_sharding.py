@@ -1,0 +1,86 @@
+"""On a mesh of eight devices: results equal the unsharded ones, and shardings are as types say."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jdeconv
+from jdeconv.lowerings import im2col
+
+X, KERNEL = (16, 4, 7, 6), (8, 2, 3, 2)
+
+
+@pytest.fixture(params=["whole batch", "image by image"])
+def blocks(request, monkeypatch):
+    monkeypatch.setattr(
+        im2col, "BLOCK_BYTES", {"whole batch": 1 << 30, "image by image": 1}[request.param]
+    )
+    jax.clear_caches()
+    return request.param
+
+
+@pytest.fixture
+def operands(rng):
+    return tuple(rng.integers(-3, 4, s).astype(np.float32) for s in (X, KERNEL))
+
+
+def loss(x, kernel):
+    steps = {"stride": 2, "padding": 1, "groups": 2}
+    y = jdeconv.conv(x, kernel, **steps)
+    return (
+        y
+        * jdeconv.conv(jdeconv.deconv(y, kernel, output_size=(7, 6), **steps) % 5, kernel, **steps)
+    ).sum()
+
+
+def assert_same(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.any(b)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize(
+    ("x_spec", "kernel_spec"), [(P("d"), P()), (P(), P("d"))], ids=["batch", "output channels"]
+)
+@pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
+def test_meshes(axis_type, x_spec, kernel_spec, operands):
+    gradient = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    expected = gradient(*operands)
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        x, kernel = (
+            jax.device_put(a, NamedSharding(mesh, spec))
+            for a, spec in zip(operands, (x_spec, kernel_spec), strict=True)
+        )
+        value, gradients = gradient(x, kernel)
+    assert_same((value, gradients), expected)
+    if axis_type == AxisType.Explicit:
+        for g, a in zip(gradients, (x, kernel), strict=True):
+            assert g.sharding.is_equivalent_to(a.sharding, g.ndim)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_shard_map_sums_the_gradient_of_a_replicated_kernel(operands):
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    specs = {"in_specs": (P("d"), P()), "out_specs": (P(), (P("d"), P()))}
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, check_vma=True, **specs)
+    def sharded(x, kernel):
+        return jax.value_and_grad(lambda *a: jax.lax.psum(loss(*a), "d"), (0, 1))(x, kernel)
+
+    assert_same(sharded(*operands), jax.value_and_grad(loss, (0, 1))(*operands))
+
+
+def test_sharded_space_is_refused_by_name(operands):
+    x, kernel = operands
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, P(None, None, None, "d"))
+        with pytest.raises(ValueError, match=r"conv\(x=.*spatial axes are sharded.*reshard"):
+            jdeconv.conv(x, kernel, groups=2)
