@@ -69,7 +69,9 @@ def sizes(call: str, argument: str, value: object) -> tuple[int, ...]:
     """A tuple of static ints, each at least 1, whose count says how many axes there are."""
     numbers = _indices(value) if isinstance(value, tuple | list) else None
     if numbers is None:
-        raise refused(call, argument, value, "expected a tuple with one int for each axis", TypeError)
+        raise refused(
+            call, argument, value, "expected a tuple with one int for each axis", TypeError
+        )
     if min(numbers, default=1) < 1:
         raise refused(call, argument, value, "must be at least 1")
     return numbers

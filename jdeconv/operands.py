@@ -145,8 +145,8 @@ class _Call:
         rank = _rank(name, arrays, kernel_size)
         layout = Layout.of(name, options.dimension_numbers, rank)
         sides = [role for role in arrays if role in ("x", "y")]
-        batched = all([has_batch(name, role, arrays[role], rank) for role in sides])
-        if not batched and any(arrays[role].ndim == rank + 2 for role in sides):
+        batched, *others = [has_batch(name, role, arrays[role], rank) for role in sides]
+        if others and others != [batched]:
             reason = f"x has {arrays['x'].ndim} axes; give both a batch axis, or neither"
             raise refused(name, "y", arrays["y"], reason)
         dtype = _common_dtype(name, arrays)
