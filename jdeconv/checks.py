@@ -65,6 +65,15 @@ def has_batch(call: str, argument: str, a: jax.Array, rank: int) -> bool:
     return a.ndim == rank + 2
 
 
+def space(call: str, argument: str, a: jax.Array, axes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes of an array along its spatial axes."""
+    found = tuple(a.shape[axis] for axis in axes)
+    if not all(isinstance(size, int) and size > 0 for size in found):
+        reason = "each spatial axis needs a static size of at least 1"
+        raise refused(call, argument, a, reason)
+    return found
+
+
 def sizes(call: str, argument: str, value: object) -> tuple[int, ...]:
     """A tuple of static ints, each at least 1, whose count says how many axes there are."""
     numbers = _indices(value) if isinstance(value, tuple | list) else None

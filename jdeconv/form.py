@@ -58,7 +58,8 @@ class Layout:
         specs = dict(zip(roles, dimension_numbers, strict=True))
         spatial = [letter for letter in specs["kernel"] if letter not in "OI"]
         axes = {}
-        for role, spec in specs.items():
+        for role in ("kernel", "x", "y"):  # the kernel's letters are the measure of the others
+            spec = specs[role]
             letters = ["O", "I", *spatial] if role == "kernel" else ["N", "C", *spatial]
             if not len(spec) == len(set(spec)) == rank + 2 or sorted(spec) != sorted(letters):
                 reason = (

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jdeconv.checks import Ints, Padding, array, has_batch, integers, refused, sizes
+from jdeconv.checks import Ints, Padding, array, has_batch, integers, refused, sizes, space
 from jdeconv.form import Axes, array_axes
 from jdeconv.window import Window
 
@@ -67,7 +67,7 @@ def im2col(
     """
     kernel_size, axes, x, batched = _read("im2col", "x", x, kernel_size, dimension_numbers)
     steps = {"stride": stride, "padding": padding, "dilation": dilation}
-    window = Window.of_conv(_space("im2col", "x", x, axes), kernel_size, **steps, call="im2col")
+    window = Window.of_conv(space("im2col", "x", x, axes[2:]), kernel_size, **steps, call="im2col")
     columns = _im2col(x, window, axes)
     return columns if batched else jnp.squeeze(columns, axes[0])
 
@@ -112,7 +112,7 @@ def col2im(
     )
     output_size = integers("col2im", "output_size", output_size, len(kernel_size))
     window = Window.of_deconv(
-        _space("col2im", "columns", columns, axes),
+        space("col2im", "columns", columns, axes[2:]),
         kernel_size,
         stride=stride,
         padding=padding,
@@ -139,11 +139,6 @@ def _read(call: str, name: str, a: Any, kernel_size: Any, dimension_numbers: Any
     a = array(call, name, a)
     batched = has_batch(call, name, a, len(kernel_size))
     return kernel_size, axes, a if batched else jnp.expand_dims(a, axes[0]), batched
-
-
-def _space(call: str, name: str, a: jax.Array, axes: Axes) -> tuple[int, ...]:
-    space = [a.shape[axis] for axis in axes[2:]]
-    return integers(call, f"{name}'s spatial sizes", space, len(space), 1)
 
 
 def _plain_im2col(x: jax.Array, window: Window, axes: Axes) -> jax.Array:

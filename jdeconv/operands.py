@@ -22,10 +22,10 @@ from jdeconv.checks import (
     array,
     has_batch,
     integer,
-    integers,
     one_of,
     refused,
     sizes,
+    space,
 )
 from jdeconv.form import CONTRACTIONS, Form, Layout
 from jdeconv.lowerings import LOWERINGS
@@ -169,8 +169,7 @@ class _Call:
         return self.arrays[role].shape[outer], self.arrays[role].shape[inner]
 
     def space(self, role: str) -> tuple[int, ...]:
-        space = [self.arrays[role].shape[axis] for axis in getattr(self.layout, role)[2:]]
-        return integers(self.name, f"{role}'s spatial sizes", space, len(space), 1)
+        return space(self.name, role, self.arrays[role], getattr(self.layout, role)[2:])
 
     def check_groups(self, **channels: int) -> None:
         for role, count in channels.items():
