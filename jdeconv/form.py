@@ -89,15 +89,26 @@ class Form:
     precision: lax.Precision | None = None
     lowering: str | None = None
 
+    def channels(self, contraction: str, a: tuple, b: tuple) -> tuple[int, int]:
+        """Channels in a group, (c, o), of a contraction of operands of shapes `a` and `b`."""
+        shapes = dict(zip(CONTRACTIONS[contraction], (a, b), strict=False))
+        if "kernel" in shapes:
+            outer, inner = (shapes["kernel"][axis] for axis in self.layout.kernel[:2])
+            return inner, outer // self.groups
+        x, y = (shapes[role][getattr(self.layout, role)[1]] for role in ("x", "y"))
+        return x // self.groups, y // self.groups
+
     def result_shape(self, contraction: str, a: tuple, b: tuple) -> tuple:
         """The shape of what a contraction makes of operands of shapes `a` and `b`."""
-        first, second, result = CONTRACTIONS[contraction]
-        axes_a, axes_b, axes = (getattr(self.layout, role) for role in (first, second, result))
+        first, _, result = CONTRACTIONS[contraction]
+        axes = getattr(self.layout, result)
+        c, o = self.channels(contraction, a, b)
+        batch = a[getattr(self.layout, first)[0]]
         outer, inner = {
-            "conv": lambda: (a[axes_a[0]], b[axes_b[0]]),
-            "deconv": lambda: (a[axes_a[0]], self.groups * b[axes_b[1]]),
-            "kernel_grad": lambda: (b[axes_b[1]], a[axes_a[1]] // self.groups),
-        }[contraction]()
+            "x": (batch, self.groups * c),
+            "y": (batch, self.groups * o),
+            "kernel": (self.groups * o, c),
+        }[result]
         spatial = {"x": self.window.big, "y": self.window.small, "kernel": self.window.kernel}[
             result
         ]

@@ -145,7 +145,8 @@ def _reshape(a: jax.Array, axis: int, width: int, sizes: tuple) -> jax.Array:
 
 
 def _abstract_eval(contraction: str, a, b, *, form: Form, dtype: np.dtype):
-    if form.lowering is not None and (reason := LOWERINGS[form.lowering].refuses(form)):
+    channels = form.channels(contraction, a.shape, b.shape)
+    if form.lowering is not None and (reason := LOWERINGS[form.lowering].refuses(form, *channels)):
         raise NotImplementedError(f"{contraction}(lowering={form.lowering!r}): {reason}")
     return jax.core.ShapedArray(
         form.result_shape(contraction, a.shape, b.shape),
@@ -185,11 +186,12 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
 
 
 def _evaluate(contraction: str, platform: str, a, b, *, form: Form, dtype: np.dtype) -> jax.Array:
+    channels = form.channels(contraction, a.shape, b.shape)
     with jax.numpy_dtype_promotion("standard"):  # a wide cotangent may meet a narrow operand
         wide = jnp.promote_types(_accumulator(a.dtype), _accumulator(b.dtype))
         common = a.dtype if a.dtype == b.dtype else wide
         accumulator = jnp.promote_types(wide, _accumulator(dtype))
-    lowering = LOWERINGS[form.lowering or choose(platform, form, common)]
+    lowering = LOWERINGS[form.lowering or choose(platform, form, common, *channels)]
     evaluate = getattr(lowering, contraction)
     return evaluate(a.astype(common), b.astype(common), form, accumulator).astype(dtype)
 

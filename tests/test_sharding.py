@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jdeconv
-from jdeconv.lowerings import im2col
+from jdeconv.lowerings import blocks as blocking
 
 X, KERNEL = (16, 4, 7, 6), (8, 2, 3, 2)
 
@@ -17,7 +17,7 @@ X, KERNEL = (16, 4, 7, 6), (8, 2, 3, 2)
 @pytest.fixture(params=["whole batch", "image by image"])
 def blocks(request, monkeypatch):
     monkeypatch.setattr(
-        im2col, "BLOCK_BYTES", {"whole batch": 1 << 30, "image by image": 1}[request.param]
+        blocking, "BLOCK_BYTES", {"whole batch": 1 << 30, "image by image": 1}[request.param]
     )
     jax.clear_caches()
     return request.param

@@ -1,12 +1,14 @@
 """How a contraction is evaluated: one idea a file, and a table that lists them.
 
 A lowering has `conv`, `deconv` and `kernel_grad`, each of two arrays of one dtype, a `Form` and the dtype
-in which to accumulate and answer; and `refuses(form)`, the reason in words why it cannot serve, or None.
+in which to accumulate and answer; and `refuses(form, c, o)`, the reason in words why it
+cannot serve c and o channels in a group, or None.
 """
 
-from jdeconv.lowerings import im2col, native
+from jdeconv.lowerings import depthwise, im2col, native
 
 LOWERINGS = {
     "im2col": im2col,
+    "depthwise": depthwise,
     "native": native,
 }

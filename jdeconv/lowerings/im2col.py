@@ -3,118 +3,87 @@
 Once x lies in columns, the trilinear form is a plain sum of products:
 
     T = sum over n, g, o, c, t, q of  y[n,g,o,q] * kernel[g,o,c,t] * columns[n,g,c,t,q]
-
-As in Caffe, few images are in work at a time, so that their columns stay in cache: one large fresh
-buffer costs more in page faults than the arithmetic that it feeds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jdeconv.form import Form
 from jdeconv.im2col import fold, unfold
-
-BLOCK_BYTES = 4 << 20
+from jdeconv.lowerings.arrange import arrange, channels_last, restore
+from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
 
 # A word is an axis in memory and a letter an index of the form, for channels before and behind space.
 CHANNELS_FIRST = {"columns": "n gc t q", "kernel": "go c t", "y": "n go q"}
 CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
 
 
-def refuses(form: Form) -> str | None:
+def refuses(form: Form, c: int, o: int) -> str | None:
     """Nothing: the definition serves every form."""
     return None
 
 
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Caffe's forward_gemm: y = kernel . columns, where columns = im2col(x)."""
-    algebra = _Algebra.of_kernel(form, kernel)
-    kernel = algebra.split(algebra.arrange(kernel, "kernel"), "kernel")
-    x = algebra.arrange(x, "x")
+    letters = _Letters(form, *form.channels("conv", x.shape, kernel.shape))
+    kernel = letters.split(arrange(kernel, form, "kernel"), "kernel")
+    x = arrange(x, form, "x")
 
     def block(x):
-        columns = algebra.split(
-            unfold(x, form.window, channels_last=algebra.channels_last), "columns"
+        columns = letters.split(
+            unfold(x, form.window, channels_last=channels_last(form)), "columns"
         )
-        return algebra.merge(algebra.dot("y", dtype, columns=columns, kernel=kernel), "y")
+        return letters.merge(letters.dot("y", dtype, columns=columns, kernel=kernel), "y")
 
-    return algebra.restore(_map(block, x, algebra.images_per_block(dtype, x)), "y")
+    return restore(map_blocks(block, x, letters.images_per_block(x, dtype)), form, "y")
 
 
 def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Caffe's backward_gemm: x = col2im(columns), where columns = kernel^T . y."""
-    algebra = _Algebra.of_kernel(form, kernel)
-    kernel = algebra.split(algebra.arrange(kernel, "kernel"), "kernel")
-    y = algebra.arrange(y, "y")
+    letters = _Letters(form, *form.channels("deconv", y.shape, kernel.shape))
+    kernel = letters.split(arrange(kernel, form, "kernel"), "kernel")
+    y = arrange(y, form, "y")
 
     def block(y):
-        columns = algebra.dot("columns", dtype, y=algebra.split(y, "y"), kernel=kernel)
-        columns = algebra.merge(columns, "columns")
-        return fold(columns, form.window, channels_last=algebra.channels_last)
+        columns = letters.dot("columns", dtype, y=letters.split(y, "y"), kernel=kernel)
+        columns = letters.merge(columns, "columns")
+        return fold(columns, form.window, channels_last=channels_last(form))
 
-    return algebra.restore(_map(block, y, algebra.images_per_block(dtype, y)), "x")
+    return restore(map_blocks(block, y, letters.images_per_block(y, dtype)), form, "x")
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Caffe's weight_gemm: kernel = the sum over images of y . columns^T, where columns = im2col(x)."""
-    algebra = _Algebra.of_sides(form, x, y)
-    x, y = algebra.arrange(x, "x"), algebra.arrange(y, "y")
+    letters = _Letters(form, *form.channels("kernel_grad", x.shape, y.shape))
+    x, y = arrange(x, form, "x"), arrange(y, form, "y")
 
     def block(x, y):
-        columns = algebra.split(
-            unfold(x, form.window, channels_last=algebra.channels_last), "columns"
+        columns = letters.split(
+            unfold(x, form.window, channels_last=channels_last(form)), "columns"
         )
-        return algebra.dot("kernel", dtype, columns=columns, y=algebra.split(y, "y"))
+        return letters.dot("kernel", dtype, columns=columns, y=letters.split(y, "y"))
 
-    kernel = _sum(block, (x, y), algebra.images_per_block(dtype, x))
-    return algebra.restore(algebra.merge(kernel, "kernel"), "kernel")
+    kernel = sum_blocks(block, (x, y), letters.images_per_block(x, dtype))
+    return restore(letters.merge(kernel, "kernel"), form, "kernel")
 
 
 @dataclass(frozen=True)
-class _Algebra:
-    """Arrays as users keep them, as space with channels first or last, and as letters of the form."""
+class _Letters:
+    """Arranged arrays split into the letters of the form, and merged again."""
 
     form: Form
     c: int
     o: int
 
-    @classmethod
-    def of_kernel(cls, form: Form, kernel: jax.Array) -> _Algebra:
-        outer, inner = (kernel.shape[axis] for axis in form.layout.kernel[:2])
-        return cls(form, inner, outer // form.groups)
-
-    @classmethod
-    def of_sides(cls, form: Form, x: jax.Array, y: jax.Array) -> _Algebra:
-        channels = x.shape[form.layout.x[1]], y.shape[form.layout.y[1]]
-        return cls(form, *(total // form.groups for total in channels))
-
-    @property
-    def channels_last(self) -> bool:
-        return self.form.layout.x[1] == self.form.window.rank + 1
-
     @property
     def words(self) -> dict[str, str]:
-        return CHANNELS_LAST if self.channels_last else CHANNELS_FIRST
-
-    def order(self, role: str) -> tuple[int, ...]:
-        outer, inner, *space = getattr(self.form.layout, role)
-        if not self.channels_last:
-            return outer, inner, *space
-        return (*space, inner, outer) if role == "kernel" else (outer, *space, inner)
-
-    def arrange(self, a: jax.Array, role: str) -> jax.Array:
-        return lax.transpose(a, self.order(role))
-
-    def restore(self, a: jax.Array, role: str) -> jax.Array:
-        return lax.transpose(a, np.argsort(self.order(role)))
+        return CHANNELS_LAST if channels_last(self.form) else CHANNELS_FIRST
 
     def split(self, a: jax.Array, name: str) -> jax.Array:
         sizes = {"n": a.shape[0], "g": self.form.groups, "c": self.c, "o": self.o}
@@ -137,36 +106,7 @@ class _Algebra:
             preferred_element_type=dtype,
         )
 
-    def images_per_block(self, dtype: np.dtype, images: jax.Array) -> int:
-        """The most images whose columns fit BLOCK_BYTES and that divide the batch."""
-        batch = images.shape[0]
-        if not isinstance(batch, int):  # a symbolic size, in an export
-            return 1
+    def images_per_block(self, images: jax.Array, dtype: np.dtype) -> int:
         window = self.form.window
-        row = self.form.groups * self.c * math.prod(window.kernel)
-        fitting = BLOCK_BYTES // max(1, row * math.prod(window.small) * np.dtype(dtype).itemsize)
-        divisors = (n for n in range(1, min(batch, fitting) + 1) if batch % n == 0)
-        return max(divisors, default=min(batch, 1))
-
-
-def _map(block: Callable, images: jax.Array, size: int) -> jax.Array:
-    """`block` over blocks of `size` images, one after the other."""
-    count = images.shape[0]
-    if count == size:
-        return block(images)
-    result = lax.map(block, images.reshape(-1, size, *images.shape[1:]))
-    return result.reshape(count, *result.shape[2:])
-
-
-def _sum(block: Callable, images: tuple[jax.Array, ...], size: int) -> jax.Array:
-    """The sum of `block` over blocks of `size` images."""
-    count = images[0].shape[0]
-    if count == size:
-        return block(*images)
-    images = tuple(a.reshape(-1, size, *a.shape[1:]) for a in images)
-    shape = jax.eval_shape(block, *(a[0] for a in images))
-    zeros = jnp.zeros(shape.shape, shape.dtype)
-    if axes := tuple(jax.typeof(images[0]).manual_axis_type.varying):  # in shard_map, as images do
-        zeros = lax.pcast(zeros, axes, to="varying")
-    total, _ = lax.scan(lambda total, a: (total + block(*a), None), zeros, images)
-    return total
+        columns = self.form.groups * self.c * math.prod(window.kernel) * math.prod(window.small)
+        return images_per_block(images.shape[0], columns * np.dtype(dtype).itemsize)

@@ -1,0 +1,44 @@
+"""Arrays as users keep them, and in the one of two orders in which a lowering computes: channels first or last.
+
+                  x and y          kernel
+    first         (N, C, *space)   (O, I, *space)
+    last          (N, *space, C)   (*space, I, O)
+
+The order is x's own, so that the common layouts are not transposed at all.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax import lax
+
+from jdeconv.form import Axes, Form
+
+
+def channels_last(form: Form) -> bool:
+    """Whether x keeps its channels behind its spatial axes."""
+    return form.layout.x[1] == form.window.rank + 1
+
+
+def space(form: Form) -> Axes:
+    """The spatial axes of an arranged x or y."""
+    start = 1 if channels_last(form) else 2
+    return tuple(range(start, start + form.window.rank))
+
+
+def arrange(a: jax.Array, form: Form, role: str) -> jax.Array:
+    """The user's array in the lowering's order."""
+    return lax.transpose(a, _order(form, role))
+
+
+def restore(a: jax.Array, form: Form, role: str) -> jax.Array:
+    """The lowering's array in the user's order."""
+    return lax.transpose(a, np.argsort(_order(form, role)))
+
+
+def _order(form: Form, role: str) -> Axes:
+    outer, inner, *space = getattr(form.layout, role)
+    if not channels_last(form):
+        return outer, inner, *space
+    return (*space, inner, outer) if role == "kernel" else (outer, *space, inner)
