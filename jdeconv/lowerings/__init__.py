@@ -5,11 +5,10 @@ in which to accumulate and answer; and `refuses(form, c, o)`, the reason in word
 cannot serve c and o channels in a group, or None.
 """
 
-from jdeconv.lowerings import depthwise, im2col, native, rows
+from jdeconv.lowerings import depthwise, im2col, native
 
 LOWERINGS = {
     "im2col": im2col,
-    "rows": rows,
     "depthwise": depthwise,
     "native": native,
 }
