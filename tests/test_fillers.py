@@ -1,0 +1,261 @@
+"""Each filler against its definition in Caffe, and the bilinear one end to end."""
+
+import itertools
+from functools import partial
+from math import ceil, sqrt
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jdeconv
+from jdeconv import (
+    bilinear_kernel,
+    constant,
+    deconv,
+    gaussian,
+    msra,
+    positive_unitball,
+    uniform,
+    xavier,
+)
+
+KEY = jax.random.key(20261122)
+SHAPE = (64, 32, 3, 3)
+FANS = {"fan_in": 32 * 9, "fan_out": 64 * 9, "average": 48 * 9}
+
+
+def within(values, scale):
+    """The fraction not farther than `scale` from 0; at one std, 0.577 is uniform and 0.683 normal."""
+    return np.mean(np.abs(values) <= scale)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 2, 1), (2, 1, 2), (2, 1, 3), (1, 3, 4), (2, 3, 5, 3), (3, 1, 4, 6), (1, 1, 3, 4, 2)],
+)
+def test_bilinear_kernel_is_caffes(shape):
+    expected = np.zeros(shape)
+    for index in np.ndindex(shape):
+        weight = 1.0
+        for t, k in zip(index[2:], shape[2:], strict=True):
+            f = ceil(k / 2.0)
+            c = (k - 1) / (2.0 * f)
+            weight *= 1 - abs(t / f - c)
+        expected[index] = weight
+    np.testing.assert_allclose(bilinear_kernel(shape), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("factor", "rank"), [(2, 1), (3, 1), (2, 2), (3, 2), (4, 2), (2, 3)])
+def test_bilinear_kernel_enlarges_ramps_to_ramps(factor, rank):
+    sizes = (6, 5, 4)[:rank]
+    slopes = np.array([[0, 0, 0], [3, -2, 1]])[:, :rank]  # a constant channel and a ramp
+
+    def ramps(*positions):
+        grid = np.stack(np.meshgrid(*positions, indexing="ij"))
+        return 7 + np.tensordot(slopes, grid, 1)
+
+    k = 2 * factor - factor % 2
+    enlarged = deconv(
+        ramps(*map(np.arange, sizes)).astype(np.float32),
+        bilinear_kernel((2, 1, *[k] * rank)),
+        stride=factor,
+        padding=ceil((factor - 1) / 2),
+        groups=2,
+    )
+    assert enlarged.shape == (2, *[factor * size for size in sizes])
+    # Cell j of the result is centered on this position of the input.
+    positions = [(np.arange(factor * size) + 0.5) / factor - 0.5 for size in sizes]
+    between = [(p >= 0) & (p <= size - 1) for p, size in zip(positions, sizes, strict=True)]
+    interior = np.ix_([True, True], *between)
+    expected = ramps(*positions)
+    np.testing.assert_allclose(enlarged[interior], expected[interior], rtol=1e-6)
+    assert enlarged[(0,) * (rank + 1)] < 7  # at the edge, zeros beyond it count
+
+
+def test_constant():
+    assert constant((2, 3), np.int8, value=-5).tolist() == [[-5] * 3] * 2
+    assert constant((2,)).tolist() == [0.0, 0.0]
+
+
+def test_uniform():
+    weights = np.asarray(uniform(KEY, SHAPE, min=-1, max=3))
+    assert -1 <= weights.min() < -0.99
+    assert 2.99 < weights.max() < 3
+    np.testing.assert_allclose([weights.mean(), weights.std()], [1, 4 / sqrt(12)], rtol=0.03)
+    weights = np.asarray(uniform(KEY, SHAPE))
+    assert 0 <= weights.min() < 0.01
+    assert 0.99 < weights.max() < 1
+
+
+def test_gaussian():
+    weights = np.asarray(gaussian(KEY, SHAPE, mean=2, std=0.5))
+    np.testing.assert_allclose([weights.mean(), weights.std()], [2, 0.5], rtol=0.03)
+    np.testing.assert_allclose(within(weights - 2, 0.5), 0.683, atol=0.02)
+    weights = np.asarray(gaussian(KEY, SHAPE))
+    np.testing.assert_allclose([weights.mean(), weights.std()], [0, 1], atol=0.03)
+
+
+@pytest.mark.parametrize("sparse", [0, 8, 48, 64])
+def test_gaussian_sparse_keeps_a_fraction_of_the_same_weights(sparse):
+    weights = np.asarray(gaussian(KEY, SHAPE, mean=2, sparse=sparse))
+    kept = weights != 0
+    np.testing.assert_allclose(kept.mean(), sparse / 64, atol=0.02)
+    np.testing.assert_array_equal(weights[kept], np.asarray(gaussian(KEY, SHAPE, mean=2))[kept])
+    # Whether a weight stays has nothing to do with what it is.
+    assert sparse in (0, 64) or abs(weights[kept].mean() - 2) < 0.05
+
+
+def test_positive_unitball():
+    weights = np.asarray(positive_unitball(KEY, SHAPE))
+    np.testing.assert_allclose(weights.sum((1, 2, 3)), np.full(64, 1.0), rtol=1e-5)
+    assert weights.min() >= 0
+    # Drawn evenly from [0, 2 / n), but for the sum's own spread.
+    np.testing.assert_allclose(weights.std() * 288, 1 / sqrt(3), rtol=0.03)
+
+
+@pytest.mark.parametrize(("fan", "n"), FANS.items())
+def test_xavier(fan, n):
+    weights, bound = np.asarray(xavier(KEY, SHAPE, variance_norm=fan)), sqrt(3 / n)
+    assert 0.99 * bound < np.abs(weights).max() <= np.float32(bound)
+    np.testing.assert_allclose(weights.std(), 1 / sqrt(n), rtol=0.03)
+    np.testing.assert_allclose(weights.mean() / bound, 0, atol=0.03)
+    np.testing.assert_allclose(within(weights, 1 / sqrt(n)), 0.577, atol=0.02)
+
+
+@pytest.mark.parametrize(("fan", "n"), FANS.items())
+def test_msra(fan, n):
+    weights, std = np.asarray(msra(KEY, SHAPE, variance_norm=fan)), sqrt(2 / n)
+    np.testing.assert_allclose(weights.std(), std, rtol=0.03)
+    np.testing.assert_allclose(weights.mean() / std, 0, atol=0.03)
+    np.testing.assert_allclose(within(weights, std), 0.683, atol=0.02)
+
+
+@pytest.mark.parametrize("filler", [xavier, msra])
+def test_fan_in_is_the_default(filler):
+    weights = filler(KEY, SHAPE)
+    np.testing.assert_array_equal(weights, filler(KEY, SHAPE, variance_norm="fan_in"))
+    assert np.any(weights != filler(KEY, SHAPE, variance_norm="fan_out"))
+
+
+DRAWN = {
+    "gaussian": partial(gaussian, KEY),
+    "sparse": partial(gaussian, KEY, sparse=2),
+    "positive_unitball": partial(positive_unitball, KEY),
+    "xavier": partial(xavier, KEY, variance_norm="fan_out"),
+    "msra": partial(msra, KEY, variance_norm="average"),
+    "bilinear_kernel": bilinear_kernel,
+}
+
+
+@pytest.mark.parametrize("filler", DRAWN.values(), ids=DRAWN)
+@pytest.mark.parametrize("spec", ["OIHW", "HWIO", "IHOW", "WOIH"])
+def test_dimension_numbers_permute_the_same_numbers(filler, spec):
+    sizes = {"O": 5, "I": 4, "H": 3, "W": 2}
+    weights = filler(tuple(sizes[letter] for letter in spec), dimension_numbers=spec)
+    # The first spatial letter of the string is the first spatial axis.
+    order = ["O", "I", *(letter for letter in spec if letter in "HW")]
+    plain = filler(tuple(sizes[letter] for letter in order))
+    expected = np.transpose(plain, [order.index(letter) for letter in spec])
+    np.testing.assert_array_equal(weights, expected)
+
+
+@pytest.mark.parametrize("filler", DRAWN.values(), ids=DRAWN)
+def test_dtype(filler):
+    assert filler((4, 3, 2)).dtype == np.float32
+    for dtype in ("float16", jnp.bfloat16, np.float32):
+        weights = filler((4, 3, 2), dtype)
+        assert weights.dtype == dtype
+        assert np.all(np.isfinite(weights.astype(np.float32)))
+    with jax.enable_x64(True):
+        assert filler((4, 3, 2)).dtype == np.float64
+
+
+def test_numpy_numbers_do_not_widen_the_dtype():
+    std, mean = np.float64(0.5), np.float32(2)
+    assert gaussian(KEY, (4, 3), np.float16, std=std, mean=mean, sparse=2).dtype == np.float16
+    assert uniform(KEY, (4, 3), np.float16, min=-std, max=mean).dtype == np.float16
+
+
+@pytest.mark.parametrize("filler", [uniform, gaussian, positive_unitball, xavier, msra])
+def test_the_key_decides_under_jit_too(filler):
+    first, second = (np.asarray(filler(key, (4, 3))) for key in jax.random.split(KEY))
+    assert np.all(first != second)
+    jitted = jax.jit(lambda key: filler(key, (4, 3)))(jax.random.split(KEY)[0])
+    np.testing.assert_allclose(jitted, first, rtol=1e-6)
+
+
+WITH_KEY = {"uniform", "gaussian", "positive_unitball", "xavier", "msra"}
+WITH_AXES = ["gaussian", "positive_unitball", "xavier", "msra", "bilinear_kernel"]
+SHAPES = [
+    (3, TypeError, "expected a tuple with one int for each axis"),
+    ("OI", TypeError, "expected a tuple with one int for each axis"),
+    ((2, 3.0), TypeError, "expected a tuple with one int for each axis"),
+    ((2, True), TypeError, "expected a tuple with one int for each axis"),
+    ((2, 0, 3), ValueError, "must be at least 1"),
+]
+LETTERS = "must hold O, I and distinct spatial letters, 3 in all for this shape"
+SPECS = [
+    (2, TypeError, "expected a string such as 'HWIO'"),
+    (("O", "I", "H"), TypeError, "expected a string such as 'HWIO'"),
+    *[(spec, ValueError, LETTERS) for spec in ("OIHW", "OIHH", "OH", "HWD", "oih", "OIO", "")],
+]
+OTHERS = [
+    ("uniform", {"min": 2}, ValueError, "min=2): must not be greater than max=1.0"),
+    ("uniform", {"max": -1}, ValueError, "min=0.0): must not be greater than max=-1"),
+    ("uniform", {"max": np.nan}, ValueError, "min=0.0): must not be greater than max=nan"),
+    ("gaussian", {"std": -0.5}, ValueError, "std=-0.5): must be at least 0"),
+    ("gaussian", {"std": np.nan}, ValueError, "std=nan): must be at least 0"),
+    ("gaussian", {"sparse": -1}, ValueError, "sparse=-1): must be at least 0"),
+    ("gaussian", {"sparse": 5}, ValueError, "sparse=5): must not exceed the 4 outputs"),
+    ("gaussian", {"sparse": 0.5}, TypeError, "sparse=0.5): expected an int"),
+    ("gaussian", {"shape": ()}, ValueError, "shape=()): needs an axis of output channels"),
+    ("msra", {"shape": ()}, ValueError, "shape=()): needs an axis of output channels"),
+    *[
+        (
+            call,
+            {"variance_norm": norm},
+            kind,
+            f"variance_norm={norm!r}): {reason} {', '.join(FANS)}",
+        )
+        for call in ("xavier", "msra")
+        for norm, kind, reason in (
+            ("FAN_IN", ValueError, "the names are"),
+            (2, TypeError, "expected one of"),
+        )
+    ],
+    (
+        "bilinear_kernel",
+        {"shape": (4, 4)},
+        ValueError,
+        "shape=(4, 4)): needs two channel axes and a spatial one",
+    ),
+    (
+        "bilinear_kernel",
+        {"dtype": np.int32},
+        TypeError,
+        "dtype=<class 'numpy.int32'>): expected floats; the weights are fractions",
+    ),
+]
+REFUSED = [
+    *[
+        (call, {"shape": shape}, kind, f"shape={shape!r}): {reason}")
+        for call, (shape, kind, reason) in itertools.product(
+            ["constant", *sorted(WITH_KEY), "bilinear_kernel"], SHAPES
+        )
+    ],
+    *[
+        (call, {"dimension_numbers": spec}, kind, f"dimension_numbers={spec!r}): {reason}")
+        for call, (spec, kind, reason) in itertools.product(WITH_AXES, SPECS)
+    ],
+    *OTHERS,
+]
+
+
+@pytest.mark.parametrize(("call", "arguments", "kind", "text"), REFUSED)
+def test_refusals(call, arguments, kind, text):
+    key = [KEY] * (call in WITH_KEY)
+    with pytest.raises(kind) as caught:
+        getattr(jdeconv, call)(*key, **{"shape": (4, 3, 2)} | arguments)
+    assert str(caught.value) == f"{call}({text}"
