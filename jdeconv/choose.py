@@ -30,9 +30,8 @@ def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
     if platform == "cpu":
         return "im2col"
     # Vendor libraries have convolutions of floats over 1 to 3 axes; XLA falls back to a naive loop.
-    if platform in ("cuda", "rocm") and rank <= 3 and floating:
-        return "native"
-    # A compiler's estimate for TPU: explicit im2col takes 3 to 9 times the cycles of native convolution.
-    if platform == "tpu" and floating:
+    # On TPU, a compiler's estimate: explicit im2col takes 3 to 9 times the cycles of native convolution.
+    vendor = platform == "tpu" or (platform in ("cuda", "rocm") and rank <= 3)
+    if vendor and floating:
         return "native"
     return "im2col"

@@ -206,6 +206,21 @@ def test_lowering_by_platform_and_by_name(platform, rng):
     assert uses_convolution(None) == (platform != "cpu")
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_a_lowering_that_cannot_serve_says_why(module, rng):
+    x, kernel = draw(rng, X), draw(rng, KERNEL)
+    with pytest.raises(
+        NotImplementedError, match=r"conv\(lowering='depthwise'\): depthwise needs one"
+    ):
+        module.conv(x, kernel, groups=2, lowering="depthwise")
+    with pytest.raises(
+        NotImplementedError, match=r"lowering='depthwise'\): 144 taps are more than"
+    ):
+        module.conv(
+            np.ones((1, 2, 12, 12)), np.ones((2, 1, 12, 12)), groups=2, lowering="depthwise"
+        )
+
+
 def test_native_deconv_has_the_form_that_vendor_libraries_know(rng):
     """Backward-input: a reversed kernel and a dilated input; backward-filter: a dilated window."""
     y, kernel, x = draw(rng, Y), draw(rng, (6, 2, 4, 4)), draw(rng, (2, 2, 8, 8))

@@ -8,6 +8,7 @@ gradients that JAX derives from it match none of them (jax #31662, #23783).
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -22,11 +23,12 @@ def refuses(form: Form, c: int, o: int) -> str | None:
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """The forward convolution."""
     layout, window = form.layout, form.window
+    x, padding = _cropped(x, layout.x[2:], window.padding)
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=window.stride,
-        padding=window.padding,
+        padding=padding,
         rhs_dilation=window.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(layout.x, layout.kernel, layout.y),
         feature_group_count=form.groups,
@@ -41,12 +43,16 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     kernel = lax.rev(_regrouped(kernel, layout.kernel, form.groups), layout.kernel[2:])
     gapped = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     low = [span - 1 - p for span, p in zip(window.span, window.low, strict=True)]
-    padding = _paddings(low, gapped, window.span, window.big)
-    return lax.conv_general_dilated(
+    padding = np.array(_paddings(low, gapped, window.span, window.big))
+    # Past the kernel's reach x is zero, and negative padding makes XLA's CPU convolution read outside of y.
+    reach = np.clip(padding, 0, np.subtract(window.span, 1)[:, None])
+    # XLA takes an unpadded axis of kernel 2 and stride 2 for a group in disguise, and may abort over it.
+    reach[:, 0] = np.maximum(reach[:, 0], np.equal(window.kernel, 2))
+    x = lax.conv_general_dilated(
         y,
         kernel,
         window_strides=(1,) * window.rank,
-        padding=padding,
+        padding=[tuple(pair) for pair in reach.tolist()],
         lhs_dilation=window.stride,
         rhs_dilation=window.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(layout.y, _swapped(layout.kernel), layout.x),
@@ -54,6 +60,10 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
         precision=form.precision,
         preferred_element_type=dtype,
     )
+    edges = [(0, 0, 0)] * x.ndim
+    for axis, (low, high) in zip(layout.x[2:], padding - reach, strict=True):
+        edges[axis] = (int(low), int(high), 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
@@ -61,6 +71,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     layout, window = form.layout, form.window
     dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     padding = _paddings(window.low, window.big, dilated, window.span)
+    x, padding = _cropped(x, layout.x[2:], padding)
     return lax.conv_general_dilated(
         x,
         y,
@@ -82,6 +93,24 @@ def _paddings(low, size, span, steps) -> list[tuple[int, int]]:
     return [(p, n + window - 1 - i - p) for p, i, window, n in axes]
 
 
+def _cropped(x: jax.Array, axes: Axes, padding) -> tuple[jax.Array, list[tuple[int, int]]]:
+    """What negative padding leaves of x, and the padding that is left.
+
+    Given to XLA, negative padding makes its CPU convolution read outside of x (jaxlib 0.10 and 0.11).
+    """
+    left = []
+    for axis, (low, high) in zip(axes, padding, strict=True):
+        size = x.shape[axis]
+        start, stop = max(-low, 0), size + min(high, 0)
+        if start < stop:
+            left.append((max(low, 0), max(high, 0)))
+        else:  # nothing but padding
+            start = stop = 0
+            left.append((low + size + high, 0))
+        x = lax.slice_in_dim(x, start, stop, axis=axis)
+    return x, left
+
+
 def _swapped(axes: Axes) -> Axes:
     outer, inner, *space = axes
     return inner, outer, *space
@@ -96,7 +125,7 @@ def _regrouped(kernel: jax.Array, axes: Axes, groups: int) -> jax.Array:
     shape[outer : outer + 1] = [groups, shape[outer] // groups]
     split = kernel.reshape(shape)
     after = inner + (inner > outer)
-    moved = jax.numpy.moveaxis(split, outer, after - (after > outer))
+    moved = jnp.moveaxis(split, outer, after - (after > outer))
     shape = list(kernel.shape)
     shape[outer], shape[inner] = shape[outer] // groups, groups * shape[inner]
     return moved.reshape(shape)

@@ -1,0 +1,96 @@
+"""Random geometries: every size different where it can be, padding asymmetric and at times negative."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from jdeconv import Window
+
+LAST = {1: ("NWC", "WIO"), 2: ("NHWC", "HWIO"), 3: ("NDHWC", "DHWIO"), 4: ("NDHWTC", "DHWTIO")}
+ODD = {1: ("CWN", "WOI"), 2: ("HCNW", "WOIH"), 3: ("WCDNH", "IDWOH"), 4: ("HCNTWD", "TIDWOH")}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A conv of x with this window, or the deconv of y back to x's size."""
+
+    window: Window
+    padding: tuple[tuple[int, int], ...]
+    groups: int
+    n: int
+    c: int
+    o: int
+
+    def __str__(self):
+        w = self.window
+        return f"{w.big}k{w.kernel}s{w.stride}p{self.padding}d{w.dilation}g{self.groups}"
+
+    @property
+    def rank(self):
+        return self.window.rank
+
+    @property
+    def steps(self):
+        """Keyword arguments that conv, deconv and kernel_grad share."""
+        w = self.window
+        steps = {"stride": w.stride, "padding": self.padding, "dilation": w.dilation}
+        return steps | {"groups": self.groups}
+
+    @property
+    def loops(self):
+        """Keyword arguments of the loop references."""
+        w = self.window
+        return {"stride": w.stride, "dilation": w.dilation, "low": w.low, "groups": self.groups}
+
+    def draw(self, seed=0, dtype=np.float32):
+        """Random integers for x, kernel and y, in the layouts NCHW and OIHW."""
+        rng, w, g = np.random.default_rng(seed), self.window, self.groups
+        shapes = (
+            (self.n, g * self.c, *w.big),
+            (g * self.o, self.c, *w.kernel),
+            (self.n, g * self.o, *w.small),
+        )
+        return tuple(rng.integers(-4, 5, shape).astype(dtype) for shape in shapes)
+
+
+def geometries(count, seed, ranks=(1, 2, 3, 4), symmetric=False):
+    """So many random geometries, the ranks in turn."""
+    rng = random.Random(seed)
+    return [geometry(rng, ranks[i % len(ranks)], symmetric) for i in range(count)]
+
+
+def geometry(rng, rank, symmetric=False):
+    """One whose conv is valid, and that is no larger than loops in Python can check."""
+    widest = {1: 13, 2: 9, 3: 6, 4: 4}[rank]
+
+    def each(low, high):
+        return tuple(rng.randint(low, high) for _ in range(rank))
+
+    while True:
+        kernel, stride, dilation = each(1, 3 if rank > 2 else 4), each(1, 3), each(1, 3)
+        big = tuple(rng.sample(range(2, widest + 2), rank))
+        pads = (
+            [(p, p) for p in each(0, 3)]
+            if symmetric
+            else zip(each(-2, 4), each(-2, 4), strict=True)
+        )
+        padding = tuple(pads)
+        try:
+            steps = {"stride": stride, "padding": padding, "dilation": dilation}
+            window = Window.of_conv(big, kernel, **steps)
+        except ValueError:
+            continue
+        c, o = rng.sample((1, 2, 3, 4), 2)
+        return Geometry(window, padding, rng.choice((1, 1, 2, 3)), rng.choice((1, 2)), c, o)
+
+
+def arranged(array, spec, letters):
+    """The array whose axes are `letters`, in the order of `spec`."""
+    return np.ascontiguousarray(np.transpose(array, [letters.index(letter) for letter in spec]))
+
+
+def letters(rank):
+    """The default layouts of sides and kernel, with the letters of LAST and ODD."""
+    space = {1: "W", 2: "HW", 3: "DHW", 4: "DHWT"}[rank]
+    return "NC" + space, "OI" + space

@@ -1,0 +1,199 @@
+"""The inner-product identity and the definition, exactly, over random geometries of ranks 1 to 4."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from geometry import LAST, arranged, geometries, letters
+
+import jdeconv
+from jdeconv.testing import as_matrix, conv_loops, deconv_loops, kernel_grad_loops
+
+GEOMETRIES = geometries(208, seed=1)
+
+
+def contractions(g, x, kernel, y, **options):
+    """All three, compiled together."""
+
+    @jax.jit
+    def run(x, kernel, y):
+        return (
+            jdeconv.conv(x, kernel, **g.steps, **options),
+            jdeconv.deconv(y, kernel, output_size=g.window.big, **g.steps, **options),
+            jdeconv.kernel_grad(x, y, g.window.kernel, **g.steps, **options),
+        )
+
+    return tuple(map(np.asarray, run(x, kernel, y)))
+
+
+def assert_identity(results, x, kernel, y):
+    conv, deconv, grad = results
+    products = [np.vdot(conv, y), np.vdot(deconv, x), np.vdot(grad, kernel)]
+    assert products[0] == products[1] == products[2]
+
+
+def test_the_geometries_are_what_they_should_be():
+    """Nothing below means much unless these occur."""
+    windows = [g.window for g in GEOMETRIES]
+    pairs = [(low, high) for g in GEOMETRIES for low, high in g.padding]
+    assert {w.rank for w in windows} == {1, 2, 3, 4}
+    assert sum(g.groups > 1 for g in GEOMETRIES) > 40
+    assert sum(max(w.dilation) > 1 for w in windows) > 100
+    assert sum(low != high for low, high in pairs) > 100
+    assert sum(min(pair) < 0 for pair in pairs) > 100
+    remainders = [
+        g
+        for g in GEOMETRIES
+        if any(h < p for h, (_, p) in zip(g.window.high, g.padding, strict=True))
+    ]
+    assert len(remainders) > 60
+
+
+@pytest.mark.parametrize("index", range(0, len(GEOMETRIES), 8))
+def test_identity_and_definition(index):
+    for i, g in enumerate(GEOMETRIES[index : index + 8], start=index):
+        x, kernel, y = g.draw(seed=i)
+        results = contractions(
+            g, x, kernel, y, lowering=(None, "native", None, "im2col")[i // 8 % 4]
+        )
+        np.testing.assert_array_equal(
+            results[0], conv_loops(x, kernel, g.window.small, **g.loops), str(g)
+        )
+        np.testing.assert_array_equal(
+            results[1], deconv_loops(y, kernel, g.window.big, **g.loops), str(g)
+        )
+        np.testing.assert_array_equal(
+            results[2], kernel_grad_loops(x, y, g.window.kernel, **g.loops), str(g)
+        )
+        assert_identity(results, x, kernel, y)
+
+
+@pytest.mark.parametrize("g", geometries(12, seed=2, ranks=(1, 2, 3)), ids=str)
+def test_channels_last(g):
+    sides, kernels = letters(g.rank)
+    side, last = LAST[g.rank]
+    x, kernel, y = g.draw()
+    expected = contractions(g, x, kernel, y)
+    x, kernel, y = (
+        arranged(a, s, t)
+        for a, s, t in ((x, side, sides), (kernel, last, kernels), (y, side, sides))
+    )
+    conv = jdeconv.conv(x, kernel, dimension_numbers=(side, last, side), **g.steps)
+    size = {"output_size": g.window.big}
+    deconv = jdeconv.deconv(y, kernel, dimension_numbers=(side, last, side), **size, **g.steps)
+    grad = jdeconv.kernel_grad(
+        x, y, g.window.kernel, dimension_numbers=(side, side, last), **g.steps
+    )
+    np.testing.assert_array_equal(conv, arranged(expected[0], side, sides))
+    np.testing.assert_array_equal(deconv, arranged(expected[1], side, sides))
+    np.testing.assert_array_equal(grad, arranged(expected[2], last, kernels))
+
+
+NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def padded(x, padding, mode):
+    """numpy's own padding, and slices where it is negative."""
+    widths = [(max(low, 0), max(high, 0)) for low, high in padding]
+    x = np.pad(x, [(0, 0), (0, 0), *widths], mode=NUMPY_MODES[mode])
+    crops = (
+        slice(max(-low, 0), size - max(-high, 0))
+        for (low, high), size in zip(padding, x.shape[2:], strict=True)
+    )
+    return x[(slice(None), slice(None), *crops)]
+
+
+@pytest.mark.parametrize("mode", NUMPY_MODES)
+@pytest.mark.parametrize("g", geometries(6, seed=3, ranks=(1, 2, 3)), ids=str)
+def test_padding_modes(mode, g):
+    x, kernel, y = g.draw()
+    results = contractions(g, x, kernel, y, padding_mode=mode)
+    loops = g.loops | {"low": (0,) * g.rank}
+    expected = conv_loops(padded(x, g.padding, mode), kernel, g.window.small, **loops)
+    np.testing.assert_array_equal(results[0], expected)
+    assert_identity(results, x, kernel, y)
+    zeros = contractions(g, x, kernel, y)[0]
+    assert np.array_equal(results[0], zeros) == all(max(pair) <= 0 for pair in g.window.padding)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("g", geometries(4, seed=4, ranks=(1, 2)), ids=str)
+def test_the_matrix_of_deconv_is_the_transpose(mode, g):
+    x, kernel, y = g.draw()
+    steps = g.steps | {"padding_mode": mode}
+    conv = as_matrix(lambda x: jdeconv.conv(x, kernel, **steps), x.shape)
+    back = partial(jdeconv.deconv, kernel=kernel, output_size=g.window.big, **steps)
+    np.testing.assert_array_equal(as_matrix(back, y.shape), conv.T)
+    assert conv.any()
+
+
+@pytest.mark.parametrize("g", geometries(8, seed=5), ids=str)
+def test_im2col_and_col2im(g):
+    w, steps = g.window, {k: v for k, v in g.steps.items() if k != "groups"}
+    x, _, _ = g.draw()
+    taps = int(np.prod(w.kernel))
+    columns = np.asarray(jdeconv.im2col(x, w.kernel, **steps))
+    expected = np.zeros((x.shape[0], x.shape[1], taps, *w.small))
+    for row, t in enumerate(np.ndindex(*w.kernel)):  # the last axis fastest, as in Caffe
+        for q in np.ndindex(*w.small):
+            axes = zip(q, t, w.stride, w.dilation, w.low, strict=True)
+            b = tuple(qi * s + ti * d - low for qi, ti, s, d, low in axes)
+            if all(0 <= i < size for i, size in zip(b, w.big, strict=True)):
+                expected[(slice(None), slice(None), row, *q)] = x[(slice(None), slice(None), *b)]
+    np.testing.assert_array_equal(columns, expected.reshape(columns.shape))
+
+    weights = np.random.default_rng(0).integers(-3, 4, columns.shape).astype(np.float32)
+    back = jdeconv.col2im(weights, w.big, w.kernel, **steps)
+    assert np.vdot(columns, weights) == np.vdot(back, x)
+    np.testing.assert_array_equal(
+        jax.grad(lambda x: (jdeconv.im2col(x, w.kernel, **steps) * weights).sum())(x), back
+    )
+
+    def energy(x):
+        return (jdeconv.im2col(x, w.kernel, **steps) ** 3).sum()
+
+    curvature = jax.grad(lambda x: (jax.grad(energy)(x) * x).sum())(x)
+    square = jdeconv.col2im(9 * columns**2, w.big, w.kernel, **steps)
+    np.testing.assert_array_equal(curvature, square)
+
+
+def test_conv_is_the_kernels_matrix_times_im2col():
+    g = geometries(1, seed=6, ranks=(2,))[0]
+    x, kernel, _ = g.draw()
+    steps = {k: v for k, v in g.steps.items() if k != "groups"}
+    kernel = np.concatenate([kernel] * g.groups, axis=1)
+    columns = jdeconv.im2col(x, g.window.kernel, **steps)
+    product = np.einsum("or,nrhw->nohw", kernel.reshape(kernel.shape[0], -1), columns)
+    np.testing.assert_array_equal(product, jdeconv.conv(x, kernel, **steps))
+
+
+def test_im2col_layouts_and_batch():
+    x = np.random.default_rng(0).integers(-4, 5, (2, 3, 6, 5)).astype(np.float32)
+    options = {"stride": (2, 1), "padding": 1}
+    columns = np.asarray(jdeconv.im2col(x, (3, 2), **options))
+    last = jdeconv.im2col(x.transpose(0, 2, 3, 1), (3, 2), dimension_numbers="NHWC", **options)
+    np.testing.assert_array_equal(last, columns.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(jdeconv.im2col(x[0], (3, 2), **options), columns[0])
+    back = np.asarray(jdeconv.col2im(columns, (6, 5), (3, 2), **options))
+    assert not np.array_equal(back, x)
+    last = jdeconv.col2im(last, (6, 5), (3, 2), dimension_numbers="NHWC", **options)
+    np.testing.assert_array_equal(last, back.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(jdeconv.col2im(columns[0], (6, 5), (3, 2), **options), back[0])
+
+
+def test_many_taps_on_one_axis():
+    """Past 128 taps, columns come from one gather; the gradient of that is a scatter."""
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.integers(-3, 4, s).astype(np.float32) for s in ((1, 2, 310), (3, 2, 150)))
+    steps = {"stride": 3, "padding": ((7, -2),), "dilation": 2}
+    window = jdeconv.Window.of_conv((310,), (150,), **steps)
+    y = rng.integers(-3, 4, (1, 3, *window.small)).astype(np.float32)
+    loops = {"stride": (3,), "dilation": (2,), "low": (7,)}
+    np.testing.assert_array_equal(
+        jdeconv.conv(x, kernel, **steps), conv_loops(x, kernel, window.small, **loops)
+    )
+    np.testing.assert_array_equal(
+        jdeconv.deconv(y, kernel, output_size=310, **steps),
+        deconv_loops(y, kernel, (310,), **loops),
+    )
