@@ -142,7 +142,7 @@ def _read(call: str, name: str, a: Any, kernel_size: Any, dimension_numbers: Any
 
 
 def _plain_im2col(x: jax.Array, window: Window, axes: Axes) -> jax.Array:
-    columns = unfold(lax.transpose(x, axes), window, channels_last=False)
+    columns = unfold(lax.transpose(x, axes), window, space=2, tap=2)
     shape = (x.shape[axes[0]], x.shape[axes[1]] * math.prod(window.kernel), *window.small)
     return lax.transpose(columns.reshape(shape), np.argsort(axes))
 
@@ -151,7 +151,7 @@ def _plain_col2im(columns: jax.Array, window: Window, axes: Axes) -> jax.Array:
     columns = lax.transpose(columns, axes)
     channels = columns.shape[1] // math.prod(window.kernel)
     columns = columns.reshape(columns.shape[0], channels, *window.kernel, *window.small)
-    return lax.transpose(fold(columns, window, channels_last=False), np.argsort(axes))
+    return lax.transpose(fold(columns, window, space=2, tap=2), np.argsort(axes))
 
 
 def _dual(forward: Callable, backward: Callable) -> Callable:
@@ -168,26 +168,30 @@ _im2col = _dual(_plain_im2col, _plain_col2im)
 _col2im = _dual(_plain_col2im, _plain_im2col)
 
 
-def unfold(x: jax.Array, window: Window, *, channels_last: bool) -> jax.Array:
-    """Columns of x: (N, C, *big) -> (N, C, *kernel, *small); last: (N, *big, C) -> (N, *small, *kernel, C)."""
+def unfold(x: jax.Array, window: Window, *, space: int, tap: int) -> jax.Array:
+    """Columns of x: each spatial axis, from `space` on, yields one of taps, from `tap` on.
+
+    From (N, C, *big), space=2 and tap=2 give (N, C, *kernel, *small); from (N, *big, C), space=1 and
+    tap=1+rank give (N, *small, *kernel, C).
+    """
     for i in reversed(range(window.rank)):
-        x = _gather(x, window, i, *_axis_and_tap(window.rank, i, channels_last))
+        x = _gather(x, window, i, _turn(window.rank, i, space, tap), tap)
     return x
 
 
-def fold(columns: jax.Array, window: Window, *, channels_last: bool) -> jax.Array:
+def fold(columns: jax.Array, window: Window, *, space: int, tap: int) -> jax.Array:
     """The adjoint of `unfold`: every column added back to where its window lay."""
     for i in range(window.rank):
-        columns = _scatter(columns, window, i, *_axis_and_tap(window.rank, i, channels_last))
+        columns = _scatter(columns, window, i, _turn(window.rank, i, space, tap), tap)
     return columns
 
 
-def _axis_and_tap(rank: int, i: int, channels_last: bool) -> tuple[int, int]:
-    """Where spatial axis i stands when it unfolds, and where its taps go.
+def _turn(rank: int, i: int, space: int, tap: int) -> int:
+    """Where spatial axis i stands when its turn comes, the taps of those behind it being out.
 
     The last axis unfolds first, so that later and larger copies move longer runs of memory.
     """
-    return (1 + i, 1 + rank) if channels_last else (1 + rank, 2)
+    return space + rank - 1 if tap <= space else space + i
 
 
 def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:

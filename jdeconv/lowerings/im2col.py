@@ -20,7 +20,8 @@ from jdeconv.lowerings.arrange import arrange, channels_last, restore
 from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
 
 # A word is an axis in memory and a letter an index of the form, for channels before and behind space.
-CHANNELS_FIRST = {"columns": "n gc t q", "kernel": "go c t", "y": "n go q"}
+# Batch and positions stand side by side, so that a block of images is one matrix.
+CHANNELS_FIRST = {"columns": "gc t n q", "kernel": "go c t", "y": "go n q"}
 CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
 
 
@@ -33,14 +34,11 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
     """Caffe's forward_gemm: y = kernel . columns, where columns = im2col(x)."""
     letters = _Letters(form, *form.channels("conv", x.shape, kernel.shape))
     kernel = letters.split(arrange(kernel, form, "kernel"), "kernel")
-    x = arrange(x, form, "x")
 
     def block(x):
-        columns = letters.split(
-            unfold(x, form.window, channels_last=channels_last(form)), "columns"
-        )
-        return letters.merge(letters.dot("y", dtype, columns=columns, kernel=kernel), "y")
+        return letters.join(letters.dot("y", dtype, columns=letters.columns(x), kernel=kernel))
 
+    x = arrange(x, form, "x")
     return restore(map_blocks(block, x, letters.images_per_block(x, dtype)), form, "y")
 
 
@@ -48,52 +46,86 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     """Caffe's backward_gemm: x = col2im(columns), where columns = kernel^T . y."""
     letters = _Letters(form, *form.channels("deconv", y.shape, kernel.shape))
     kernel = letters.split(arrange(kernel, form, "kernel"), "kernel")
-    y = arrange(y, form, "y")
 
     def block(y):
-        columns = letters.dot("columns", dtype, y=letters.split(y, "y"), kernel=kernel)
-        columns = letters.merge(columns, "columns")
-        return fold(columns, form.window, channels_last=channels_last(form))
+        columns = letters.dot("columns", dtype, y=letters.part(y), kernel=kernel)
+        return letters.big(columns)
 
+    y = arrange(y, form, "y")
     return restore(map_blocks(block, y, letters.images_per_block(y, dtype)), form, "x")
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Caffe's weight_gemm: kernel = the sum over images of y . columns^T, where columns = im2col(x)."""
     letters = _Letters(form, *form.channels("kernel_grad", x.shape, y.shape))
-    x, y = arrange(x, form, "x"), arrange(y, form, "y")
 
     def block(x, y):
-        columns = letters.split(
-            unfold(x, form.window, channels_last=channels_last(form)), "columns"
-        )
-        return letters.dot("kernel", dtype, columns=columns, y=letters.split(y, "y"))
+        return letters.dot("kernel", dtype, columns=letters.columns(x), y=letters.part(y))
 
+    x, y = arrange(x, form, "x"), arrange(y, form, "y")
     kernel = sum_blocks(block, (x, y), letters.images_per_block(x, dtype))
     return restore(letters.merge(kernel, "kernel"), form, "kernel")
 
 
 @dataclass(frozen=True)
 class _Letters:
-    """Arranged arrays split into the letters of the form, and merged again."""
+    """Blocks of arranged arrays, split into the letters of the form and merged again."""
 
     form: Form
     c: int
     o: int
 
     @property
-    def words(self) -> dict[str, str]:
-        return CHANNELS_LAST if channels_last(self.form) else CHANNELS_FIRST
+    def last(self) -> bool:
+        return channels_last(self.form)
 
-    def split(self, a: jax.Array, name: str) -> jax.Array:
-        sizes = {"n": a.shape[0], "g": self.form.groups, "c": self.c, "o": self.o}
+    @property
+    def words(self) -> dict[str, str]:
+        return CHANNELS_LAST if self.last else CHANNELS_FIRST
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """For `unfold` and `fold`: where space and taps begin."""
+        return (
+            {"space": 1, "tap": 1 + self.form.window.rank} if self.last else {"space": 2, "tap": 1}
+        )
+
+    def columns(self, x: jax.Array) -> jax.Array:
+        """A block of x in letters, by im2col."""
+        return self.split(
+            unfold(self.turned(x), self.form.window, **self.axes), "columns", x.shape[0]
+        )
+
+    def big(self, columns: jax.Array) -> jax.Array:
+        """A block of x from its columns in letters, by col2im."""
+        return self.turned(fold(self.merge(columns, "columns"), self.form.window, **self.axes))
+
+    def part(self, y: jax.Array) -> jax.Array:
+        """A block of y in letters."""
+        return self.split(self.turned(y), "y", y.shape[0])
+
+    def join(self, y: jax.Array) -> jax.Array:
+        """A block of y from its letters."""
+        return self.turned(self.merge(y, "y"))
+
+    def turned(self, block: jax.Array) -> jax.Array:
+        """Channels, then batch, for channels first; and back."""
+        return block if self.last else block.swapaxes(0, 1)
+
+    def split(self, a: jax.Array, name: str, n: int = 1) -> jax.Array:
+        sizes = {"n": n, "g": self.form.groups, "c": self.c, "o": self.o}
         sizes |= {"t": math.prod(self.form.window.kernel), "q": math.prod(self.form.window.small)}
         return a.reshape([sizes[letter] for letter in self.words[name].replace(" ", "")])
 
     def merge(self, a: jax.Array, name: str) -> jax.Array:
-        groups, window = self.form.groups, self.form.window
-        sizes = {"n": a.shape[:1], "t": window.kernel, "q": window.small}
-        sizes |= {"c": (self.c,), "gc": (groups * self.c,), "go": (groups * self.o,)}
+        groups, window, letters = (
+            self.form.groups,
+            self.form.window,
+            self.words[name].replace(" ", ""),
+        )
+        sizes = {"t": window.kernel, "q": window.small, "c": (self.c,)}
+        sizes |= {"gc": (groups * self.c,), "go": (groups * self.o,)}
+        sizes |= {"n": (a.shape[letters.index("n")],)} if "n" in letters else {}
         return a.reshape([size for word in self.words[name].split() for size in sizes[word]])
 
     def dot(self, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.Array:
