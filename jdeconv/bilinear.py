@@ -45,15 +45,15 @@ def conv(
       [[[3.0, 5.0, 7.0]]]
     """
     options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        dimension_numbers=dimension_numbers,
+        padding_mode=padding_mode,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        lowering=lowering,
     )
     return operands.conv(primitives.conv, x, kernel, bias, options)
 
@@ -86,15 +86,15 @@ def deconv(
       [[[11.0, 11.0]]]
     """
     options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        dimension_numbers=dimension_numbers,
+        padding_mode=padding_mode,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        lowering=lowering,
     )
     return operands.deconv(primitives.deconv, y, kernel, bias, options, output_padding, output_size)
 
@@ -122,14 +122,14 @@ def kernel_grad(
       [[[31, 42]]]
     """
     options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        dimension_numbers=dimension_numbers,
+        padding_mode=padding_mode,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        lowering=lowering,
     )
     return operands.kernel_grad(primitives.kernel_grad, x, y, kernel_size, options)

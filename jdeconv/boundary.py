@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jdeconv.form import accumulator, type_like
 from jdeconv.window import Window
 
 NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -20,12 +21,16 @@ MODES = ("zeros", *NUMPY_MODES)
 
 
 def extend(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Array:
-    """Extend the spatial `axes` from window.big to window.full cells; negative padding crops."""
+    """Extend the spatial `axes` from window.big to window.full cells; negative padding crops.
+
+    By way of the accumulator's dtype, since the transpose of this adds up.
+    """
     widths, starts, stops = [(0, 0)] * x.ndim, [0] * x.ndim, list(x.shape)
     for axis, (low, high), full in zip(axes, window.padding, window.full, strict=True):
         widths[axis] = (max(low, 0), max(high, 0))
         starts[axis], stops[axis] = max(-low, 0), max(-low, 0) + full
-    return lax.slice(jnp.pad(x, widths, NUMPY_MODES[mode]), starts, stops)
+    wide = jnp.pad(x.astype(accumulator(x.dtype)), widths, NUMPY_MODES[mode])
+    return lax.slice(wide, starts, stops).astype(x.dtype)
 
 
 def retract(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Array:
@@ -34,5 +39,5 @@ def retract(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax
     for axis, size in zip(axes, window.big, strict=True):
         shape[axis] = size
     extension = partial(extend, window=window, axes=axes, mode=mode)
-    (x,) = jax.linear_transpose(extension, jax.ShapeDtypeStruct(shape, x.dtype))(x)
+    (x,) = jax.linear_transpose(extension, type_like(x, tuple(shape)))(x)
     return x

@@ -19,6 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jdeconv.checks import refused
@@ -91,7 +94,7 @@ class Form:
 
     def channels(self, contraction: str, a: tuple, b: tuple) -> tuple[int, int]:
         """Channels in a group, (c, o), of a contraction of operands of shapes `a` and `b`."""
-        shapes = dict(zip(CONTRACTIONS[contraction], (a, b), strict=False))
+        shapes = dict(zip(CONTRACTIONS[contraction][:2], (a, b), strict=True))
         if "kernel" in shapes:
             outer, inner = (shapes["kernel"][axis] for axis in self.layout.kernel[:2])
             return inner, outer // self.groups
@@ -116,6 +119,20 @@ class Form:
         for axis, size in zip(axes, (outer, inner, *spatial), strict=True):
             shape[axis] = size
         return tuple(shape)
+
+
+def accumulator(dtype: np.dtype) -> np.dtype:
+    """The dtype in which to add up: float32 for narrower floats."""
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return np.dtype("float32") if narrow else np.dtype(dtype)
+
+
+def type_like(a: jax.Array, shape: Axes) -> jax.ShapeDtypeStruct:
+    """The type of an array of another shape that lies on the same devices in the same way."""
+    aval = jax.typeof(a)
+    sharding = None if aval.sharding.mesh.empty else aval.sharding
+    manual = aval.manual_axis_type
+    return jax.ShapeDtypeStruct(shape, a.dtype, sharding=sharding, manual_axis_type=manual)
 
 
 def array_axes(call: str, dimension_numbers: Any, rank: int) -> Axes:

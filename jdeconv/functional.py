@@ -63,7 +63,9 @@ def conv(
         them and `numpy.pad` ("reflect", "edge", "wrap") defines them.
       precision: of the products, a `jax.lax.Precision` or its name; None is JAX's configured default.
       preferred_element_type: dtype of the result, at least as wide as the operands'.
-      lowering: how to evaluate, "im2col" or "native" (XLA's convolution); None picks by platform.
+      lowering: how to evaluate: "im2col", "native" (XLA's convolution) or "depthwise" (for one channel in and
+        out of every group). None picks by shape, dtype and platform. What vmap makes of the call is evaluated
+        by another one where the named one cannot.
 
     Returns:
       y, in the dtype to which x, kernel and bias promote. float16 and bfloat16 accumulate in float32.
@@ -72,6 +74,7 @@ def conv(
       TypeError: for arguments of the wrong kind, and arrays of no numbers.
       ValueError: for sizes and values that do not fit; the text names the call, the argument, what came
         and what would do.
+      NotImplementedError: where the named lowering cannot serve; the text says why.
 
     Differentiation: a `jax.custom_vjp` function, to any order in reverse. The backward pass calls the
     dual: the gradient of x is `deconv` of y's, the gradient of kernel is `kernel_grad`. jvp of a gradient
@@ -86,15 +89,15 @@ def conv(
     Source: Caffe's ConvolutionLayer (forward_gemm).
     """
     options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        dimension_numbers=dimension_numbers,
+        padding_mode=padding_mode,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        lowering=lowering,
     )
     return operands.conv(_conv, x, kernel, bias, options)
 
@@ -133,11 +136,11 @@ def deconv(
       bias: one number per output channel.
       stride: step of the window in the output; an int, or one per axis.
       padding: the padding of the conv that this transposes, so cells taken off the output; as in `conv`.
-        "SAME" and "SAME_LOWER" give b = q*stride.
+        "SAME" and "SAME_LOWER" give b = q*stride, and output_size may ask for up to stride - 1 less.
       dilation: distance between neighboring taps; an int, or one per axis.
       groups: independent sets of channels.
-      output_padding: cells added behind the output, 0 to max(stride, dilation) - 1; an int, or one per
-        axis. A strided conv maps several sizes to one, and this says which of them to return to.
+      output_padding: cells added behind the output, 0 to max(stride, dilation) - 1 (with "SAME" 0); an int,
+        or one per axis. A strided conv maps several sizes to one, and this says which of them to return to.
       output_size: the output's spatial size, instead of output_padding; an int, or one per axis.
       dimension_numbers: lax-style layouts of (y, kernel, x), such as ("NHWC", "HWIO", "NHWC"), where the
         kernel's letters are still the conv's; None is ("NCHW", "OIHW", "NCHW") of that rank.
@@ -154,6 +157,7 @@ def deconv(
       TypeError: for arguments of the wrong kind, and arrays of no numbers.
       ValueError: for sizes and values that do not fit, a size out of reach, and output_size together with
         output_padding; the text names the call, the argument, what came and what would do.
+      NotImplementedError: where the named lowering cannot serve; the text says why.
 
     Differentiation: a `jax.custom_vjp` function, to any order in reverse. The backward pass calls the
     dual: the gradient of y is `conv` of x's, the gradient of kernel is `kernel_grad` with the gradient in
@@ -169,15 +173,15 @@ def deconv(
     Source: Caffe's DeconvolutionLayer (backward_gemm); sizes as in PyTorch's ConvTranspose.
     """
     options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        dimension_numbers=dimension_numbers,
+        padding_mode=padding_mode,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        lowering=lowering,
     )
     return operands.deconv(_deconv, y, kernel, bias, options, output_padding, output_size)
 
@@ -233,15 +237,15 @@ def kernel_grad(
     Source: Caffe's weight_gemm.
     """
     options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        dimension_numbers=dimension_numbers,
+        padding_mode=padding_mode,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        lowering=lowering,
     )
     return operands.kernel_grad(_kernel_grad, x, y, kernel_size, options)
 

@@ -22,7 +22,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jdeconv.checks import Ints, Padding, array, has_batch, integers, refused, sizes, space
-from jdeconv.form import Axes, array_axes
+from jdeconv.form import Axes, accumulator, array_axes, type_like
 from jdeconv.window import Window
 
 MANY_TAPS = 128  # on one axis; beyond, a gather, as compile time grows with the number of slices
@@ -151,7 +151,8 @@ def _plain_col2im(columns: jax.Array, window: Window, axes: Axes) -> jax.Array:
     columns = lax.transpose(columns, axes)
     channels = columns.shape[1] // math.prod(window.kernel)
     columns = columns.reshape(columns.shape[0], channels, *window.kernel, *window.small)
-    return lax.transpose(fold(columns, window, space=2, tap=2), np.argsort(axes))
+    x = fold(columns.astype(accumulator(columns.dtype)), window, space=2, tap=2)
+    return lax.transpose(x.astype(columns.dtype), np.argsort(axes))
 
 
 def _dual(forward: Callable, backward: Callable) -> Callable:
@@ -215,7 +216,7 @@ def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.
     if w.kernel[i] > MANY_TAPS:
         shape = [size for j, size in enumerate(columns.shape) if j != tap]
         shape[axis] = w.big[i]
-        x = jax.ShapeDtypeStruct(shape, columns.dtype)
+        x = type_like(columns, tuple(shape))
         return jax.linear_transpose(lambda x: _gather(x, w, i, axis, tap), x)(columns)[0]
     stride = w.stride[i]
     length = -(-w.full[i] // stride)

@@ -27,7 +27,7 @@ from jdeconv.checks import (
     sizes,
     space,
 )
-from jdeconv.form import CONTRACTIONS, Form, Layout
+from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.primitives import aligned
 from jdeconv.window import Window
@@ -92,10 +92,15 @@ def deconv(
         call="deconv",
         names=("output_size", "input"),
     )
-    x = contract(call.arrays["y"], call.arrays["kernel"], call.form(window), call.dtype)
-    if call.extends:
-        x = retract(x, window, call.layout.x[2:], options.padding_mode)
-    return call.finished(x)
+    if not call.extends:
+        return call.finished(
+            contract(call.arrays["y"], call.arrays["kernel"], call.form(window), call.dtype)
+        )
+    wide = accumulator(call.dtype)  # the sum is not at its end
+    x = contract(call.arrays["y"], call.arrays["kernel"], call.form(window), wide)
+    return call.finished(
+        retract(x, window, call.layout.x[2:], options.padding_mode).astype(call.dtype)
+    )
 
 
 def kernel_grad(
@@ -194,7 +199,12 @@ class _Call:
     def form(self, window: Window) -> Form:
         window = window.padded if self.extends else window
         precision = _precision(self.name, self.options.precision)
-        return Form(window, self.groups, self.layout, precision, self.options.lowering)
+        form = Form(window, self.groups, self.layout, precision, self.options.lowering)
+        if form.lowering is not None:
+            shapes = (self.arrays[role].shape for role in CONTRACTIONS[self.name][:2])
+            if reason := LOWERINGS[form.lowering].refuses(form, *form.channels(self.name, *shapes)):
+                raise refused(self.name, "lowering", form.lowering, reason, NotImplementedError)
+        return form
 
     def extended(self, window: Window) -> jax.Array:
         x = self.arrays["x"]
@@ -271,9 +281,12 @@ def _holds(wide: np.dtype, narrow: np.dtype) -> bool:
 
 def _precision(name: str, precision: Any) -> lax.Precision | None:
     if precision is None:
-        precision = jax.config.jax_default_matmul_precision
-    if precision is None:
-        return None
+        try:
+            return lax.Precision(jax.config.jax_default_matmul_precision)
+        except (
+            ValueError
+        ):  # None, or the name of an algorithm, which dot and convolution look up themselves
+            return None
     reason = "expected None, a jax.lax.Precision or its name, one for all three contractions"
     if not isinstance(precision, str | lax.Precision):
         raise refused(name, "precision", precision, reason, TypeError)

@@ -5,8 +5,7 @@
     kernel_grad  (x, y) -> k
 
 The transpose of each, in either operand, is one of the other two; mapping any set of arrays folds the new
-axis into an axis that the form already has. So no transformation ever leaves the family, and each rule
-here is a line.
+axis into an axis that the form already has. So no transformation ever leaves the family.
 
 This is the one file that uses JAX's extension interfaces (`jax.extend.core`, `jax.interpreters`): a
 `custom_vjp` function has no forward mode and cannot say how it batches, a primitive can do both.
@@ -26,7 +25,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jdeconv.checks import refused
 from jdeconv.choose import choose
-from jdeconv.form import CONTRACTIONS, Form
+from jdeconv.form import CONTRACTIONS, Form, accumulator
 from jdeconv.lowerings import LOWERINGS
 
 conv_p = Primitive("jdeconv_conv")
@@ -102,6 +101,11 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
     mapped = [role for role, dim in zip(roles, dims, strict=True) if dim is not None]
     index = SHARED_INDEX[frozenset((*mapped, result))]
     count = next(a.shape[d] for a, d in zip(operands, dims, strict=True) if d is not None)
+    if count == 0:
+        shapes = [
+            np.delete(a.shape, [] if d is None else d) for a, d in zip(operands, dims, strict=True)
+        ]
+        return jnp.zeros((0, *form.result_shape(contraction, *shapes)), dtype), 0
     operands = [
         a if dim is None else _fold_in(a, dim, role, index, form)
         for a, dim, role in zip(operands, dims, roles, strict=True)
@@ -145,9 +149,6 @@ def _reshape(a: jax.Array, axis: int, width: int, sizes: tuple) -> jax.Array:
 
 
 def _abstract_eval(contraction: str, a, b, *, form: Form, dtype: np.dtype):
-    channels = form.channels(contraction, a.shape, b.shape)
-    if form.lowering is not None and (reason := LOWERINGS[form.lowering].refuses(form, *channels)):
-        raise NotImplementedError(f"{contraction}(lowering={form.lowering!r}): {reason}")
     return jax.core.ShapedArray(
         form.result_shape(contraction, a.shape, b.shape),
         dtype,
@@ -185,30 +186,47 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
-def _evaluate(contraction: str, platform: str, a, b, *, form: Form, dtype: np.dtype) -> jax.Array:
-    channels = form.channels(contraction, a.shape, b.shape)
+def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype: np.dtype):
+    c, o = form.channels(contraction, a.shape, b.shape)
     with jax.numpy_dtype_promotion("standard"):  # a wide cotangent may meet a narrow operand
-        wide = jnp.promote_types(_accumulator(a.dtype), _accumulator(b.dtype))
+        wide = jnp.promote_types(accumulator(a.dtype), accumulator(b.dtype))
         common = a.dtype if a.dtype == b.dtype else wide
-        accumulator = jnp.promote_types(wide, _accumulator(dtype))
-    lowering = LOWERINGS[form.lowering or choose(platform, form, common, *channels)]
-    evaluate = getattr(lowering, contraction)
-    return evaluate(a.astype(common), b.astype(common), form, accumulator).astype(dtype)
+        wide = jnp.promote_types(wide, accumulator(dtype))
+    name = form.lowering
+    if name is None or LOWERINGS[name].refuses(form, c, o):  # vmap may have changed what came in
+        name = choose(platform, form, common, c, o)
+    evaluate = getattr(LOWERINGS[name], contraction)
+    return evaluate(a.astype(common), b.astype(common), form, wide).astype(dtype)
+
+
+def _evaluator(contraction: str, platform: str | None, sharding, form: Form, dtype: np.dtype):
+    """`_evaluate`, with a result that lies as the shape rule says."""
+    evaluate = partial(_evaluate, contraction, platform, form=form, dtype=dtype)
+    mesh = sharding.mesh
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    if explicit := tuple(name for name, kind in types if kind == AxisType.Explicit):
+        # Inside, the partitioner follows the operands; only the place of the result is fixed.
+        return jax.sharding.auto_axes(evaluate, axes=explicit, out_sharding=sharding)
+    return evaluate
 
 
 def _lower(contraction: str, platform: str | None, ctx, a, b, *, form: Form, dtype: np.dtype):
-    evaluate = partial(_evaluate, contraction, platform, form=form, dtype=dtype)
-    result = ctx.avals_out[0].sharding
-    types = zip(result.mesh.axis_names, result.mesh.axis_types, strict=True)
-    if explicit := tuple(name for name, kind in types if kind == AxisType.Explicit):
-        # Inside, the partitioner follows the operands; only the place of the result is fixed.
-        evaluate = jax.sharding.auto_axes(evaluate, axes=explicit, out_sharding=result)
+    sharding = ctx.avals_out[0].sharding
+    evaluate = _evaluator(contraction, platform, sharding, form, dtype)
     return mlir.lower_fun(evaluate, multiple_results=False)(ctx, a, b)
 
 
-def _accumulator(dtype: np.dtype) -> np.dtype:
-    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
-    return np.dtype("float32") if narrow else np.dtype(dtype)
+@partial(jax.jit, static_argnames=("contraction", "platform", "sharding", "form", "dtype"))
+def _run(contraction, platform, sharding, a, b, *, form, dtype):
+    return _evaluator(contraction, platform, sharding, form, dtype)(a, b)
+
+
+def _eager(contraction: str, a, b, *, form: Form, dtype: np.dtype) -> jax.Array:
+    """Outside of jit. It must not bind the primitive: disable_jit and debug_nans would come back here."""
+    aval = _abstract_eval(contraction, jax.typeof(a), jax.typeof(b), form=form, dtype=dtype)
+    device = next(iter(a.devices())).platform
+    platform = {"gpu": "cuda"}.get(device, device)
+    return _run(contraction, platform, aval.sharding, a, b, form=form, dtype=dtype)
 
 
 for _name, _primitive, _function in (
@@ -216,7 +234,7 @@ for _name, _primitive, _function in (
     ("deconv", deconv_p, deconv),
     ("kernel_grad", kernel_grad_p, kernel_grad),
 ):
-    _primitive.def_impl(jax.jit(_primitive.bind, static_argnames=("form", "dtype")))
+    _primitive.def_impl(partial(_eager, _name))
     _primitive.def_abstract_eval(partial(_abstract_eval, _name))
     batching.primitive_batchers[_primitive] = partial(_batch, _name, _function)
     for _platform in (*PLATFORMS, None):

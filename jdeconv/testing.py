@@ -22,7 +22,8 @@ def assert_adjoint(
 ) -> None:
     """Assert that <forward(x), y> = <x, adjoint(y)> for random x and y of small integers.
 
-    Integers make the identity exact; where a kernel inside holds other numbers, give `rtol`.
+    <a, b> is the sum of a*b, without a conjugate, as transposes in JAX have it. Integers make the identity
+    exact; where a kernel inside holds other numbers, give `rtol`.
 
     Args:
       forward: a linear map from x_shape to y_shape.

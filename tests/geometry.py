@@ -81,8 +81,10 @@ def geometry(rng, rank, symmetric=False):
             window = Window.of_conv(big, kernel, **steps)
         except ValueError:
             continue
-        c, o = rng.sample((1, 2, 3, 4), 2)
-        return Geometry(window, padding, rng.choice((1, 1, 2, 3)), rng.choice((1, 2)), c, o)
+        depthwise = rng.random() < 0.15
+        c, o = (1, 1) if depthwise else rng.sample((1, 2, 3, 4), 2)
+        groups = rng.choice((2, 3)) if depthwise else rng.choice((1, 1, 2, 3))
+        return Geometry(window, padding, groups, rng.choice((1, 2)), c, o)
 
 
 def arranged(array, spec, letters):

@@ -139,6 +139,12 @@ def test_half_precision_accumulates_in_float32(dtype, rng):
         assert jdeconv.kernel_grad(long, long, (1,), lowering=lowering).item() == 4096
     many = jnp.ones((1, 1, 600), dtype)
     assert jdeconv.deconv(many, many).max() == 600
+    assert jdeconv.col2im(jnp.ones((1, 600, 600), dtype), 1199, (600,)).max() == 600
+    one, wide = jnp.ones((1, 1, 1), dtype), jnp.ones((1, 1, 2048), dtype)
+    options = {"padding": 1023, "padding_mode": "circular"}
+    assert jdeconv.deconv(wide, one, **options).tolist() == [[[1024, 1024]]]
+    x = jnp.ones((1, 1, 2), dtype)
+    assert jax.grad(lambda x: jdeconv.conv(x, one, **options).sum())(x).tolist() == [[[1024, 1024]]]
 
 
 @pytest.mark.parametrize(
@@ -244,3 +250,22 @@ def test_the_package_imports_only_jax_and_numpy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() in ("['jdeconv']", "['jax', 'jdeconv']")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_debug_nans_and_disable_jit(module, rng):
+    x, kernel = draw(rng, X), draw(rng, KERNEL)
+    expected = module.conv(x, kernel, groups=2)
+    with jax.disable_jit():
+        np.testing.assert_array_equal(module.conv(x, kernel, groups=2), expected)
+    with jax.debug_nans(True):
+        np.testing.assert_array_equal(module.conv(x, kernel, groups=2), expected)
+        with pytest.raises(FloatingPointError, match="nan"):
+            module.conv(np.full_like(x, np.nan), kernel, groups=2)
+
+
+def test_an_algorithm_as_configured_precision(rng):
+    x, kernel = draw(rng, X), draw(rng, KERNEL)
+    with jax.default_matmul_precision("F32_F32_F32"):
+        text = jax.jit(lambda x, k: jdeconv.conv(x, k, groups=2)).lower(x, kernel).as_text()
+        assert "algorithm" in text

@@ -37,6 +37,21 @@ def test_check_finds_a_wrong_result(monkeypatch, capsys):
     assert re.search(r"k4 s2 p1\s+FAIL\s+FAIL\s+ok\s+FAIL\s+FAIL", capsys.readouterr().out)
 
 
+def test_check_passes_over_what_a_lowering_does_not_serve(monkeypatch, capsys):
+    monkeypatch.setattr(check, "GEOMETRIES", check.GEOMETRIES[4:6])
+    assert main(["check", "--lowering", "depthwise"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split()[-5:] == ["-"] * 5
+    assert lines[4].split()[-5:] == ["ok", "ok", "-", "ok", "ok"]
+
+
+def test_check_refuses_a_seed_that_is_no_number(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["check", "--seed", "-1"])
+    assert stop.value.code == 2
+    assert "'-1' is no number from 0 up" in capsys.readouterr().err
+
+
 def test_check_covers_every_kind_of_geometry():
     for wanted in (r"d\d", r"g\d", "SAME_LOWER", "p-1", r"\dx\dx\dx\d", "s2x1"):
         assert any(re.search(wanted, str(geometry)) for geometry in check.GEOMETRIES), wanted
@@ -67,6 +82,19 @@ def test_demo_names_the_extra_that_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert main(["demo"]) == 2
     assert "pip install 'jdeconv[demo]'" in capsys.readouterr().err
+
+
+def test_demo_reads_16_bits_and_transparency(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    photographs = pytest.importorskip("jdeconv.cli.photographs")
+    deep = np.array([[0, 257, 514], [12850, 25700, 65535]], np.uint16)
+    image.fromarray(deep).save(tmp_path / "deep.png")
+    opened = np.asarray(photographs.opened(tmp_path / "deep.png"))
+    np.testing.assert_array_equal(opened[..., 1], [[0, 1, 2], [50, 100, 255]])
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
+    image.fromarray(pixels).save(tmp_path / "clear.png")
+    opened = np.asarray(photographs.opened(tmp_path / "clear.png"))
+    assert opened.tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
 def test_demo_refuses_no_steps(capsys):

@@ -48,6 +48,7 @@ def test_the_geometries_are_what_they_should_be():
         if any(h < p for h, (_, p) in zip(g.window.high, g.padding, strict=True))
     ]
     assert len(remainders) > 60
+    assert sum(g.c == g.o == 1 for g in GEOMETRIES) > 20
 
 
 @pytest.mark.parametrize("index", range(0, len(GEOMETRIES), 8))

@@ -150,6 +150,26 @@ def test_vmap_of_vmap(function, reference, name, rng):
     assert_same(outer(function), outer(reference), a, b)
 
 
+@pytest.mark.parametrize(("function", "reference", "name"), REVERSE)
+def test_vmap_of_nothing(function, reference, name, rng):
+    a, b = operands(rng, name)
+    for axes in ((0, None), (None, 0), (0, 0)):
+        args = [
+            m if axis is None else np.stack([m])[:0] for m, axis in zip((a, b), axes, strict=True)
+        ]
+        mapped = jax.vmap(function, axes)(*args)
+        assert mapped.shape == (0, *reference(a, b).shape)
+
+
+def test_vmap_gives_a_named_lowering_way(rng):
+    """Mapped kernels make several channels of one, which depthwise cannot serve."""
+    x, kernels = draw(rng, (2, 4, 6, 5)), draw(rng, (3, 4, 1, 3, 2))
+    options = {"groups": 4, "padding": 1}
+    named = jax.vmap(lambda k: jdeconv.conv(x, k, lowering="depthwise", **options))(kernels)
+    for result, kernel in zip(named, kernels, strict=True):
+        np.testing.assert_array_equal(result, jdeconv.conv(x, kernel, **options))
+
+
 def stack(function, inverse, wrap=lambda f: f):
     """Conv there and deconv back, some times over, by scan; the kernels are scanned over."""
 

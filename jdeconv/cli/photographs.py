@@ -19,6 +19,17 @@ def load(name: str) -> Image.Image:
     return even(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"))
 
 
+def opened(path: Path) -> Image.Image:
+    """A picture from a file, in RGB; 16-bit gray is scaled to 8, and what is transparent becomes white."""
+    with Image.open(path) as file:
+        if file.mode.startswith("I"):
+            gray = (np.asarray(file) // 257).clip(0, 255).astype(np.uint8)
+            return Image.fromarray(gray).convert("RGB")
+        picture = file.convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB")
+
+
 def even(picture: Image.Image) -> Image.Image:
     """The picture without its last row or column where their number is odd."""
     return picture.crop((0, 0, picture.width // 2 * 2, picture.height // 2 * 2))

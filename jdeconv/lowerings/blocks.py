@@ -17,7 +17,7 @@ BLOCK_BYTES = 4 << 20
 
 def images_per_block(batch: int, bytes_per_image: int) -> int:
     """The most images that divide the batch and whose bytes fit a block; at least one."""
-    if not isinstance(batch, int):  # a symbolic size, in an export
+    if not (isinstance(batch, int) and isinstance(bytes_per_image, int)):  # symbolic, in an export
         return 1
     fitting = BLOCK_BYTES // max(1, bytes_per_image)
     divisors = (n for n in range(1, min(batch, fitting) + 1) if batch % n == 0)
