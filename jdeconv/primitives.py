@@ -223,6 +223,7 @@ def _run(contraction, platform, sharding, a, b, *, form, dtype):
 
 def _eager(contraction: str, a, b, *, form: Form, dtype: np.dtype) -> jax.Array:
     """Outside of jit. It must not bind the primitive: disable_jit and debug_nans would come back here."""
+    a, b = jnp.asarray(a), jnp.asarray(b)  # what a vjp saved may be numpy's
     aval = _abstract_eval(contraction, jax.typeof(a), jax.typeof(b), form=form, dtype=dtype)
     device = next(iter(a.devices())).platform
     platform = {"gpu": "cuda"}.get(device, device)
