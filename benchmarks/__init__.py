@@ -1,0 +1,9 @@
+"""What is timed, against whom, and how: the rooms behind `python -m jdeconv bench`.
+
+cases     the work: layers, transformed layers, training steps; arrays in, arrays out
+models    the networks of the training steps
+peers     who does the work: jdeconv, jax.lax, equinox, torch
+machine   what the machine could do: peak of dot, bandwidth of copy
+timing    results compared, then times taken in turn
+report    table, JSON, chart, README's tables
+"""

@@ -1,0 +1,76 @@
+"""What this machine could do, measured in the same run: the floor under every case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CACHE_BYTES = 2 << 20  # of the copy that stays in cache
+MEMORY_BYTES = 128 << 20  # of the copy that does not
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Peak of dot in flop/s for each dtype, and bandwidth of copy in byte/s in cache and out of it."""
+
+    peak: dict[str, float]
+    cache: float
+    memory: float
+
+    def floor(self, flops: float, least_bytes: float, dtype: str) -> float:
+        """The least seconds in which so much arithmetic, or so much traffic, is possible here."""
+        bandwidth = self.cache if least_bytes <= 2 * CACHE_BYTES else self.memory
+        return max(flops / self.peak[dtype], least_bytes / bandwidth)
+
+    def bound(self, flops: float, least_bytes: float, dtype: str) -> str:
+        """What the floor is made of: "compute" or "memory"."""
+        computing = flops / self.peak[dtype]
+        return "compute" if computing >= self.floor(flops, least_bytes, dtype) else "memory"
+
+    def better(self, other: Machine) -> Machine:
+        """The faster of two measurements in everything: a shared machine is not always its best."""
+        peak = {name: max(self.peak[name], other.peak[name]) for name in self.peak}
+        return Machine(peak, max(self.cache, other.cache), max(self.memory, other.memory))
+
+
+def measure() -> Machine:
+    """Dots of 1024 and 2048 square, copies of 2 and of 128 MiB: the best of several."""
+    peak = {"float32": _peak("float32", (1024, 2048)), "bfloat16": _peak("bfloat16", (1024,))}
+    with jax.enable_x64(True):
+        peak["float64"] = _peak("float64", (1024,))
+    return Machine(peak, _copy(CACHE_BYTES), _copy(MEMORY_BYTES))
+
+
+def _peak(dtype: str, sizes: tuple[int, ...]) -> float:
+    rates = []
+    for size in sizes:
+        a = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), dtype)
+        dot = jax.jit(jnp.dot)
+        rates.append(2 * size**3 / _best(lambda dot=dot, a=a: dot(a, a)))
+    return max(rates)
+
+
+def _copy(size: int) -> float:
+    step = jax.jit(lambda a: a + 1, donate_argnums=0)
+    box = [jnp.zeros(size // 4, jnp.float32)]
+
+    def run():
+        box[0] = step(box[0])
+        return box[0]
+
+    return 2 * size / _best(run, 20)
+
+
+def _best(run: Callable, times: int = 7) -> float:
+    jax.block_until_ready(run())
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -1,0 +1,158 @@
+"""Small networks for the training steps, written once on the operations that every peer has.
+
+A model is a function of (operations, image, kernels). Shapes are channels first, O before I.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jdeconv.window import Window
+
+
+def dcgan(ops: Any, z: Any, kernels: Sequence) -> Any:
+    """The generator: four deconvs, each doubling the picture."""
+    first, *middle, last = kernels
+    x = ops.relu(ops.deconv(z, first))
+    for kernel in middle:
+        x = ops.relu(ops.deconv(x, kernel, stride=2, padding=1))
+    return ops.tanh(ops.deconv(x, last, stride=2, padding=1))
+
+
+def unet(ops: Any, x: Any, kernels: Sequence) -> Any:
+    """Two levels down and up, with skips."""
+    outer_in, down, inner, up, outer_out, head = kernels
+    skip = ops.relu(ops.conv(x, outer_in, padding=1))
+    x = ops.relu(ops.conv(skip, down, stride=2, padding=1))
+    x = ops.relu(ops.conv(x, inner, padding=1))
+    x = ops.relu(ops.deconv(x, up, stride=2))
+    x = ops.relu(ops.conv(ops.concatenate(skip, x), outer_out, padding=1))
+    return ops.conv(x, head)
+
+
+def convnext(ops: Any, x: Any, kernels: Sequence) -> Any:
+    """Blocks of depthwise 7x7, norm, and two 1x1 with four times the channels in between."""
+    for spatial, widen, narrow in zip(*[iter(kernels)] * 3, strict=True):
+        h = ops.conv(x, spatial, padding=3, groups=ops.channels(x))
+        h = ops.gelu(ops.conv(ops.norm(h), widen))
+        x = x + ops.conv(h, narrow)
+    return x
+
+
+def mobilenet(ops: Any, x: Any, kernels: Sequence) -> Any:
+    """Inverted residuals: 1x1 to six times the channels, depthwise 3x3, 1x1 back."""
+    for widen, spatial, narrow in zip(*[iter(kernels)] * 3, strict=True):
+        h = ops.relu(ops.conv(x, widen))
+        h = ops.relu(ops.conv(h, spatial, padding=1, groups=ops.channels(h)))
+        x = x + ops.conv(h, narrow)
+    return x
+
+
+def hifigan(ops: Any, x: Any, kernels: Sequence) -> Any:
+    """Two upsamplings by 8 of a spectrogram, each before residual dilated convs."""
+    for up, *dilated in zip(*[iter(kernels)] * 4, strict=True):
+        x = ops.relu(ops.deconv(x, up, stride=8, padding=4))
+        for kernel, dilation in zip(dilated, (1, 3, 5), strict=True):
+            x = x + ops.relu(ops.conv(x, kernel, padding=dilation, dilation=dilation))
+    return x
+
+
+def vnet(ops: Any, x: Any, kernels: Sequence) -> Any:
+    """A volume down by two and up again, with a skip."""
+    outer_in, down, inner, up, outer_out = kernels
+    skip = ops.relu(ops.conv(x, outer_in, padding=1))
+    x = ops.relu(ops.conv(skip, down, stride=2))
+    x = x + ops.relu(ops.conv(x, inner, padding=1))
+    x = ops.relu(ops.deconv(x, up, stride=2, padding=1, output_padding=1))
+    return ops.conv(ops.concatenate(skip, x), outer_out, padding=1)
+
+
+MODELS = {
+    "DCGAN": (
+        dcgan,
+        (16, 64, 1, 1),
+        ((64, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4), (64, 3, 4, 4)),
+    ),
+    "U-Net": (
+        unet,
+        (4, 3, 64, 64),
+        (
+            (32, 3, 3, 3),
+            (64, 32, 3, 3),
+            (64, 64, 3, 3),
+            (64, 32, 2, 2),
+            (32, 64, 3, 3),
+            (2, 32, 1, 1),
+        ),
+    ),
+    "ConvNeXt": (
+        convnext,
+        (4, 64, 28, 28),
+        ((64, 1, 7, 7), (256, 64, 1, 1), (64, 256, 1, 1)) * 2,
+    ),
+    "MobileNetV2": (
+        mobilenet,
+        (4, 24, 28, 28),
+        ((144, 24, 1, 1), (144, 1, 3, 3), (24, 144, 1, 1)) * 2,
+    ),
+    "HiFi-GAN": (
+        hifigan,
+        (2, 128, 32),
+        ((128, 64, 16), *((64, 64, 3),) * 3, (64, 32, 16), *((32, 32, 3),) * 3),
+    ),
+    "V-Net": (
+        vnet,
+        (1, 1, 32, 32, 32),
+        (
+            (16, 1, 3, 3, 3),
+            (32, 16, 2, 2, 2),
+            (32, 32, 3, 3, 3),
+            (32, 16, 3, 3, 3),
+            (2, 32, 3, 3, 3),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What stands for an array while operations are counted."""
+
+    shape: tuple[int, ...]
+
+    def __add__(self, other: Shape) -> Shape:
+        return self
+
+
+class Counter:
+    """Operations that only add up the floating-point operations of the convolutions."""
+
+    def __init__(self) -> None:
+        self.flops = 0.0
+
+    def conv(self, x: Shape, kernel: Shape, groups: int = 1, **steps: int) -> Shape:
+        window = Window.of_conv(x.shape[2:], kernel.shape[2:], **steps)
+        self._count(x, kernel, window)
+        return Shape((x.shape[0], kernel.shape[0], *window.small))
+
+    def deconv(self, y: Shape, kernel: Shape, groups: int = 1, **steps: int) -> Shape:
+        window = Window.of_deconv(y.shape[2:], kernel.shape[2:], **steps)
+        self._count(y, kernel, window)
+        return Shape((y.shape[0], kernel.shape[1] * groups, *window.big))
+
+    def _count(self, a: Shape, kernel: Shape, window: Window) -> None:
+        self.flops += 2 * a.shape[0] * math.prod(kernel.shape) * math.prod(window.small)
+
+    def channels(self, x: Shape) -> int:
+        return x.shape[1]
+
+    def concatenate(self, a: Shape, b: Shape) -> Shape:
+        return Shape((a.shape[0], a.shape[1] + b.shape[1], *a.shape[2:]))
+
+    def relu(self, x: Shape) -> Shape:
+        return x
+
+    tanh = gelu = norm = relu

@@ -1,0 +1,329 @@
+"""Who does the work: jdeconv, and the peers that it is timed against.
+
+A peer turns a case into a `Program`: arrays on its device, the work compiled, ready to run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import jdeconv
+from benchmarks.cases import Array, Case, Layer
+
+
+@dataclass
+class Program:
+    """Work ready to run: `run` blocks until done, `fetch` gives what it last made as numpy arrays."""
+
+    run: Callable[[], Any]
+    fetch: Callable[[Any], list[np.ndarray]]
+    compile_seconds: float | None = None
+    temporary_bytes: int | None = None
+
+
+class JaxOperations:
+    """What JAX's own peers share; `conv` and `deconv` are theirs."""
+
+    def __init__(self, layout: str) -> None:
+        self.last = layout == "NHWC"
+
+    def numbers(self, rank: int) -> tuple[str, str, str]:
+        space = "DHW"[3 - rank :]
+        if self.last:
+            return f"N{space}C", f"{space}IO", f"N{space}C"
+        return f"NC{space}", f"OI{space}", f"NC{space}"
+
+    def channels(self, x: jax.Array) -> int:
+        return x.shape[-1 if self.last else 1]
+
+    def concatenate(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.concatenate([a, b], -1 if self.last else 1)
+
+    def norm(self, x: jax.Array) -> jax.Array:
+        axis = -1 if self.last else 1
+        x = x - x.mean(axis, keepdims=True)
+        return x * lax.rsqrt((x * x).mean(axis, keepdims=True) + 1e-6)
+
+    relu = staticmethod(jax.nn.relu)
+    tanh = staticmethod(jnp.tanh)
+    gelu = staticmethod(jax.nn.gelu)
+
+    def mean_square(self, x: jax.Array) -> jax.Array:
+        return (x * x).mean()
+
+    def vjp(self, forward: Callable, cotangent: jax.Array, *primals: jax.Array) -> tuple:
+        result, backward = jax.vjp(forward, *primals)
+        return result, *backward(cotangent)
+
+    def value_and_grad(self, loss: Callable, *arrays: jax.Array) -> tuple:
+        value, grads = jax.value_and_grad(loss, tuple(range(len(arrays))))(*arrays)
+        return value, *grads
+
+    def map(self, function: Callable, *arrays: jax.Array) -> tuple:
+        return jax.vmap(function)(*arrays)
+
+    def scan(self, function: Callable, x: jax.Array, kernels: jax.Array) -> jax.Array:
+        return lax.scan(lambda x, kernel: (function(x, kernel), None), x, kernels)[0]
+
+
+class Jdeconv(JaxOperations):
+    """The library itself, in the lowering named, or by platform."""
+
+    def __init__(self, layout: str, lowering: str | None = None) -> None:
+        super().__init__(layout)
+        self.lowering = lowering
+
+    def conv(self, x: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
+        numbers = self.numbers(kernel.ndim - 2)
+        return jdeconv.conv(x, kernel, dimension_numbers=numbers, lowering=self.lowering, **steps)
+
+    def deconv(self, y: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
+        numbers = self.numbers(kernel.ndim - 2)
+        return jdeconv.deconv(y, kernel, dimension_numbers=numbers, lowering=self.lowering, **steps)
+
+
+class Lax(JaxOperations):
+    """`jax.lax` as its users write it, with JAX's own autodiff."""
+
+    def conv(self, x, kernel, *, stride=1, padding=0, dilation=1, groups=1):
+        rank = kernel.ndim - 2
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride,) * rank,
+            [(padding, padding)] * rank,
+            rhs_dilation=(dilation,) * rank,
+            dimension_numbers=self.numbers(rank),
+            feature_group_count=groups,
+        )
+
+    def deconv(self, y, kernel, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+        """`lax.conv_transpose`; where it has no groups, the convolution that it stands for."""
+        rank = kernel.ndim - 2
+        size = kernel.shape[:rank] if self.last else kernel.shape[2:]
+        full = [dilation * (k - 1) for k in size]
+        pads = [(f - padding, f - padding + output_padding) for f in full]
+        numbers, stride, dilation = self.numbers(rank), (stride,) * rank, (dilation,) * rank
+        if groups == 1:
+            return lax.conv_transpose(
+                y, kernel, stride, pads, dilation, numbers, transpose_kernel=True
+            )
+        o, i = (numbers[1].index(letter) for letter in "OI")
+        kernel = jnp.flip(kernel, [a for a in range(kernel.ndim) if a not in (o, i)])
+        kernel = jnp.concatenate(jnp.split(kernel, groups, o), i)  # groups from O to I
+        swapped = numbers[1].translate(str.maketrans("OI", "IO"))
+        return lax.conv_general_dilated(
+            y,
+            kernel,
+            (1,) * rank,
+            pads,
+            lhs_dilation=stride,
+            rhs_dilation=dilation,
+            dimension_numbers=(numbers[0], swapped, numbers[2]),
+            feature_group_count=groups,
+        )
+
+
+class Equinox(JaxOperations):
+    """Equinox's ConvTranspose layer; the kernel enters in its own order."""
+
+    def deconv(self, y, kernel, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+        import equinox
+
+        rank, (into, out) = kernel.ndim - 2, kernel.shape[:2]
+        layer = equinox.nn.ConvTranspose(
+            rank,
+            into,
+            out * groups,
+            kernel.shape[2:],
+            stride,
+            padding,
+            output_padding,
+            dilation,
+            groups,
+            use_bias=False,
+            key=jax.random.key(0),
+        )
+        # From (I, O/g, k), which its conv would take, to (O, I/g, reversed k).
+        weight = kernel.reshape(groups, into // groups, *kernel.shape[1:]).swapaxes(1, 2)
+        weight = weight.reshape(out * groups, into // groups, *kernel.shape[2:])
+        weight = jnp.flip(weight, range(2, rank + 2))
+        return jax.vmap(equinox.tree_at(lambda layer: layer.weight, layer, weight))(y)
+
+
+class TorchOperations:
+    """PyTorch's functional interface and its eager autograd; under vmap, `torch.func`'s."""
+
+    def __init__(self, mapped: bool) -> None:
+        import torch
+
+        self.torch, self.mapped = torch, mapped
+
+    def conv(self, x, kernel, **steps):
+        rank = kernel.ndim - 2
+        return getattr(self.torch.nn.functional, f"conv{rank}d")(x, kernel, None, **steps)
+
+    def deconv(self, y, kernel, **steps):
+        rank = kernel.ndim - 2
+        function = getattr(self.torch.nn.functional, f"conv_transpose{rank}d")
+        return function(y, kernel, None, **steps)
+
+    def channels(self, x):
+        return x.shape[1]
+
+    def concatenate(self, a, b):
+        return self.torch.cat([a, b], 1)
+
+    def norm(self, x):
+        x = x - x.mean(1, keepdim=True)
+        return x * self.torch.rsqrt((x * x).mean(1, keepdim=True) + 1e-6)
+
+    def relu(self, x):
+        return self.torch.relu(x)
+
+    def tanh(self, x):
+        return self.torch.tanh(x)
+
+    def gelu(self, x):
+        return self.torch.nn.functional.gelu(x, approximate="tanh")
+
+    def mean_square(self, x):
+        return (x * x).mean()
+
+    def vjp(self, forward, cotangent, *primals):
+        if self.mapped:
+            result, backward = self.torch.func.vjp(forward, *primals)
+            return result, *backward(cotangent)
+        result = forward(*primals)
+        return result.detach(), *self.torch.autograd.grad(result, primals, cotangent)
+
+    def value_and_grad(self, loss, *arrays):
+        value = loss(*arrays)
+        return value.detach(), *self.torch.autograd.grad(value, arrays)
+
+    def map(self, function, *arrays):
+        return self.torch.func.vmap(function)(*arrays)
+
+    def scan(self, function, x, kernels):
+        for kernel in kernels:
+            x = function(x, kernel)
+        return x
+
+
+class JaxPeer:
+    """JAX with someone's conv and deconv."""
+
+    package = "jax"
+
+    def __init__(self, operations: Callable) -> None:
+        self.operations = operations
+
+    def refuses(self, case: Case) -> str | None:
+        """Nothing: JAX has all of the cases."""
+        return None
+
+    def program(self, case: Case, arrays: list[Array]) -> Program:
+        """The case compiled by jit."""
+        last = case.layout == "NHWC"
+        with jax.enable_x64(case.dtype == "float64"):
+            values = [
+                jnp.asarray(_laid_out(a.value, a.role, a.mapped, last), case.dtype) for a in arrays
+            ]
+            work = functools.partial(case.work.run, self.operations(case.layout))
+            start = time.perf_counter()
+            compiled = jax.jit(work).lower(*values).compile()
+            seconds = time.perf_counter() - start
+
+        def run():
+            return jax.block_until_ready(compiled(*values))
+
+        def fetch(results):
+            return [
+                _laid_out(np.asarray(r, np.float64), role, mapped, last, back=True)
+                for r, (role, mapped) in zip(results, case.work.results(), strict=True)
+            ]
+
+        memory = compiled.memory_analysis()
+        return Program(run, fetch, seconds, None if memory is None else memory.temp_size_in_bytes)
+
+
+class EquinoxPeer(JaxPeer):
+    """Equinox, where it differs from lax."""
+
+    package = "equinox"
+
+    def refuses(self, case: Case) -> str | None:
+        """All but single deconvs in channels first."""
+        if isinstance(case.work, Layer) and case.work.kind == "deconv" and case.layout == "NCHW":
+            return None
+        return "equinox has deconv layers of its own in NCHW only"
+
+
+class TorchPeer:
+    """PyTorch's eager mode on CPU, in its own memory format for each layout."""
+
+    package = "torch"
+
+    def refuses(self, case: Case) -> str | None:
+        """Nothing: PyTorch has all of the cases."""
+        return None
+
+    def program(self, case: Case, arrays: list[Array]) -> Program:
+        """The case on tensors; nothing is compiled."""
+        import torch
+
+        layer = isinstance(case.work, Layer)
+        mapped = layer and bool(case.work.examples or case.work.ensemble)
+        constant = arrays[-1] if layer else arrays[0]  # a layer's cotangent, a network's image
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+        def tensor(a: Array):
+            t = torch.from_numpy(np.ascontiguousarray(a.value)).to(getattr(torch, case.dtype))
+            if case.layout == "NHWC" and not a.mapped and t.ndim in formats:
+                t = t.to(memory_format=formats[t.ndim])
+            return t.requires_grad_(not mapped and a is not constant)
+
+        values, operations = list(map(tensor, arrays)), TorchOperations(mapped)
+
+        def run():
+            return case.work.run(operations, *values)
+
+        def fetch(results):
+            return [r.detach().double().numpy() for r in results]
+
+        return Program(run, fetch)
+
+
+def _laid_out(a: np.ndarray, role: str, mapped: int, last: bool, back: bool = False) -> np.ndarray:
+    """From channels first to channels last, or back; O and I change places with space for a kernel."""
+    if not last or role == "plain":
+        return a
+    rank = a.ndim - mapped - 2
+    order = [0, *range(2, rank + 2), 1] if role == "image" else [*range(2, rank + 2), 1, 0]
+    order = [*range(mapped), *(mapped + axis for axis in order)]
+    return np.transpose(a, np.argsort(order) if back else order)
+
+
+def peers(lowering: str | None = None) -> dict[str, Any]:
+    """Ours first; lax second, the measure of what is right."""
+    return {
+        "jdeconv": JaxPeer(functools.partial(Jdeconv, lowering=lowering)),
+        "jax.lax": JaxPeer(Lax),
+        "equinox": EquinoxPeer(Equinox),
+        "torch": TorchPeer(),
+    }
+
+
+def missing(peer: Any) -> bool:
+    """Whether the peer's package is not installed."""
+    return importlib.util.find_spec(peer.package) is None

@@ -1,0 +1,70 @@
+"""Results are compared first; then all programs are timed in turn, A B A B, and medians told."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from benchmarks.cases import Case
+from benchmarks.peers import Program
+
+TOLERANCE = {"float64": 1e-10, "float32": 1e-3, "bfloat16": 5e-2}
+TURN_SECONDS = 0.05
+MOST_CALLS = 10
+
+
+class WrongResultError(Exception):
+    """Two peers disagree, or there is nothing in the results: no time would mean anything."""
+
+
+def compare(case: Case, results: dict[str, list[np.ndarray]]) -> None:
+    """Refuse results that are zero, not finite, or unlike those of jax.lax.
+
+    Raises:
+      WrongResultError: names the case, the peer and the largest difference.
+    """
+    truth = results["jax.lax"]
+    for name, arrays in results.items():
+        if len(arrays) != len(truth):
+            raise WrongResultError(f"{case}: {name} gave {len(arrays)} results, not {len(truth)}")
+        for i, (ours, theirs) in enumerate(zip(arrays, truth, strict=True)):
+            what = f"{case}: result {i} of {name}"
+            if ours.shape != theirs.shape:
+                raise WrongResultError(f"{what} has shape {ours.shape}, jax.lax's {theirs.shape}")
+            if not np.isfinite(ours).all() or not ours.any():
+                raise WrongResultError(f"{what} is zero, or not finite")
+            off = np.abs(ours - theirs).max() / np.abs(theirs).max()
+            if not off <= TOLERANCE[case.dtype]:
+                raise WrongResultError(
+                    f"{what} is {off:.1e} of its largest value away from jax.lax's"
+                )
+
+
+def time_in_turn(case: Case, programs: dict[str, Program], rounds: int = 9) -> dict[str, float]:
+    """Median seconds of each program.
+
+    A turn is as many calls as fit 50 ms, so that short work does not only see another's cold caches.
+    Work of seconds gets fewer rounds.
+    """
+    results, once = {}, {}
+    for name, program in programs.items():
+        out = program.run()
+        start = time.perf_counter()
+        program.run()
+        once[name] = time.perf_counter() - start
+        results[name] = program.fetch(out)
+        del out
+    compare(case, results)
+    del results
+    slowest = max(once.values())
+    rounds = min(rounds, 9 if slowest < 0.25 else 5 if slowest < 1 else 3 if slowest < 4 else 1)
+    calls = {name: int(np.clip(TURN_SECONDS / s, 1, MOST_CALLS)) for name, s in once.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            for _ in range(calls[name]):
+                start = time.perf_counter()
+                program.run()
+                seconds[name].append(time.perf_counter() - start)
+    return {name: float(np.median(times)) for name, times in seconds.items()}

@@ -1,0 +1,108 @@
+"""python -m jdeconv bench: its speed beside jax.lax, equinox and PyTorch, and beside the machine's own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from jdeconv.lowerings import LOWERINGS
+
+
+def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "bench",
+        help="time it beside jax.lax, equinox and PyTorch",
+        description="Time forward and both gradients of layers, and whole training steps, beside jax.lax "
+        "with its own autodiff and, where installed, equinox and torch. Results are compared first; then "
+        "all are timed in turn in this process, and medians told. 'floor' is the share reached of what the "
+        "machine could do: the larger of flops / peak of dot and least bytes / bandwidth of copy, both "
+        "measured in the same run. Exit code 1 if results differ. Runs in the source tree, with "
+        "pip install -e '.[bench]'.",
+    )
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help="names or patterns, as 'deconv*' (default: all)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of cases and stop")
+    parser.add_argument("--quick", action="store_true", help="a few cases, in less than a minute")
+    parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="only this one")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64", "bfloat16"), help="only cases of this one"
+    )
+    parser.add_argument(
+        "--peers",
+        metavar="NAMES",
+        help="some of equinox,torch; jax.lax, the measure of what is right, is always there",
+    )
+    parser.add_argument(
+        "--lowering", choices=tuple(LOWERINGS), help="of jdeconv (default: by platform)"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
+    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
+    parser.add_argument("--chart", type=Path, metavar="PATH", help="draw a chart, .png or .svg")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare, time, report; 1 if results differ, 2 for a bad argument."""
+    try:
+        import tqdm
+
+        from benchmarks import peers, report, suite, timing
+    except ImportError as error:
+        if error.name == "benchmarks":
+            return _refuse("run this in jdeconv's source tree, where benchmarks/ lies")
+        return _refuse(f"{error.name} is missing; pip install 'jdeconv[bench]'")
+    if options.chart is not None and options.chart.suffix not in (".png", ".svg"):
+        return _refuse(f"--chart {options.chart}: the name must end in .png or .svg")
+    for path in (options.json, options.table, options.chart):
+        if path is not None and not path.parent.is_dir():
+            return _refuse(f"{path}: there is no folder {path.parent}")
+    cases = suite.chosen(options.cases, options.layout, options.dtype, options.quick)
+    if not cases:
+        return _refuse("no case of that name, layout and dtype; --list shows all there are")
+    if options.list:
+        print("\n".join(map(str, cases)))
+        return 0
+    known = peers.peers(options.lowering)
+    others = list(known)[2:] if options.peers is None else options.peers.split(",")
+    if unknown := set(others) - set(known):
+        return _refuse(f"--peers {', '.join(sorted(unknown))}: there are {', '.join(known)}")
+    wanted = {name: known[name] for name in known if name in (*list(known)[:2], *others)}
+    missing = {name: "not installed" for name, peer in wanted.items() if peers.missing(peer)}
+    present = {name: peer for name, peer in wanted.items() if name not in missing}
+    for name in missing:
+        print(f"missing: {name} is not installed and so not timed", file=sys.stderr)
+
+    columns = [name for name in present if name != report.OURS]
+    print(report.header(columns))
+    with tqdm.tqdm(cases, unit="case", file=sys.stderr, leave=False) as bar:
+
+        def told(row: report.Row) -> None:
+            bar.write(report.line(row, columns), file=sys.stdout)
+            sys.stdout.flush()
+
+        def announced():
+            for case in bar:
+                bar.set_postfix_str(str(case))
+                yield case
+
+        try:
+            found = suite.measure(announced(), present, missing, told, 3 if options.quick else 9)
+        except timing.WrongResultError as error:
+            print(f"jdeconv bench: {error}", file=sys.stderr)
+            return 1
+    print(report.summary(found))
+    if options.json is not None:
+        found.save(options.json)
+    if options.table is not None:
+        options.table.write_text(report.table(found))
+    if options.chart is not None:
+        report.chart(found, options.chart)
+    return 0
+
+
+def _refuse(text: str) -> int:
+    print(f"jdeconv bench: {text}", file=sys.stderr)
+    return 2
