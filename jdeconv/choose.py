@@ -1,16 +1,21 @@
 """Which lowering evaluates which contraction on which platform, where the user named none.
 
-The choice depends on shapes, dtype and platform only, so it is the same from run to run. The ratios are of
-benchmarks/pair.py on two CPU cores.
+The choice depends on shapes, dtype, layout and platform only, so it is the same from run to run, in a loop and
+outside of one. The ratios are of `python -m jdeconv bench` on two CPU cores.
 """
 
 from __future__ import annotations
+
+import math
 
 import jax.numpy as jnp
 import numpy as np
 
 from jdeconv.form import Form
-from jdeconv.lowerings import LOWERINGS
+from jdeconv.lowerings import LOWERINGS, winograd
+from jdeconv.lowerings.arrange import channels_last
+
+FEW_CHANNELS = 8
 
 
 def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
@@ -20,19 +25,32 @@ def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
       >>> from jdeconv.form import Layout
       >>> from jdeconv.window import Window
       >>> form = Form(Window.of_conv((8, 8), (3, 3)), 1, Layout.of("conv", None, 2))
-      >>> choose("cuda", form, np.dtype("float32"), 3, 4), choose("cpu", form, np.dtype("float32"), 3, 4)
-      ('native', 'im2col')
+      >>> [choose(platform, form, np.dtype("float32"), 16, 4) for platform in ("cuda", "cpu")]
+      ['native', 'winograd']
     """
-    rank, floating = form.window.rank, jnp.issubdtype(dtype, jnp.floating)
-    # XLA's CPU convolution is 10 to 30 times slower than the taps, and a batch of 1x1 dots 5 times.
-    if platform == "cpu" and LOWERINGS["depthwise"].refuses(form, c, o) is None:
-        return "depthwise"
-    # XLA's CPU convolution leaves its fast path on any reversal, group or loop; the dot never does.
-    if platform == "cpu":
-        return "im2col"
     # Vendor libraries have convolutions of floats over 1 to 3 axes; XLA falls back to a naive loop.
     # On TPU, a compiler's estimate: explicit im2col takes 3 to 9 times the cycles of native convolution.
-    vendor = platform == "tpu" or (platform in ("cuda", "rocm") and rank <= 3)
-    if vendor and floating:
-        return "native"
+    if platform != "cpu":
+        vendor = platform == "tpu" or (platform in ("cuda", "rocm") and form.window.rank <= 3)
+        return "native" if vendor and jnp.issubdtype(dtype, jnp.floating) else "im2col"
+
+    def serves(name: str) -> bool:
+        return LOWERINGS[name].refuses(form, c, o, dtype) is None
+
+    taps, phases = math.prod(form.window.kernel), math.prod(form.window.stride)
+    # XLA's CPU convolution is 10 to 30 times slower than the taps, and a batch of 1x1 dots 5 times.
+    if serves("depthwise"):
+        return "depthwise"
+    # Half the time of im2col where it saves a fifth of the products, or where windows do not overlap; with few
+    # channels its transforms weigh more than the dots, in channels first also those of many groups.
+    if serves("winograd") and c * phases >= FEW_CHANNELS:
+        short = winograd.products(form) <= 0.85
+        apart = form.window.kernel == form.window.stride and phases > 1
+        wide = form.groups == 1 or channels_last(form) or c * phases >= 32
+        if (short or apart) and wide:
+            return "winograd"
+    # 40 to 90 times faster than im2col at 13x13 and one channel, 13 times at 8 channels.
+    if serves("fft") and taps > 100 and c * o <= 64:
+        return "fft"
+    # XLA's CPU convolution leaves its fast path on any reversal, group or loop; the dot never does.
     return "im2col"

@@ -202,7 +202,8 @@ class _Call:
         form = Form(window, self.groups, self.layout, precision, self.options.lowering)
         if form.lowering is not None:
             shapes = (self.arrays[role].shape for role in CONTRACTIONS[self.name][:2])
-            if reason := LOWERINGS[form.lowering].refuses(form, *form.channels(self.name, *shapes)):
+            channels = form.channels(self.name, *shapes)
+            if reason := LOWERINGS[form.lowering].refuses(form, *channels, self.dtype):
                 raise refused(self.name, "lowering", form.lowering, reason, NotImplementedError)
         return form
 

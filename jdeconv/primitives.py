@@ -193,7 +193,9 @@ def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype
         common = a.dtype if a.dtype == b.dtype else wide
         wide = jnp.promote_types(wide, accumulator(dtype))
     name = form.lowering
-    if name is None or LOWERINGS[name].refuses(form, c, o):  # vmap may have changed what came in
+    if name is None or LOWERINGS[name].refuses(
+        form, c, o, wide
+    ):  # vmap may have changed what came in
         name = choose(platform, form, common, c, o)
     evaluate = getattr(LOWERINGS[name], contraction)
     return evaluate(a.astype(common), b.astype(common), form, wide).astype(dtype)

@@ -120,7 +120,7 @@ def compare(geometry: Geometry, lowering: str | None, rng: np.random.Generator) 
     steps = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation}
     window = Window.of_conv(g.big, g.kernel, **steps)
     form = Form(window, g.groups, Layout.of("conv", None, window.rank))
-    if lowering is not None and LOWERINGS[lowering].refuses(form, g.c, g.o):
+    if lowering is not None and LOWERINGS[lowering].refuses(form, g.c, g.o, np.dtype("float32")):
         return ["-"] * len(COLUMNS)
     x, y, kernel = (
         rng.integers(-4, 5, shape).astype(np.float32)

@@ -15,11 +15,11 @@ from jax import lax
 BLOCK_BYTES = 4 << 20
 
 
-def images_per_block(batch: int, bytes_per_image: int) -> int:
+def images_per_block(batch: int, bytes_per_image: int, block_bytes: int = BLOCK_BYTES) -> int:
     """The most images that divide the batch and whose bytes fit a block; at least one."""
     if not (isinstance(batch, int) and isinstance(bytes_per_image, int)):  # symbolic, in an export
         return 1
-    fitting = BLOCK_BYTES // max(1, bytes_per_image)
+    fitting = block_bytes // max(1, bytes_per_image)
     divisors = (n for n in range(1, min(batch, fitting) + 1) if batch % n == 0)
     return max(divisors, default=min(batch, 1))
 

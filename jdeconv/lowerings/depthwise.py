@@ -25,7 +25,7 @@ from jdeconv.window import Window
 MOST_TAPS = 128
 
 
-def refuses(form: Form, c: int, o: int) -> str | None:
+def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     """The reason why these multiply-adds cannot serve."""
     if c != 1 or o != 1:
         return f"depthwise needs one channel in and out of every group, not {c} and {o}"

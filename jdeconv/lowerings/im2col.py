@@ -25,7 +25,7 @@ CHANNELS_FIRST = {"columns": "gc t n q", "kernel": "go c t", "y": "go n q"}
 CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
 
 
-def refuses(form: Form, c: int, o: int) -> str | None:
+def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     """Nothing: the definition serves every form."""
     return None
 

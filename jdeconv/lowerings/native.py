@@ -15,7 +15,7 @@ from jax import lax
 from jdeconv.form import Axes, Form
 
 
-def refuses(form: Form, c: int, o: int) -> str | None:
+def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     """Nothing: XLA's convolution takes every form, if slowly past three spatial axes."""
     return None
 
