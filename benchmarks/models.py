@@ -14,10 +14,10 @@ from jdeconv.window import Window
 
 
 def dcgan(ops: Any, z: Any, kernels: Sequence) -> Any:
-    """The generator: four deconvs, each doubling the picture."""
-    first, *middle, last = kernels
-    x = ops.relu(ops.deconv(z, first))
-    for kernel in middle:
+    """The generator behind its dense layer: four deconvs, each doubling the picture."""
+    *inner, last = kernels
+    x = z
+    for kernel in inner:
         x = ops.relu(ops.deconv(x, kernel, stride=2, padding=1))
     return ops.tanh(ops.deconv(x, last, stride=2, padding=1))
 
@@ -73,8 +73,8 @@ def vnet(ops: Any, x: Any, kernels: Sequence) -> Any:
 MODELS = {
     "DCGAN": (
         dcgan,
-        (16, 64, 1, 1),
-        ((64, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4), (64, 3, 4, 4)),
+        (16, 512, 4, 4),
+        ((512, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4), (64, 3, 4, 4)),
     ),
     "U-Net": (
         unet,

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 
     columns = [name for name in present if name != report.OURS]
     print(report.header(columns))
-    with tqdm.tqdm(cases, unit="case", file=sys.stderr, leave=False) as bar:
+    with tqdm.tqdm(cases, unit="case", file=sys.stderr, leave=False, disable=None) as bar:
 
         def told(row: report.Row) -> None:
             bar.write(report.line(row, columns), file=sys.stdout)

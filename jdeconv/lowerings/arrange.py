@@ -4,8 +4,8 @@
     first         (N, C, *space)   (O, I, *space)
     last          (N, *space, C)   (*space, I, O)
 
-The order is x's own, so that the common layouts are not transposed at all, unless a lowering asks for
-`last`, having reasons to compute so.
+The order is x's own, so that the common layouts are not transposed at all, unless a lowering has reasons to
+ask for one of the two.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def space(form: Form) -> Axes:
     return tuple(range(start, start + form.window.rank))
 
 
-def arrange(a: jax.Array, form: Form, role: str, last: bool = False) -> jax.Array:
+def arrange(a: jax.Array, form: Form, role: str, last: bool | None = None) -> jax.Array:
     """The user's array in the lowering's order."""
     return lax.transpose(a, _order(form, role, last))
 
 
-def restore(a: jax.Array, form: Form, role: str, last: bool = False) -> jax.Array:
+def restore(a: jax.Array, form: Form, role: str, last: bool | None = None) -> jax.Array:
     """The lowering's array in the user's order."""
     return lax.transpose(a, np.argsort(_order(form, role, last)))
 
 
-def _order(form: Form, role: str, last: bool) -> Axes:
+def _order(form: Form, role: str, last: bool | None) -> Axes:
     outer, inner, *space = getattr(form.layout, role)
-    if not (last or channels_last(form)):
+    if not (channels_last(form) if last is None else last):
         return outer, inner, *space
     return (*space, inner, outer) if role == "kernel" else (outer, *space, inner)

@@ -7,6 +7,7 @@ arithmetic that it feeds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,13 @@ def images_per_block(batch: int, bytes_per_image: int, block_bytes: int = BLOCK_
     return max(divisors, default=min(batch, 1))
 
 
-def map_blocks(function: Callable, images: jax.Array, size: int) -> jax.Array:
-    """`function` over blocks of `size` images, one after the other."""
-    count = images.shape[0]
+def map_blocks(function: Callable, images: Any, size: int) -> jax.Array:
+    """`function` over blocks of `size` images, one after the other; an array or a tree of them."""
+    count = jax.tree.leaves(images)[0].shape[0]
     if count == size:
         return function(images)
-    result = lax.map(function, images.reshape(-1, size, *images.shape[1:]))
+    blocks = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), images)
+    result = lax.map(function, blocks)
     return result.reshape(count, *result.shape[2:])
 
 

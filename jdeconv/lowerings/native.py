@@ -23,7 +23,7 @@ def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """The forward convolution."""
     layout, window = form.layout, form.window
-    x, padding = _cropped(x, layout.x[2:], window.padding)
+    x, padding = cropped(x, layout.x[2:], window.padding)
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -73,7 +73,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     layout, window = form.layout, form.window
     dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     padding = _paddings(window.low, window.big, dilated, window.span)
-    x, padding = _cropped(x, layout.x[2:], padding)
+    x, padding = cropped(x, layout.x[2:], padding)
     return lax.conv_general_dilated(
         x,
         y,
@@ -95,7 +95,7 @@ def _paddings(low, size, span, steps) -> list[tuple[int, int]]:
     return [(p, n + window - 1 - i - p) for p, i, window, n in axes]
 
 
-def _cropped(x: jax.Array, axes: Axes, padding) -> tuple[jax.Array, list[tuple[int, int]]]:
+def cropped(x: jax.Array, axes: Axes, padding) -> tuple[jax.Array, list[tuple[int, int]]]:
     """What negative padding leaves of x, and the padding that is left.
 
     Given to XLA, negative padding makes its CPU convolution read outside of x (jaxlib 0.10 and 0.11).

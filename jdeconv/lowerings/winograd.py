@@ -34,9 +34,9 @@ from jdeconv.form import Form
 from jdeconv.lowerings.arrange import arrange, restore
 from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
 
-BLOCK_BYTES = (
-    16 << 20
-)  # of what a block of images lays out: larger dots weigh more than the nearest cache
+# Of what a block of images lays out on both sides of the dots. In all it takes about twice as much, and malloc
+# asks for fresh pages in every call past 32 MiB.
+BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,12 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
     kernel = tiling.lift_kernel(_enter(kernel, form, "kernel", dtype))
 
     def block(x):
-        return tiling.drop_y(tiling.dot("jgpc,jgco->jgpo", tiling.lift_x(x), kernel, dtype), len(x))
+        return tiling.drop_y(
+            tiling.dot("jgpc,jgco->jgpo", tiling.lift_x(x), kernel, dtype), x.shape[0]
+        )
 
     x = _enter(x, form, "x", dtype)
-    size = tiling.images_per_block(x, *kernel.shape[2:])
+    size = tiling.images_per_block(x.shape[0], *kernel.shape[2:], dtype)
     return _leave(map_blocks(block, x, size), form, "y")
 
 
@@ -124,10 +126,12 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     kernel = tiling.lift_kernel(_enter(kernel, form, "kernel", dtype))
 
     def block(y):
-        return tiling.drop_x(tiling.dot("jgpo,jgco->jgpc", tiling.lift_y(y), kernel, dtype), len(y))
+        return tiling.drop_x(
+            tiling.dot("jgpo,jgco->jgpc", tiling.lift_y(y), kernel, dtype), y.shape[0]
+        )
 
     y = _enter(y, form, "y", dtype)
-    size = tiling.images_per_block(y, *kernel.shape[2:])
+    size = tiling.images_per_block(y.shape[0], *kernel.shape[2:], dtype)
     return _leave(map_blocks(block, y, size), form, "x")
 
 
@@ -136,11 +140,19 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     tiling, (c, o) = _Tiling(form), form.channels("kernel_grad", x.shape, y.shape)
 
     def block(x, y):
-        return tiling.dot("jgpc,jgpo->jgco", tiling.lift_x(x), tiling.lift_y(y), dtype)
+        return tiling.dot("jgpc,jgpo->gjco", tiling.lift_x(x), tiling.lift_y(y), dtype)
 
-    x, y = _enter(x, form, "x", dtype), _enter(y, form, "y", dtype)
-    size = tiling.images_per_block(x, c * math.prod(form.window.stride), o)
-    return _leave(tiling.drop_kernel(sum_blocks(block, (x, y), size)), form, "kernel")
+    pair = _enter(x, form, "x", dtype), _enter(y, form, "y", dtype)
+    channels, n = (c * math.prod(form.window.stride), o), pair[0].shape[0]
+    if (
+        isinstance(n, int) and n < form.groups
+    ):  # blocks of groups are the finer ones, and need no sum
+        pair = tuple(map(_turned, pair))
+        size = tiling.groups_per_block(n, *channels, dtype)
+        kernel = map_blocks(lambda pair: block(*map(_turned, pair)), pair, size)
+    else:
+        kernel = sum_blocks(block, pair, tiling.images_per_block(n, *channels, dtype))
+    return _leave(tiling.drop_kernel(kernel.swapaxes(0, 1)), form, "kernel")
 
 
 def _enter(a: jax.Array, form: Form, role: str, dtype: np.dtype) -> jax.Array:
@@ -291,10 +303,17 @@ class _Tiling:
         precision = self.form.precision
         return jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=dtype)
 
-    def images_per_block(self, a: jax.Array, c: int, o: int) -> int:
+    def images_per_block(self, n: int, c: int, o: int, dtype: np.dtype) -> int:
         """As many images as lay out no more than BLOCK_BYTES on both sides of the dots."""
-        numbers = self.form.groups * math.prod(self.ranks) * math.prod(self.spread) * (c + o)
-        return images_per_block(a.shape[0], numbers * a.dtype.itemsize, BLOCK_BYTES)
+        return images_per_block(n, self.form.groups * self._bytes(c, o, dtype), BLOCK_BYTES)
+
+    def groups_per_block(self, n: int, c: int, o: int, dtype: np.dtype) -> int:
+        """As many groups, each of all images, as lay out no more."""
+        return images_per_block(self.form.groups, n * self._bytes(c, o, dtype), BLOCK_BYTES)
+
+    def _bytes(self, c: int, o: int, dtype: np.dtype) -> int:
+        """Of one group of one image."""
+        return math.prod(self.ranks) * math.prod(self.spread) * (c + o) * np.dtype(dtype).itemsize
 
     def _lift(self, a: jax.Array, role: str, first: int) -> jax.Array:
         """An axis of products for every spatial axis, in front; spatial axes begin at `first`.
