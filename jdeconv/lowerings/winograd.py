@@ -34,9 +34,9 @@ from jdeconv.form import Form
 from jdeconv.lowerings.arrange import arrange, restore
 from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
 
-# Of what a block of images lays out on both sides of the dots. In all it takes about twice as much, and malloc
-# asks for fresh pages in every call past 32 MiB.
-BLOCK_BYTES = 8 << 20
+# Of what a block of images lays out on both sides of the dots. Half of it makes the dots too small; with twice
+# of it the call's memory passes 32 MiB, beyond which malloc asks for fresh pages every time.
+BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
