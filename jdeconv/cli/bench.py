@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--peers",
         metavar="NAMES",
-        help="some of equinox,torch; jax.lax, the measure of what is right, is always there",
+        help="some of equinox,torch, or '' for none; jax.lax, the measure of what is right, is always there",
     )
     parser.add_argument(
         "--lowering", choices=tuple(LOWERINGS), help="of jdeconv (default: by platform)"
@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(map(str, cases)))
         return 0
     known = peers.peers(options.lowering)
-    others = list(known)[2:] if options.peers is None else options.peers.split(",")
+    named = ",".join(list(known)[2:]) if options.peers is None else options.peers
+    others = [name for name in named.split(",") if name]
     if unknown := set(others) - set(known):
         return _refuse(f"--peers {', '.join(sorted(unknown))}: there are {', '.join(known)}")
     wanted = {name: known[name] for name in known if name in (*list(known)[:2], *others)}

@@ -1,0 +1,291 @@
+"""Every lowering against the definition, by name, forward and gradients; and which one is chosen when."""
+
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from geometry import LAST, Geometry, arranged, letters
+from jax import lax
+
+import jdeconv
+from jdeconv import Window
+from jdeconv.choose import choose
+from jdeconv.form import Form, Layout
+from jdeconv.lowerings import LOWERINGS, blocks, fft, im2col, winograd
+from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
+
+FLOAT = np.dtype("float32")
+MIXED = {1: ("CWN", "WOI"), 2: ("HCNW", "HOIW"), 3: ("WCDNH", "DIHOW")}
+
+
+def served(name, count, seed):
+    """Random geometries that the lowering serves, with windows and paddings that are often larger than x."""
+    rng, found = random.Random(seed), []
+    while len(found) < count:
+        rank = (1, 2, 2, 3)[len(found) % 4]
+        stride = [rng.choice((1, 1, 2, 3)) for _ in range(rank)]
+        dilation = [rng.choice((1, 1, 2, 3)) for _ in range(rank)]
+        kernel = [rng.choice((1, 2, 3, s, 2 * s, 3 * s - 1)) for s in stride]
+        padding = [(rng.randint(-3, 4), rng.randint(-3, 4)) for _ in range(rank)]
+        big = rng.sample(range(1, 12 if rank < 3 else 7), rank)
+        steps = {"stride": stride, "padding": padding, "dilation": dilation}
+        try:
+            window = Window.of_conv(big, kernel, **steps)
+        except ValueError:
+            continue
+        c, o = (1, 1) if name == "depthwise" else rng.sample((1, 2, 3, 4), 2)
+        groups = rng.choice((1, 1, 2, 3))
+        form = Form(window, groups, Layout.of("conv", None, rank))
+        if LOWERINGS[name].refuses(form, c, o, FLOAT) is None:
+            found.append(Geometry(window, tuple(padding), groups, rng.choice((1, 2, 3)), c, o))
+    return found
+
+
+def contractions(g, x, kernel, y, **options):
+    size = {"output_size": g.window.big}
+    numbers = options.pop("dimension_numbers", None)
+    swapped = None if numbers is None else (numbers[0], numbers[2], numbers[1])
+
+    @jax.jit
+    def run(x, kernel, y):
+        options.update(g.steps)
+        return (
+            jdeconv.conv(x, kernel, dimension_numbers=numbers, **options),
+            jdeconv.deconv(y, kernel, dimension_numbers=numbers, **size, **options),
+            jdeconv.kernel_grad(x, y, g.window.kernel, dimension_numbers=swapped, **options),
+        )
+
+    return run(x, kernel, y)
+
+
+def same(name, ours, truth, text):
+    """To the last bit, but for the lowering that rounds."""
+    if name == "fft":
+        np.testing.assert_allclose(ours, truth, rtol=0, atol=1e-3, err_msg=text)
+    else:
+        np.testing.assert_array_equal(ours, truth, text)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", LOWERINGS)
+def test_the_definition(name, seed):
+    for i, g in enumerate(served(name, 8, seed)):
+        x, kernel, y = g.draw(seed=i)
+        ours = contractions(g, x, kernel, y, lowering=name)
+        truth = (
+            conv_loops(x, kernel, g.window.small, **g.loops),
+            deconv_loops(y, kernel, g.window.big, **g.loops),
+            kernel_grad_loops(x, y, g.window.kernel, **g.loops),
+        )
+        for a, b in zip(ours, truth, strict=True):
+            same(name, a, b, f"{g} c{g.c} o{g.o}")
+
+
+@pytest.mark.parametrize("layout", [LAST, MIXED], ids=["last", "mixed"])
+@pytest.mark.parametrize("name", LOWERINGS)
+def test_layouts(name, layout):
+    for g in served(name, 4, seed=7):
+        x, kernel, y = g.draw()
+        truth = contractions(g, x, kernel, y, lowering="im2col")
+        sides, kernels = letters(g.rank)
+        side, last = layout[g.rank]
+        arrays = arranged(x, side, sides), arranged(kernel, last, kernels), arranged(y, side, sides)
+        ours = contractions(g, *arrays, lowering=name, dimension_numbers=(side, last, side))
+        places = ((side, sides), (side, sides), (last, kernels))
+        for a, b, place in zip(ours, truth, places, strict=True):
+            same(name, a, arranged(b, *place), str(g))
+
+
+@pytest.mark.parametrize("name", LOWERINGS)
+def test_gradients(name):
+    """Both gradients of conv and deconv, and one of a gradient, against those of the definition."""
+    for g in served(name, 4, seed=11):
+        x, kernel, y = g.draw()
+
+        def gradients(lowering, g=g, x=x, kernel=kernel, y=y):
+            options = g.steps | {"lowering": lowering}
+
+            def conv(x, k):
+                return jnp.sum(jdeconv.conv(x, k, **options) * y)
+
+            def deconv(y, k):
+                return jnp.sum(jdeconv.deconv(y, k, output_size=g.window.big, **options) * x)
+
+            def twice(k):
+                return jnp.sum(jax.grad(conv, 0)(x, k) * x)
+
+            return jax.jit(
+                lambda x, k, y: (
+                    *jax.grad(conv, (0, 1))(x, k),
+                    *jax.grad(deconv, (0, 1))(y, k),
+                    jax.grad(twice)(k),
+                )
+            )(x, kernel, y)
+
+        for a, b in zip(gradients(name), gradients("im2col"), strict=True):
+            same(name, a, b, str(g))
+
+
+BLOCKED = {"im2col": blocks, "winograd": winograd, "fft": fft}
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("batch", [1, 4, 5])
+@pytest.mark.parametrize("name", BLOCKED)
+def test_blocks(name, batch, groups, monkeypatch):
+    """However small the blocks, the results are those of one."""
+    window = Window.of_conv((7, 5), (3, 2), padding=1)
+    g = Geometry(window, ((1, 1), (1, 1)), groups, batch, 2, 4)
+    x, kernel, y = g.draw()
+    whole = contractions(g, x, kernel, y, lowering=name)
+    monkeypatch.setattr(BLOCKED[name], "BLOCK_BYTES", 1)
+    blocked = contractions(g, x, kernel, y, lowering=name)
+    for a, b in zip(blocked, whole, strict=True):
+        same(name, a, b, str(g))
+
+
+def test_blocks_bound_what_lies_in_memory():
+    """Of 64 images no more is laid out than of a few."""
+    x, kernel = np.ones((64, 64, 28, 28), np.float32), np.ones((64, 64, 3, 3), np.float32)
+    for name in ("im2col", "winograd"):
+        f = jax.jit(lambda x, k, name=name: jdeconv.conv(x, k, padding=1, lowering=name))
+        temporary = f.lower(x, kernel).compile().memory_analysis().temp_size_in_bytes
+        assert temporary < 48 << 20 < 9 * x.nbytes
+
+
+def test_winograd_takes_fewer_products():
+    def share(kernel, **steps):
+        window = Window.of_conv((12,) * len(kernel), kernel, **steps)
+        return winograd.products(Form(window, 1, Layout.of("conv", None, len(kernel))))
+
+    assert share((3, 3)) == 16 / 36
+    assert share((3,), dilation=2) == 4 / 6
+    assert share((4, 4), stride=2) == 9 / 16
+    assert share((2, 2), stride=2) == share((1, 1)) == 1
+
+
+@pytest.mark.parametrize("taps", sorted(winograd.ALGORITHMS))
+def test_winograd_algorithms_are_the_form(taps):
+    """The sum over j of X[j, a] K[j, t] Y[j, i] is 1 where a = i + t, and 0 elsewhere."""
+    algorithm = winograd.ALGORITHMS[taps]
+    assert algorithm.taps == taps
+    form = np.einsum("ja,jt,ji->ati", algorithm.x, algorithm.kernel, algorithm.y)
+    for (a, t, i), value in np.ndenumerate(form):
+        assert value == (a == i + t)
+    assert algorithm.rank == taps + algorithm.positions - 1
+
+
+def dots(function, *args):
+    """Shapes of what XLA is asked to multiply."""
+    text = jax.jit(function).lower(*args).as_text()
+    return [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+
+
+def test_winograd_is_one_dot_over_sixteen_products(rng):
+    x, kernel = np.ones((2, 4, 8, 6), np.float32), np.ones((5, 4, 3, 3), np.float32)
+    (dot,) = dots(lambda x, k: jdeconv.conv(x, k, padding=1, lowering="winograd"), x, kernel)
+    assert "tensor<16x1x24x4xf32>" in dot
+
+
+def test_fft_has_no_dot_and_no_convolution():
+    x, kernel = np.ones((2, 1, 40, 30), np.float32), np.ones((1, 1, 21, 17), np.float32)
+    text = jax.jit(jdeconv.conv).lower(x, kernel).as_text()
+    assert "stablehlo.fft" in text
+    assert "stablehlo.convolution" not in text
+
+
+@pytest.mark.parametrize("name", ["winograd", "fft"])
+def test_more_precision_means_the_definition(name):
+    """What rounds more than the definition is neither chosen nor served when precision is asked for."""
+    x, kernel = np.ones((1, 16, 8, 8), np.float32), np.ones((16, 16, 3, 3), np.float32)
+    with pytest.raises(NotImplementedError, match=r"rounds? .*more than the precision"):
+        jdeconv.conv(x, kernel, precision="highest", lowering=name)
+    assert len(dots(lambda x, k: jdeconv.conv(x, k), x, kernel)) == 1
+    assert not dots(lambda x, k: jdeconv.conv(x, k, precision="highest"), x, kernel)
+    chosen = jax.jit(lambda x, k: jdeconv.conv(x, k, precision="highest")).lower(x, kernel)
+    assert chosen.as_text().count("stablehlo.convolution") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "kernel", "options", "text"),
+    [
+        ("winograd", (1, 2, 9), (2, 2, 5), {}, "no algorithm for 5 taps"),
+        ("winograd", (1, 2, 9), (2, 2, 2), {"stride": 2, "dilation": 2}, "stride or dilation"),
+        ("direct", (1, 2, 9), (2, 2, 3), {"stride": 2}, "needs stride 1"),
+        ("direct", (1, 2, 9), (2, 1, 3), {"groups": 2}, "needs one group"),
+        ("fft", (1, 1, 3, 3, 3, 3), (1, 1, 2, 2, 2, 2), {}, "up to 3 axes, not of 4"),
+    ],
+)
+def test_what_a_lowering_does_not_serve(name, x, kernel, options, text):
+    with pytest.raises(NotImplementedError, match=rf"conv\(lowering='{name}'\): .*{text}"):
+        jdeconv.conv(np.ones(x, np.float32), np.ones(kernel, np.float32), lowering=name, **options)
+
+
+@pytest.mark.parametrize("name", ["winograd", "fft"])
+def test_integers_stay_integers(name):
+    x, kernel = np.arange(9)[None, None], np.array([[[1, 2, 3]]])
+    with pytest.raises(NotImplementedError, match="int"):
+        jdeconv.conv(x, kernel, lowering=name)
+    assert jdeconv.conv(x, kernel).dtype == np.int32
+
+
+CHOICES = [
+    # c, o, big, kernel, steps of the window, groups, layout, lowering
+    (1, 1, (9, 9), (3, 3), {}, 4, None, "depthwise"),
+    (1, 1, (40, 40), (31, 31), {}, 4, None, "fft"),
+    (16, 16, (9, 9), (3, 3), {}, 1, None, "winograd"),
+    (16, 16, (9, 9), (3, 3), {"dilation": 2}, 1, None, "winograd"),
+    (3, 16, (9, 9), (3, 3), {}, 1, None, "im2col"),
+    (16, 16, (9, 9), (3, 3), {"stride": 2}, 1, None, "im2col"),
+    (16, 16, (8, 8), (4, 4), {"stride": 2}, 1, None, "winograd"),
+    (8, 8, (9, 9), (3, 3), {}, 4, None, "im2col"),
+    (8, 8, (9, 9), (3, 3), {}, 4, "last", "winograd"),
+    (32, 32, (9, 9), (3, 3), {}, 4, None, "winograd"),
+    (32, 32, (9, 9), (2, 2), {"stride": 2}, 1, None, "im2col"),
+    (32, 32, (9, 9), (2, 2), {"stride": 2}, 1, "last", "winograd"),
+    (1, 1, (64,), (16,), {"stride": 8}, 21, None, "depthwise"),
+    (32, 32, (64,), (9,), {}, 1, None, "direct"),
+    (32, 32, (9, 9, 9), (5, 5, 5), {}, 1, None, "im2col"),
+    (16, 16, (9, 9), (1, 1), {}, 1, None, "im2col"),
+]
+
+
+@pytest.mark.parametrize("row", CHOICES, ids=str)
+def test_choice_on_cpu(row):
+    c, o, big, kernel, steps, groups, layout, name = row
+    side, last = LAST[len(big)]
+    layout = Layout.of("conv", layout and (side, last, side), len(big))
+    form = Form(Window.of_conv(big, kernel, **steps), groups, layout)
+    assert choose("cpu", form, FLOAT, c, o) == name
+    assert LOWERINGS[name].refuses(form, c, o, FLOAT) is None
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float16", "complex64"])
+def test_every_choice_serves_every_dtype(dtype):
+    for c, o, big, kernel, steps, groups, _, _ in CHOICES:
+        form = Form(Window.of_conv(big, kernel, **steps), groups, Layout.of("conv", None, len(big)))
+        name = choose("cpu", form, np.dtype(dtype), c, o)
+        assert LOWERINGS[name].refuses(form, c, o, np.dtype(dtype)) is None
+
+
+def test_direct_in_a_loop_keeps_channels_last():
+    """With channels first, XLA's CPU convolution takes 20 to 40 times as long in a loop."""
+    x, kernel = np.ones((1, 16, 30), np.float32), np.ones((16, 16, 9), np.float32)
+
+    def loop(x, kernel):
+        step = lambda _, x: jdeconv.conv(x, kernel, padding=4)  # noqa: E731
+        return lax.fori_loop(0, 3, step, x)
+
+    text = jax.jit(loop).lower(x, kernel).compile().as_text()
+    assert "dim_labels=b0f_0io->b0f" in text
+    assert "dim_labels=bf0" not in text
+
+
+def test_one_table_lists_all():
+    assert LOWERINGS["im2col"] is im2col
+    for name, module in LOWERINGS.items():
+        assert module.__name__ == f"jdeconv.lowerings.{name}"
+        for function in ("conv", "deconv", "kernel_grad", "refuses"):
+            assert callable(getattr(module, function))
