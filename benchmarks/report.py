@@ -121,18 +121,34 @@ def table(run: Run) -> str:
 
 
 def markdown(run: Run) -> str:
-    """README's tables: means by family, then every case."""
+    """README's table: for each family and peer the geometric mean of the ratios, and the least."""
     peers = run.peers()
     lines = [
         "| family | cases | " + " | ".join(f"{peer} / jdeconv" for peer in peers) + " |",
         "|---|---:|" + "---:|" * len(peers),
     ]
-    for family in run.families():
-        count = sum(row.family == family for row in run.rows)
-        means = (run.mean(peer, family) for peer in peers)
-        cells = " | ".join("" if m is None else f"{m:.1f}" for m in means)
-        lines.append(f"| {family} | {count} | {cells} |")
+    for family in [*run.families(), None]:
+        rows = [row for row in run.rows if family in (None, row.family)]
+        cells = []
+        for peer in peers:
+            ratios = [row.ratio(peer) for row in rows if peer in row.seconds]
+            mean = run.mean(peer, family)
+            cells.append("" if mean is None else f"{mean:.1f} ({min(ratios):.2f})")
+        lines.append(f"| {family or 'all'} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def write_into(path: Path, run: Run) -> None:
+    """Put README's table between its marks.
+
+    Raises:
+      ValueError: where the file lacks the marks.
+    """
+    before, start, rest = path.read_text().partition("<!-- bench -->\n")
+    _, end, after = rest.partition("<!-- /bench -->")
+    if not (start and end):
+        raise ValueError(f"{path} has no lines <!-- bench --> and <!-- /bench -->")
+    path.write_text(f"{before}{start}\n{markdown(run)}\n{end}{after}")
 
 
 def chart(run: Run, path: Path) -> None:

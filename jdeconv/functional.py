@@ -61,11 +61,15 @@ def conv(
         ("NCHW", "OIHW", "NCHW") of that rank.
       padding_mode: what padding holds: "zeros", "reflect", "replicate" or "circular", as PyTorch calls
         them and `numpy.pad` ("reflect", "edge", "wrap") defines them.
-      precision: of the products, a `jax.lax.Precision` or its name; None is JAX's configured default.
+      precision: of the products, a `jax.lax.Precision` or its name; None is JAX's configured default. "high"
+        and "highest" also exclude the lowerings that round more than a sum of products, winograd and fft.
       preferred_element_type: dtype of the result, at least as wide as the operands'.
-      lowering: how to evaluate: "im2col", "native" (XLA's convolution) or "depthwise" (for one channel in and
-        out of every group). None picks by shape, dtype and platform. What vmap makes of the call is evaluated
-        by another one where the named one cannot.
+      lowering: how to evaluate: "im2col" (the definition), "depthwise" (one channel in and out of every
+        group), "winograd" (up to 3 taps on an axis, counted by stride: fewer products, still exact for small
+        integers), "fft" (large kernels: rounds beside the largest value of the result), "direct" (XLA's
+        forward convolution, stride 1) or "native" (XLA's convolution in the forms of vendor libraries). None
+        picks by shape, dtype, layout and platform. What vmap makes of the call is evaluated by another one
+        where the named one cannot.
 
     Returns:
       y, in the dtype to which x, kernel and bias promote. float16 and bfloat16 accumulate in float32.

@@ -41,6 +41,9 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
     parser.add_argument("--chart", type=Path, metavar="PATH", help="draw a chart, .png or .svg")
+    parser.add_argument(
+        "--readme", type=Path, metavar="PATH", help="renew the table between this file's marks"
+    )
     return parser
 
 
@@ -59,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     for path in (options.json, options.table, options.chart):
         if path is not None and not path.parent.is_dir():
             return _refuse(f"{path}: there is no folder {path.parent}")
+    if options.readme is not None and not options.readme.is_file():
+        return _refuse(f"--readme {options.readme}: there is no such file")
     cases = suite.chosen(options.cases, options.layout, options.dtype, options.quick)
     if not cases:
         return _refuse("no case of that name, layout and dtype; --list shows all there are")
@@ -101,6 +106,8 @@ def run(options: argparse.Namespace) -> int:
         options.table.write_text(report.table(found))
     if options.chart is not None:
         report.chart(found, options.chart)
+    if options.readme is not None:
+        report.write_into(options.readme, found)
     return 0
 
 
