@@ -38,15 +38,15 @@ def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
         return LOWERINGS[name].refuses(form, c, o, dtype) is None
 
     taps, phases = math.prod(form.window.kernel), math.prod(form.window.stride)
-    # XLA's CPU convolution is 10 to 30 times slower than the taps, and a batch of 1x1 dots 5 times.
-    if serves("depthwise"):
-        return "depthwise"
-    # Half the time of im2col where it saves a fifth of the products, or where windows do not overlap; with few
-    # channels its transforms weigh more than the dots, in channels first also those of many groups.
+    # XLA's CPU convolution is 10 to 30 times slower than the taps; im2col's batch of small dots 2 to 5 times.
+    if serves("taps") and max(c, o) <= 4:
+        return "taps"
+    # Half the time of im2col where it saves a fifth of the products, or, with channels last, where windows lie
+    # apart. With few channels its transforms weigh more than the dots.
     if serves("winograd") and c * phases >= FEW_CHANNELS:
         short = winograd.products(form) <= 0.85
         apart = form.window.kernel == form.window.stride and phases > 1
-        wide = form.groups == 1 or channels_last(form) or c * phases >= 16
+        wide = form.groups == 1 or c * phases >= 16
         if (short or (apart and channels_last(form))) and wide:
             return "winograd"
     # 40 to 90 times faster than im2col at 13x13 and one channel, 13 times at 8 channels.

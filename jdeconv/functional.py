@@ -64,8 +64,8 @@ def conv(
       precision: of the products, a `jax.lax.Precision` or its name; None is JAX's configured default. "high"
         and "highest" also exclude the lowerings that round more than a sum of products, winograd and fft.
       preferred_element_type: dtype of the result, at least as wide as the operands'.
-      lowering: how to evaluate: "im2col" (the definition), "depthwise" (one channel in and out of every
-        group), "winograd" (up to 3 taps on an axis, counted by stride: fewer products, still exact for small
+      lowering: how to evaluate: "im2col" (the definition), "taps" (fused multiply-adds, for few channels in
+        a group), "winograd" (up to 3 taps on an axis, counted by stride: fewer products, still exact for small
         integers), "fft" (large kernels: rounds beside the largest value of the result), "direct" (XLA's
         forward convolution, stride 1) or "native" (XLA's convolution in the forms of vendor libraries). None
         picks by shape, dtype, layout and platform. What vmap makes of the call is evaluated by another one

@@ -216,15 +216,13 @@ def test_lowering_by_platform_and_by_name(platform, rng):
 def test_a_lowering_that_cannot_serve_says_why(module, rng):
     x, kernel = draw(rng, X), draw(rng, KERNEL)
     with pytest.raises(
-        NotImplementedError, match=r"conv\(lowering='depthwise'\): depthwise needs one"
+        NotImplementedError, match=r"conv\(lowering='direct'\): direct needs one group, not 2"
     ):
-        module.conv(x, kernel, groups=2, lowering="depthwise")
+        module.conv(x, kernel, groups=2, lowering="direct")
     with pytest.raises(
-        NotImplementedError, match=r"lowering='depthwise'\): 144 taps are more than"
+        NotImplementedError, match=r"lowering='taps'\): 144 products of taps and channels are more"
     ):
-        module.conv(
-            np.ones((1, 2, 12, 12)), np.ones((2, 1, 12, 12)), groups=2, lowering="depthwise"
-        )
+        module.conv(np.ones((1, 2, 12, 12)), np.ones((2, 1, 12, 12)), groups=2, lowering="taps")
 
 
 def test_native_deconv_has_the_form_that_vendor_libraries_know(rng):
@@ -267,5 +265,9 @@ def test_debug_nans_and_disable_jit(module, rng):
 def test_an_algorithm_as_configured_precision(rng):
     x, kernel = draw(rng, X), draw(rng, KERNEL)
     with jax.default_matmul_precision("F32_F32_F32"):
-        text = jax.jit(lambda x, k: jdeconv.conv(x, k, groups=2)).lower(x, kernel).as_text()
+        text = (
+            jax.jit(lambda x, k: jdeconv.conv(x, k, groups=2, lowering="im2col"))
+            .lower(x, kernel)
+            .as_text()
+        )
         assert "algorithm" in text

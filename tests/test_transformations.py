@@ -162,12 +162,11 @@ def test_vmap_of_nothing(function, reference, name, rng):
 
 
 def test_vmap_gives_a_named_lowering_way(rng):
-    """Mapped kernels make several channels of one, which depthwise cannot serve."""
-    x, kernels = draw(rng, (2, 4, 6, 5)), draw(rng, (3, 4, 1, 3, 2))
-    options = {"groups": 4, "padding": 1}
-    named = jax.vmap(lambda k: jdeconv.conv(x, k, lowering="depthwise", **options))(kernels)
-    for result, kernel in zip(named, kernels, strict=True):
-        np.testing.assert_array_equal(result, jdeconv.conv(x, kernel, **options))
+    """Mapped inputs and kernels make groups, which direct cannot serve."""
+    xs, kernels = draw(rng, (3, 2, 4, 6, 5)), draw(rng, (3, 5, 4, 3, 2))
+    named = jax.vmap(lambda x, k: jdeconv.conv(x, k, padding=1, lowering="direct"))(xs, kernels)
+    for result, x, kernel in zip(named, xs, kernels, strict=True):
+        np.testing.assert_array_equal(result, jdeconv.conv(x, kernel, padding=1))
 
 
 def stack(function, inverse, wrap=lambda f: f):

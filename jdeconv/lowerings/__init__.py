@@ -5,11 +5,11 @@ in which to accumulate and answer; and `refuses(form, c, o, dtype)`, the reason 
 it cannot serve c and o channels in a group, or None.
 """
 
-from jdeconv.lowerings import depthwise, direct, fft, im2col, native, winograd
+from jdeconv.lowerings import direct, fft, im2col, native, taps, winograd
 
 LOWERINGS = {
     "im2col": im2col,
-    "depthwise": depthwise,
+    "taps": taps,
     "winograd": winograd,
     "fft": fft,
     "direct": direct,
