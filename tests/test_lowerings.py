@@ -13,7 +13,7 @@ import jdeconv
 from jdeconv import Window
 from jdeconv.choose import choose
 from jdeconv.form import Form, Layout
-from jdeconv.lowerings import LOWERINGS, blocks, fft, im2col, winograd
+from jdeconv.lowerings import LOWERINGS, blocks, fft, im2col, slabs, winograd
 from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
 
 FLOAT = np.dtype("float32")
@@ -291,3 +291,33 @@ def test_one_table_lists_all():
         assert module.__name__ == f"jdeconv.lowerings.{name}"
         for function in ("conv", "deconv", "kernel_grad", "refuses"):
             assert callable(getattr(module, function))
+
+
+@pytest.mark.parametrize("name", ["im2col", "winograd"])
+def test_slabs(name, monkeypatch):
+    """A large image is cut along its first axis, with the same results."""
+    monkeypatch.setattr(slabs, "MOST_BYTES", 0)
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 1)
+    cut = 0
+    for i, g in enumerate(served(name, 24, seed=23)):
+        x, kernel, y = g.draw(seed=i)
+        ours = contractions(g, x, kernel, y, lowering=name)
+        same(name, ours[0], conv_loops(x, kernel, g.window.small, **g.loops), str(g))
+        same(name, ours[1], deconv_loops(y, kernel, g.window.big, **g.loops), str(g))
+        same(name, ours[2], kernel_grad_loops(x, y, g.window.kernel, **g.loops), str(g))
+        cut += g.window.small[0] > slabs.MULTIPLE
+    assert cut > 8
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5)], ids=str)
+def test_slabs_bound_what_one_image_takes(kernel):
+    """The columns of this image would take 302 MiB and more."""
+    x = jax.ShapeDtypeStruct((1, 32, 512, 512), np.float32)
+    k = jax.ShapeDtypeStruct((8, 32, *kernel), np.float32)
+
+    def step(x, k):
+        y, vjp = jax.vjp(lambda x, k: jdeconv.conv(x, k, padding=kernel[0] // 2), x, k)
+        return y, *vjp(y)
+
+    temporary = jax.jit(step).lower(x, k).compile().memory_analysis().temp_size_in_bytes
+    assert temporary < 160 << 20

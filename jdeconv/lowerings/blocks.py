@@ -41,9 +41,14 @@ def sum_blocks(function: Callable, images: tuple[jax.Array, ...], size: int) -> 
     if count == size:
         return function(*images)
     images = tuple(a.reshape(-1, size, *a.shape[1:]) for a in images)
-    shape = jax.eval_shape(function, *(a[0] for a in images))
+    zeros = zeros_of(function, *(a[0] for a in images), like=images[0])
+    return lax.scan(lambda total, a: (total + function(*a), None), zeros, images)[0]
+
+
+def zeros_of(function: Callable, *args: Any, like: jax.Array) -> jax.Array:
+    """What `function` makes of `args`, but zero; in shard_map it varies as `like` does."""
+    shape = jax.eval_shape(function, *args)
     zeros = jnp.zeros(shape.shape, shape.dtype)
-    if axes := tuple(jax.typeof(images[0]).manual_axis_type.varying):  # in shard_map, as images do
+    if axes := tuple(jax.typeof(like).manual_axis_type.varying):
         zeros = lax.pcast(zeros, axes, to="varying")
-    total, _ = lax.scan(lambda total, a: (total + function(*a), None), zeros, images)
-    return total
+    return zeros

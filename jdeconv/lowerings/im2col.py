@@ -18,6 +18,7 @@ from jdeconv.form import Form
 from jdeconv.im2col import fold, unfold
 from jdeconv.lowerings.arrange import arrange, channels_last, restore
 from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
+from jdeconv.lowerings.slabs import in_slabs
 
 # A word is an axis in memory and a letter an index of the form, for channels before and behind space.
 # Batch and positions stand side by side, so that a block of images is one matrix.
@@ -30,6 +31,13 @@ def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     return None
 
 
+def _columns_bytes(form: Form, c: int, o: int, dtype: np.dtype) -> int:
+    """Of one image."""
+    taps, positions = math.prod(form.window.kernel), math.prod(form.window.small)
+    return form.groups * c * taps * positions * np.dtype(dtype).itemsize
+
+
+@in_slabs(_columns_bytes)
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Caffe's forward_gemm: y = kernel . columns, where columns = im2col(x)."""
     letters = _Letters(form, *form.channels("conv", x.shape, kernel.shape))
@@ -42,6 +50,7 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
     return restore(map_blocks(block, x, letters.images_per_block(x, dtype)), form, "y")
 
 
+@in_slabs(_columns_bytes)
 def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Caffe's backward_gemm: x = col2im(columns), where columns = kernel^T . y."""
     letters = _Letters(form, *form.channels("deconv", y.shape, kernel.shape))
@@ -55,6 +64,7 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     return restore(map_blocks(block, y, letters.images_per_block(y, dtype)), form, "x")
 
 
+@in_slabs(_columns_bytes)
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Caffe's weight_gemm: kernel = the sum over images of y . columns^T, where columns = im2col(x)."""
     letters = _Letters(form, *form.channels("kernel_grad", x.shape, y.shape))
@@ -142,5 +152,4 @@ class _Letters:
         window = self.form.window
         if self.last and window.big == window.small and math.prod(window.kernel) == 1:
             return images.shape[0]  # the columns are x itself, and nothing is laid out
-        columns = self.form.groups * self.c * math.prod(window.kernel) * math.prod(window.small)
-        return images_per_block(images.shape[0], columns * np.dtype(dtype).itemsize)
+        return images_per_block(images.shape[0], _columns_bytes(self.form, self.c, self.o, dtype))

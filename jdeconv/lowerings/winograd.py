@@ -33,6 +33,7 @@ from jax import lax
 from jdeconv.form import Form
 from jdeconv.lowerings.arrange import arrange, restore
 from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
+from jdeconv.lowerings.slabs import in_slabs
 
 # Of what a block of images lays out on both sides of the dots. Half of it makes the dots too small; with twice
 # of it the call's memory passes 32 MiB, beyond which malloc asks for fresh pages every time.
@@ -105,6 +106,11 @@ def products(form: Form) -> float:
     return math.prod(shares)
 
 
+def _image_bytes(form: Form, c: int, o: int, dtype: np.dtype) -> int:
+    return form.groups * _Tiling(form).group_bytes(c * math.prod(form.window.stride), o, dtype)
+
+
+@in_slabs(_image_bytes)
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """For every j, one dot over the channels of x: y = Y^T (K kernel * X x)."""
     tiling = _Tiling(form)
@@ -120,6 +126,7 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
     return _leave(map_blocks(block, x, size), form, "y")
 
 
+@in_slabs(_image_bytes)
 def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """For every j, one dot over the channels of y: x = X^T (K kernel * Y y)."""
     tiling = _Tiling(form)
@@ -135,6 +142,7 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     return _leave(map_blocks(block, y, size), form, "x")
 
 
+@in_slabs(_image_bytes)
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """For every j, one dot over batch and positions: kernel = K^T (X x * Y y)."""
     tiling, (c, o) = _Tiling(form), form.channels("kernel_grad", x.shape, y.shape)
@@ -305,14 +313,14 @@ class _Tiling:
 
     def images_per_block(self, n: int, c: int, o: int, dtype: np.dtype) -> int:
         """As many images as lay out no more than BLOCK_BYTES on both sides of the dots."""
-        return images_per_block(n, self.form.groups * self._bytes(c, o, dtype), BLOCK_BYTES)
+        return images_per_block(n, self.form.groups * self.group_bytes(c, o, dtype), BLOCK_BYTES)
 
     def groups_per_block(self, n: int, c: int, o: int, dtype: np.dtype) -> int:
         """As many groups, each of all images, as lay out no more."""
-        return images_per_block(self.form.groups, n * self._bytes(c, o, dtype), BLOCK_BYTES)
+        return images_per_block(self.form.groups, n * self.group_bytes(c, o, dtype), BLOCK_BYTES)
 
-    def _bytes(self, c: int, o: int, dtype: np.dtype) -> int:
-        """Of one group of one image."""
+    def group_bytes(self, c: int, o: int, dtype: np.dtype) -> int:
+        """What one group of one image lays out on both sides of the dots."""
         return math.prod(self.ranks) * math.prod(self.spread) * (c + o) * np.dtype(dtype).itemsize
 
     def _lift(self, a: jax.Array, role: str, first: int) -> jax.Array:
