@@ -135,16 +135,15 @@ class Lax(JaxOperations):
 
 
 class Equinox(JaxOperations):
-    """Equinox's ConvTranspose layer; the kernel enters in its own order."""
+    """Equinox's ConvTranspose layer, with kernels in its own order."""
 
     def deconv(self, y, kernel, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
         import equinox
 
-        rank, (into, out) = kernel.ndim - 2, kernel.shape[:2]
         layer = equinox.nn.ConvTranspose(
-            rank,
-            into,
-            out * groups,
+            kernel.ndim - 2,
+            y.shape[1],
+            kernel.shape[0],
             kernel.shape[2:],
             stride,
             padding,
@@ -154,11 +153,7 @@ class Equinox(JaxOperations):
             use_bias=False,
             key=jax.random.key(0),
         )
-        # From (I, O/g, k), which its conv would take, to (O, I/g, reversed k).
-        weight = kernel.reshape(groups, into // groups, *kernel.shape[1:]).swapaxes(1, 2)
-        weight = weight.reshape(out * groups, into // groups, *kernel.shape[2:])
-        weight = jnp.flip(weight, range(2, rank + 2))
-        return jax.vmap(equinox.tree_at(lambda layer: layer.weight, layer, weight))(y)
+        return jax.vmap(equinox.tree_at(lambda layer: layer.weight, layer, kernel))(y)
 
 
 class TorchOperations:
@@ -232,12 +227,19 @@ class JaxPeer:
         """Nothing: JAX has all of the cases."""
         return None
 
+    def enter(self, case: Case, a: np.ndarray, role: str, mapped: int) -> np.ndarray:
+        """An array in the order in which it is timed."""
+        return _laid_out(a, role, mapped, case.layout == "NHWC")
+
+    def leave(self, case: Case, a: np.ndarray, role: str, mapped: int) -> np.ndarray:
+        """And back."""
+        return _laid_out(a, role, mapped, case.layout == "NHWC", back=True)
+
     def program(self, case: Case, arrays: list[Array]) -> Program:
         """The case compiled by jit."""
-        last = case.layout == "NHWC"
         with jax.enable_x64(case.dtype == "float64"):
             values = [
-                jnp.asarray(_laid_out(a.value, a.role, a.mapped, last), case.dtype) for a in arrays
+                jnp.asarray(self.enter(case, a.value, a.role, a.mapped), case.dtype) for a in arrays
             ]
             work = functools.partial(case.work.run, self.operations(case.layout))
             start = time.perf_counter()
@@ -249,7 +251,7 @@ class JaxPeer:
 
         def fetch(results):
             return [
-                _laid_out(np.asarray(r, np.float64), role, mapped, last, back=True)
+                self.leave(case, np.asarray(r, np.float64), role, mapped)
                 for r, (role, mapped) in zip(results, case.work.results(), strict=True)
             ]
 
@@ -264,9 +266,17 @@ class EquinoxPeer(JaxPeer):
 
     def refuses(self, case: Case) -> str | None:
         """All but single deconvs in channels first."""
-        if isinstance(case.work, Layer) and case.work.kind == "deconv" and case.layout == "NCHW":
+        work = case.work
+        single = isinstance(work, Layer) and work.kind == "deconv" and work.repeats == 1
+        if single and case.layout == "NCHW":
             return None
-        return "equinox has deconv layers of its own in NCHW only"
+        return "equinox differs from lax in single deconvs, and has them in NCHW only"
+
+    def enter(self, case: Case, a: np.ndarray, role: str, mapped: int) -> np.ndarray:
+        """A kernel from (I, O/g, k), of the conv that this transposes, to (O, I/g, reversed k)."""
+        return _exchanged(a, case.work.groups) if role == "kernel" else a
+
+    leave = enter  # the way back is the same
 
 
 class TorchPeer:
@@ -302,6 +312,14 @@ class TorchPeer:
             return [r.detach().double().numpy() for r in results]
 
         return Program(run, fetch)
+
+
+def _exchanged(kernel: np.ndarray, groups: int) -> np.ndarray:
+    """The two channel axes in each other's place within each group, and space reversed."""
+    outer, inner, *space = kernel.shape
+    kernel = kernel.reshape(groups, outer // groups, inner, *space).swapaxes(1, 2)
+    kernel = kernel.reshape(groups * inner, outer // groups, *space)
+    return np.flip(kernel, range(2, kernel.ndim))
 
 
 def _laid_out(a: np.ndarray, role: str, mapped: int, last: bool, back: bool = False) -> np.ndarray:

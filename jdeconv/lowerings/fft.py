@@ -46,7 +46,9 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
         return _strided(_signal("ngcf,gocf->ngof", x, spectrum.conj(), form), w.stride, w.small)
 
     x = _padded(_split(x, form, "x", dtype), w.padding)
-    return _joined(map_blocks(block, x, _images_per_block(x, spectrum, form)), form, "y")
+    return _joined(
+        map_blocks(block, x, _images_per_block(x, form, *spectrum.shape[1:3])), form, "y"
+    )
 
 
 def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
@@ -60,7 +62,9 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
         return _padded(x, [(-low, -high) for low, high in w.padding])
 
     y = _split(y, form, "y", dtype)
-    return _joined(map_blocks(block, y, _images_per_block(y, spectrum, form)), form, "x")
+    return _joined(
+        map_blocks(block, y, _images_per_block(y, form, *spectrum.shape[1:3])), form, "x"
+    )
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
@@ -72,7 +76,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         return _strided(_signal("ngcf,ngof->gocf", x, y.conj(), form), w.dilation, w.kernel)
 
     x, y = _padded(_split(x, form, "x", dtype), w.padding), _split(y, form, "y", dtype)
-    kernel = sum_blocks(block, (x, y), _images_per_block(x, y, form))
+    kernel = sum_blocks(block, (x, y), _images_per_block(x, form, x.shape[2], y.shape[2]))
     return _joined(kernel, form, "kernel")
 
 
@@ -128,7 +132,6 @@ def _padded(a: jax.Array, edges) -> jax.Array:
     return lax.pad(a, jnp.zeros((), a.dtype), config)
 
 
-def _images_per_block(a: jax.Array, b: jax.Array, form: Form) -> int:
-    channels = form.groups * (a.shape[2] + b.shape[1] + b.shape[2])
-    numbers = channels * math.prod(_lengths(form))
+def _images_per_block(a: jax.Array, form: Form, c: int, o: int) -> int:
+    numbers = form.groups * (c + o) * math.prod(_lengths(form))
     return images_per_block(a.shape[0], numbers * a.dtype.itemsize, BLOCK_BYTES)
