@@ -90,7 +90,9 @@ class Layer:
     def elements(self) -> float:
         """The least that must be read and written: input, kernel, cotangent; output and both gradients."""
         image, kernel, output = map(math.prod, self.shapes)
-        return 2 * (image + kernel + output) * self.repeats
+        images = 2 * (image + output) * max(1, self.examples, self.ensemble)
+        kernels = max(1, self.scan, self.ensemble)
+        return images + kernel * (kernels + max(kernels, self.examples))
 
     def arrays(self, rng: np.random.Generator) -> list[Array]:
         image, kernel, output = self.shapes
@@ -137,8 +139,9 @@ class Step:
     @property
     def flops(self) -> float:
         counter = models.Counter()
-        self.model(counter, models.Shape(self.image), [models.Shape(k) for k in self.kernels])
-        return 3 * counter.flops
+        image = models.Shape(self.image, constant=True)
+        self.model(counter, image, list(map(models.Shape, self.kernels)))
+        return counter.flops
 
     @property
     def elements(self) -> float:

@@ -23,7 +23,7 @@ class Machine:
     memory: float
 
     def floor(self, flops: float, least_bytes: float, dtype: str) -> float:
-        """The least seconds in which so much arithmetic, or so much traffic, is possible here."""
+        """The seconds that so much arithmetic takes at the speed of dot, or so much traffic at that of copy."""
         bandwidth = self.cache if least_bytes <= 2 * CACHE_BYTES else self.memory
         return max(flops / self.peak[dtype], least_bytes / bandwidth)
 

@@ -122,13 +122,14 @@ class Shape:
     """What stands for an array while operations are counted."""
 
     shape: tuple[int, ...]
+    constant: bool = False  # the image: nobody asks for its gradient
 
     def __add__(self, other: Shape) -> Shape:
-        return self
+        return Shape(self.shape)
 
 
 class Counter:
-    """Operations that only add up the floating-point operations of the convolutions."""
+    """Operations that only add up the floating-point operations of the convolutions, forward and backward."""
 
     def __init__(self) -> None:
         self.flops = 0.0
@@ -144,7 +145,9 @@ class Counter:
         return Shape((y.shape[0], kernel.shape[1] * groups, *window.big))
 
     def _count(self, a: Shape, kernel: Shape, window: Window) -> None:
-        self.flops += 2 * a.shape[0] * math.prod(kernel.shape) * math.prod(window.small)
+        contractions = 2 if a.constant else 3
+        once = 2 * a.shape[0] * math.prod(kernel.shape) * math.prod(window.small)
+        self.flops += contractions * once
 
     def channels(self, x: Shape) -> int:
         return x.shape[1]

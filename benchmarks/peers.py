@@ -118,9 +118,14 @@ class Lax(JaxOperations):
             return lax.conv_transpose(
                 y, kernel, stride, pads, dilation, numbers, transpose_kernel=True
             )
-        o, i = (numbers[1].index(letter) for letter in "OI")
-        kernel = jnp.flip(kernel, [a for a in range(kernel.ndim) if a not in (o, i)])
-        kernel = jnp.concatenate(jnp.split(kernel, groups, o), i)  # groups from O to I
+        space = range(rank) if self.last else range(2, rank + 2)
+        kernel = jnp.flip(kernel, space)
+        if self.last:  # groups from O to I
+            kernel = kernel.reshape(*kernel.shape[:-1], groups, -1)
+            kernel = jnp.moveaxis(kernel, -2, -3).reshape(*kernel.shape[:-3], -1, kernel.shape[-1])
+        else:
+            kernel = kernel.reshape(groups, -1, *kernel.shape[1:])
+            kernel = jnp.moveaxis(kernel, 0, 1).reshape(kernel.shape[1], -1, *kernel.shape[3:])
         swapped = numbers[1].translate(str.maketrans("OI", "IO"))
         return lax.conv_general_dilated(
             y,
@@ -285,7 +290,12 @@ class TorchPeer:
     package = "torch"
 
     def refuses(self, case: Case) -> str | None:
-        """Nothing: PyTorch has all of the cases."""
+        """What has no channels-last format."""
+        work = case.work
+        rank = work.rank if isinstance(work, Layer) else len(work.image) - 2
+        mapped = isinstance(work, Layer) and bool(work.examples or work.ensemble)
+        if case.layout == "NHWC" and (rank == 1 or mapped):
+            return "torch has no channels-last format of this"
         return None
 
     def program(self, case: Case, arrays: list[Array]) -> Program:

@@ -105,7 +105,8 @@ def summary(run: Run) -> str:
     near = sum(row.share >= 0.6 for row in bound)
     lines += [
         "",
-        f"{near} of {len(bound)} compute-bound cases reach 60% of the floor (* memory-bound)",
+        f"{near} of {len(bound)} compute-bound cases reach 60% of the floor (* memory-bound), which is",
+        "that of the definition's products at the speed of dot; fewer products can pass 100%",
     ]
     lines += [f"{name}: {value:.4g}" for name, value in run.machine.items()]
     lines += [f"missing: {name} ({why})" for name, why in run.missing.items()]
@@ -121,7 +122,10 @@ def table(run: Run) -> str:
 
 
 def markdown(run: Run) -> str:
-    """README's table: for each family and peer the geometric mean of the ratios, and the least."""
+    """README's table: for each family and peer the geometric mean of the ratios, and the least.
+
+    Where a peer lacks cases of a family, the number of those that it has follows.
+    """
     peers = run.peers()
     lines = [
         "| family | cases | " + " | ".join(f"{peer} / jdeconv" for peer in peers) + " |",
@@ -133,22 +137,26 @@ def markdown(run: Run) -> str:
         for peer in peers:
             ratios = [row.ratio(peer) for row in rows if peer in row.seconds]
             mean = run.mean(peer, family)
-            cells.append("" if mean is None else f"{mean:.1f} ({min(ratios):.2f})")
+            of = f" of {len(ratios)}" if len(ratios) < len(rows) else ""
+            cells.append("" if mean is None else f"{mean:.1f} ({min(ratios):.2f}){of}")
         lines.append(f"| {family or 'all'} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def write_into(path: Path, run: Run) -> None:
-    """Put README's table between its marks.
+MARKS = ("<!-- bench -->", "<!-- /bench -->")
 
-    Raises:
-      ValueError: where the file lacks the marks.
-    """
-    before, start, rest = path.read_text().partition("<!-- bench -->\n")
-    _, end, after = rest.partition("<!-- /bench -->")
-    if not (start and end):
-        raise ValueError(f"{path} has no lines <!-- bench --> and <!-- /bench -->")
-    path.write_text(f"{before}{start}\n{markdown(run)}\n{end}{after}")
+
+def has_marks(path: Path) -> bool:
+    """Whether the file has a place for README's table."""
+    text = path.read_text() if path.is_file() else ""
+    return all(mark in text for mark in MARKS)
+
+
+def write_into(path: Path, run: Run) -> None:
+    """Put README's table between its marks."""
+    before, rest = path.read_text().split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    path.write_text(f"{before}{MARKS[0]}\n{markdown(run)}\n{MARKS[1]}{after}")
 
 
 def chart(run: Run, path: Path) -> None:

@@ -93,7 +93,7 @@ def _about(peers: dict[str, Any]) -> dict[str, str]:
     packages = dict.fromkeys(["jax", "jaxlib", "numpy", *(p.package for p in peers.values())])
     versions = [f"{name} {metadata.version(name)}" for name in packages]
     return {
-        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()}, Python {platform.python_version()}",
         "versions": ", ".join(versions),
         "commit": _commit(),

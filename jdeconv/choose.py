@@ -16,6 +16,7 @@ from jdeconv.lowerings import LOWERINGS, winograd
 from jdeconv.lowerings.arrange import channels_last
 
 FEW_CHANNELS = 8
+MOST_SPECTRA = 1 << 25  # numbers
 
 
 def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
@@ -34,6 +35,9 @@ def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
         vendor = platform == "tpu" or (platform in ("cuda", "rocm") and form.window.rank <= 3)
         return "native" if vendor and jnp.issubdtype(dtype, jnp.floating) else "im2col"
 
+    if not all(isinstance(size, int) for size in (form.groups, c, o)):  # symbolic, in an export
+        return "im2col"
+
     def serves(name: str) -> bool:
         return LOWERINGS[name].refuses(form, c, o, dtype) is None
 
@@ -49,8 +53,11 @@ def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
         wide = form.groups == 1 or c * phases >= 16
         if (short or (apart and channels_last(form))) and wide:
             return "winograd"
-    # 40 to 90 times faster than im2col at 13x13 and one channel, 13 times at 8 channels.
-    if serves("fft") and taps > 100 and c * o <= 64:
+    # 40 to 90 times faster than im2col at 13x13 and one channel, 13 times at 8 channels; but not where windows
+    # hardly overlap, or are few, or the kernel's spectra would fill memory.
+    large = min(taps / phases, math.prod(form.window.small)) > 100
+    spectra = form.groups * c * o * math.prod(form.window.full)
+    if serves("fft") and large and c * o <= 64 and spectra <= MOST_SPECTRA:
         return "fft"
     # Twice as fast as im2col at nine taps over one axis, 1.4 times at 5x5. float64 has no fast path there.
     single = form.window.rank <= 2 and accumulator(dtype) == np.dtype("float32")

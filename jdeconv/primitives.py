@@ -187,6 +187,8 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
 
 
 def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype: np.dtype):
+    if any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
+        return jnp.zeros(form.result_shape(contraction, a.shape, b.shape), dtype)
     c, o = form.channels(contraction, a.shape, b.shape)
     with jax.numpy_dtype_promotion("standard"):  # a wide cotangent may meet a narrow operand
         wide = jnp.promote_types(accumulator(a.dtype), accumulator(b.dtype))

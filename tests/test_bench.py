@@ -60,7 +60,7 @@ def test_flops_of_the_training_steps_are_those_of_xla(name):
     arrays = [np.float32(a.value) for a in work.arrays(np.random.default_rng(0))]
     forward = jax.jit(lambda image, *kernels: work.model(peers.Lax("NCHW"), image, kernels))
     counted = forward.lower(*arrays).compile().cost_analysis()["flops"]
-    assert 0.5 < 3 * counted / work.flops < 1.5
+    assert 0.5 < 3 * counted / work.flops < 1.7
 
 
 def test_cases_have_names_of_their_own_and_both_layouts():
@@ -149,7 +149,10 @@ def test_the_floor():
         (["no such case"], "no case of that name"),
         (["--peers", "tensorflow"], "--peers tensorflow: there are jdeconv, jax.lax"),
         (["--chart", "run.gif"], "must end in .png or .svg"),
-        (["--json", "no/such/folder/run.json"], "there is no folder"),
+        (["--json", "no/such/folder/run.json"], "expected the name of a file in a folder"),
+        (["--table", "."], "expected the name of a file in a folder"),
+        (["--readme", "CHANGELOG.md"], "there are no lines <!-- bench -->"),
+        (["grouped(4)*", "--peers", "", "--lowering", "direct"], "direct needs one group"),
     ],
 )
 def test_what_the_command_refuses(arguments, text, capsys):

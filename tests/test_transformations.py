@@ -10,6 +10,7 @@ from jax import lax
 
 import jdeconv
 from jdeconv import bilinear
+from jdeconv.lowerings import LOWERINGS
 
 STEPS = {"stride": (2, 1), "padding": ((1, 0), (0, 2)), "dilation": (1, 2)}
 BIG, KERNEL, SMALL = (6, 5), (3, 2), (3, 5)
@@ -344,3 +345,29 @@ def test_the_gradient_of_jnp_code_around_it(rng):
 
     gradients = [jax.grad(lambda *a, f=f: (f(*a) % 11).sum(), (0, 1, 2)) for f in (net, reference)]
     assert_same(*gradients, *map(jnp.asarray, (x, kernel, bias)))
+
+
+@pytest.mark.parametrize("channels", [(2, 3), (12, 14)], ids=str)
+@pytest.mark.parametrize("lowering", [None, *LOWERINGS])
+def test_a_batch_of_nothing(lowering, channels):
+    c, o = channels
+    x, kernel, y = (np.ones(s, np.float32) for s in ((0, c, 9, 8), (o, c, 3, 3), (0, o, 7, 6)))
+    assert jdeconv.conv(x, kernel, lowering=lowering).shape == y.shape
+    assert jdeconv.deconv(y, kernel, lowering=lowering).shape == x.shape
+    grad = jdeconv.kernel_grad(x, y, (3, 3), lowering=lowering)
+    assert grad.shape == kernel.shape
+    assert not grad.any()
+
+
+@pytest.mark.parametrize("shapes", [("n, c, 9, 8", "16, c, 3, 3"), ("n, 16, 9, 8", "o, 16, 3, 3")])
+def test_export_with_symbolic_channels(shapes, rng):
+    x, kernel = (
+        jax.ShapeDtypeStruct(jax.export.symbolic_shape(s, scope=scope), np.float32)
+        for scope in (jax.export.SymbolicScope(),)
+        for s in shapes
+    )
+    gradient = jax.jit(jax.grad(lambda x, k: (jdeconv.conv(x, k) ** 2).sum(), (0, 1)))
+    exported = jax.export.export(gradient, platforms=["cpu"])(x, kernel)
+    x, kernel = draw(rng, (3, 16, 9, 8)), draw(rng, (16, 16, 3, 3))
+    for ours, theirs in zip(exported.call(x, kernel), gradient(x, kernel), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -16,10 +16,10 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         help="time it beside jax.lax, equinox and PyTorch",
         description="Time forward and both gradients of layers, and whole training steps, beside jax.lax "
         "with its own autodiff and, where installed, equinox and torch. Results are compared first; then "
-        "all are timed in turn in this process, and medians told. 'floor' is the share reached of what the "
-        "machine could do: the larger of flops / peak of dot and least bytes / bandwidth of copy, both "
-        "measured in the same run. Exit code 1 if results differ. Runs in the source tree, with "
-        "pip install -e '.[bench]'.",
+        "all are timed in turn in this process, and medians told. 'floor' is the share reached of a direct "
+        "convolution at the machine's speed: the larger of its flops / peak of dot and least bytes / "
+        "bandwidth of copy, both measured in the same run; fewer products can pass it. Exit code 1 if "
+        "results differ. Runs in the source tree, with pip install -e '.[bench]'.",
     )
     parser.add_argument(
         "cases", nargs="*", metavar="CASE", help="names or patterns, as 'deconv*' (default: all)"
@@ -60,10 +60,12 @@ def run(options: argparse.Namespace) -> int:
     if options.chart is not None and options.chart.suffix not in (".png", ".svg"):
         return _refuse(f"--chart {options.chart}: the name must end in .png or .svg")
     for path in (options.json, options.table, options.chart):
-        if path is not None and not path.parent.is_dir():
-            return _refuse(f"{path}: there is no folder {path.parent}")
-    if options.readme is not None and not options.readme.is_file():
-        return _refuse(f"--readme {options.readme}: there is no such file")
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            return _refuse(f"{path}: expected the name of a file in a folder that there is")
+    if options.readme is not None and not report.has_marks(options.readme):
+        return _refuse(
+            f"--readme {options.readme}: there are no lines {' and '.join(report.MARKS)}"
+        )
     cases = suite.chosen(options.cases, options.layout, options.dtype, options.quick)
     if not cases:
         return _refuse("no case of that name, layout and dtype; --list shows all there are")
@@ -72,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     known = peers.peers(options.lowering)
     named = ",".join(list(known)[2:]) if options.peers is None else options.peers
-    others = [name for name in named.split(",") if name]
+    others = [name.strip() for name in named.split(",") if name.strip()]
     if unknown := set(others) - set(known):
         return _refuse(f"--peers {', '.join(sorted(unknown))}: there are {', '.join(known)}")
     wanted = {name: known[name] for name in known if name in (*list(known)[:2], *others)}
@@ -99,6 +101,8 @@ def run(options: argparse.Namespace) -> int:
         except timing.WrongResultError as error:
             print(f"jdeconv bench: {error}", file=sys.stderr)
             return 1
+        except NotImplementedError as error:  # the named lowering
+            return _refuse(str(error))
     print(report.summary(found))
     if options.json is not None:
         found.save(options.json)

@@ -1,7 +1,7 @@
-"""One large image in slabs: so many positions of y's first spatial axis at a time, and what they see of x.
+"""One large image in slabs: so many positions of y's longest spatial axis at a time, and what they see of x.
 
-What a lowering lays out for an image grows with the image. In slabs it stays bounded, for the price of the
-span - stride rows of x that neighboring slabs share: conv reads them twice, deconv adds them up.
+What im2col and winograd lay out for an image grows with the image. In slabs it stays bounded, for the price of
+the span - stride rows of x that neighboring slabs share: conv reads them twice, deconv adds them up.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from jax import lax
 
 from jdeconv.form import CONTRACTIONS, Form
 from jdeconv.lowerings.blocks import zeros_of
-from jdeconv.window import Window
 
 MOST_BYTES = 32 << 20  # beyond, an image is cut
 SLAB_BYTES = 12 << 20
-MULTIPLE = 4  # of rows in a slab, so that tiles are whole
 
 
-def in_slabs(bytes_per_image: Callable) -> Callable:
-    """A contraction that goes by slabs where `bytes_per_image(form, c, o, dtype)` is large."""
+def in_slabs(bytes_per_image: Callable, rows_of_tile: Callable | None = None) -> Callable:
+    """A contraction that goes by slabs where `bytes_per_image(form, c, o, dtype)` is large.
+
+    A slab has a multiple of `rows_of_tile(form, axis)` positions, or of one.
+    """
 
     def decorator(contraction: Callable) -> Callable:
         name = contraction.__name__
@@ -33,12 +34,14 @@ def in_slabs(bytes_per_image: Callable) -> Callable:
         @functools.wraps(contraction)
         def evaluate(a: jax.Array, b: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
             size = bytes_per_image(form, *form.channels(name, a.shape, b.shape), dtype)
-            rows = form.window.small[0]
-            most = rows if size <= MOST_BYTES else max(1, rows * SLAB_BYTES // size)
-            most = -(-most // MULTIPLE) * MULTIPLE
-            if most >= rows:
+            if not isinstance(size, int) or size <= MOST_BYTES:  # or symbolic, in an export
                 return contraction(a, b, form, dtype)
-            return _LOOPS[name](contraction, a, b, form, dtype, _Slabs(form, most))
+            axis = int(np.argmax(form.window.small))
+            tile = rows_of_tile(form, axis) if rows_of_tile else 1
+            rows = max(1, form.window.small[axis] * SLAB_BYTES // (size * tile)) * tile
+            if rows >= form.window.small[axis]:
+                return contraction(a, b, form, dtype)
+            return _LOOPS[name](contraction, a, b, form, dtype, _Slabs(form, axis, rows))
 
         return evaluate
 
@@ -48,23 +51,20 @@ def in_slabs(bytes_per_image: Callable) -> Callable:
 class _Slabs:
     """Where the slabs of `rows` positions lie, and the form of one."""
 
-    def __init__(self, form: Form, rows: int) -> None:
+    def __init__(self, form: Form, axis: int, rows: int) -> None:
         w = form.window
-        self.rows, self.count = rows, -(-w.small[0] // rows)
-        self.step = rows * w.stride[0]
-        self.length = (rows - 1) * w.stride[0] + w.span[0]  # of x that a slab sees
-        self.low, self.big, self.small = w.low[0], w.big[0], w.small[0]
+        self.rows, self.count = rows, -(-w.small[axis] // rows)
+        self.step = rows * w.stride[axis]
+        self.length = (rows - 1) * w.stride[axis] + w.span[axis]  # of x that a slab sees
+        self.low, self.big, self.small = w.low[axis], w.big[axis], w.small[axis]
         self.full = (self.count - 1) * self.step + self.length
-        window = Window(
-            (self.length, *w.big[1:]),
-            (rows, *w.small[1:]),
-            w.kernel,
-            w.stride,
-            w.dilation,
-            (0, *w.low[1:]),
-        )
-        self.form = dataclasses.replace(form, window=window)
-        self.x, self.y = form.layout.x[2], form.layout.y[2]
+        sizes = {"big": self.length, "small": rows, "low": 0}
+        changed = {
+            name: (*getattr(w, name)[:axis], size, *getattr(w, name)[axis + 1 :])
+            for name, size in sizes.items()
+        }
+        self.form = dataclasses.replace(form, window=dataclasses.replace(w, **changed))
+        self.x, self.y = form.layout.x[2 + axis], form.layout.y[2 + axis]
 
     def padded_x(self, x: jax.Array) -> jax.Array:
         return _pad(x, self.x, self.low, self.full - self.low - self.big)

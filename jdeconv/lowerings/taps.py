@@ -26,11 +26,14 @@ from jdeconv.form import Form
 from jdeconv.lowerings.arrange import arrange, channels_last, restore
 from jdeconv.window import Window
 
-MOST_TERMS = 128  # compile time grows with them
+MOST_TERMS, MOST_PHASES = 128, 64  # compile time grows with them
 
 
 def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     """The reason why these multiply-adds cannot serve."""
+    phases = math.prod(form.window.stride)
+    if phases > MOST_PHASES:
+        return f"stride {form.window.stride} has {phases} phases; taps unrolls up to {MOST_PHASES}"
     terms = math.prod(form.window.kernel) * max(c, o)
     if terms > MOST_TERMS:
         return f"{terms} products of taps and channels are more than the {MOST_TERMS} that taps unrolls"

@@ -13,6 +13,9 @@ Strides and dilations reduce to steps of one. Under stride s, tap s*a + b reads 
 phases join the channels and r = ceil(k / s). Under dilation d, the residues modulo d never meet, so they
 join the batch.
 
+Sums of values of x come before the products. So an infinite or nearly infinite value makes its whole tile NaN,
+where the definition would leave some positions infinite and others untouched.
+
 Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, arXiv:1509.09308.
 """
 
@@ -98,19 +101,25 @@ def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
 
 
 def products(form: Form) -> float:
-    """Multiplications, as a share of those that the definition takes."""
+    """Multiplications, as a share of those that the definition takes; the last tile may be half empty."""
     shares = []
-    for k, s in zip(form.window.kernel, form.window.stride, strict=True):
-        algorithm = ALGORITHMS[-(-k // s)]
-        shares.append(s * algorithm.rank / algorithm.positions / k)
+    for axis in _Tiling(form).axes:
+        taken = axis.tiles * axis.dilation * axis.algorithm.rank * axis.stride
+        shares.append(taken / (axis.small * axis.kernel))
     return math.prod(shares)
+
+
+def _rows(form: Form, axis: int) -> int:
+    """Of a whole tile."""
+    axis = _Tiling(form).axes[axis]
+    return axis.algorithm.positions * axis.dilation
 
 
 def _image_bytes(form: Form, c: int, o: int, dtype: np.dtype) -> int:
     return form.groups * _Tiling(form).group_bytes(c * math.prod(form.window.stride), o, dtype)
 
 
-@in_slabs(_image_bytes)
+@in_slabs(_image_bytes, _rows)
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """For every j, one dot over the channels of x: y = Y^T (K kernel * X x)."""
     tiling = _Tiling(form)
@@ -126,7 +135,7 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
     return _leave(map_blocks(block, x, size), form, "y")
 
 
-@in_slabs(_image_bytes)
+@in_slabs(_image_bytes, _rows)
 def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """For every j, one dot over the channels of y: x = X^T (K kernel * Y y)."""
     tiling = _Tiling(form)
@@ -142,7 +151,7 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     return _leave(map_blocks(block, y, size), form, "x")
 
 
-@in_slabs(_image_bytes)
+@in_slabs(_image_bytes, _rows)
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """For every j, one dot over batch and positions: kernel = K^T (X x * Y y)."""
     tiling, (c, o) = _Tiling(form), form.channels("kernel_grad", x.shape, y.shape)
