@@ -152,7 +152,7 @@ def test_the_floor():
         (["--json", "no/such/folder/run.json"], "expected the name of a file in a folder"),
         (["--table", "."], "expected the name of a file in a folder"),
         (["--readme", "CHANGELOG.md"], "there are no lines <!-- bench -->"),
-        (["grouped(4)*", "--peers", "", "--lowering", "direct"], "direct needs one group"),
+        (["dense 3x3 s2*", "--peers", "", "--lowering", "direct"], "direct needs stride 1"),
     ],
 )
 def test_what_the_command_refuses(arguments, text, capsys):
