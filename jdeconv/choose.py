@@ -48,7 +48,7 @@ def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
     # XLA's own convolution has a fast path for float32 over one or two axes.
     plane = form.window.rank <= 2 and accumulator(dtype) == np.dtype("float32")
     direct = serves("direct") and plane and taps > 3
-    # Group after group: half the time of a batch of small dots at 8 groups of 16 channels, 0.7 of it at 4 of 32.
+    # Group after group: half the time of a batch of small dots at 8 groups of 16 channels, 0.7 at 4 of 32.
     if direct and form.groups > 1 and min(c, o) >= 8 and max(c, o) <= 32:
         return "direct"
     # Half the time of im2col where it saves a fifth of the products, or, with channels last, where windows lie

@@ -38,8 +38,8 @@ from jdeconv.lowerings.arrange import arrange, restore
 from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
 from jdeconv.lowerings.slabs import in_slabs
 
-# Of what a block of images lays out on both sides of the dots. Half of it makes the dots too small; with more, the
-# call's memory often passes 32 MiB, beyond which malloc asks for fresh pages every time.
+# Of what a block of images lays out on both sides of the dots. Half of it makes the dots too small; with more,
+# the call's memory often passes 32 MiB, beyond which malloc asks for fresh pages every time.
 BLOCK_BYTES = 13 << 20
 
 
