@@ -13,6 +13,7 @@ from benchmarks.peers import Program
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 5e-2}
 NETWORK_TOLERANCE = 5e-3  # where rounding turns a relu, gradients jump
 TURN_SECONDS = 0.05
+PAUSE_SECONDS = 0.02
 MOST_CALLS = 10
 
 
@@ -47,8 +48,9 @@ def compare(case: Case, results: dict[str, list[np.ndarray]]) -> None:
 def time_in_turn(case: Case, programs: dict[str, Program], rounds: int = 9) -> dict[str, float]:
     """Median seconds of each program, after their results were compared.
 
-    A turn is as many calls as fit 50 ms, so that short work does not only see another's cold caches.
-    Work of seconds gets fewer rounds.
+    A turn is as many calls as fit 50 ms, so that short work does not only see another's cold caches, after a
+    pause, since the threads of a peer go on spinning for a while (torch's would cost the next one 5 ms of a
+    core). Work of seconds gets fewer rounds.
     """
     results, once = {}, {}
     for name, program in programs.items():
@@ -61,6 +63,7 @@ def time_in_turn(case: Case, programs: dict[str, Program], rounds: int = 9) -> d
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
+            time.sleep(PAUSE_SECONDS)
             seconds[name] += [_timed(program)[0] for _ in range(calls[name])]
     return {name: float(np.median(times)) for name, times in seconds.items()}
 
