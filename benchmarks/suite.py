@@ -47,6 +47,7 @@ def measure(
     Raises:
       timing.WrongResultError: where results differ or are zero.
     """
+    about = _about(peers)  # now, while the files are those that run
     limits, done = machine.measure(), []
     for case in cases:
         row = _row(case, peers, rounds)
@@ -59,7 +60,7 @@ def measure(
         "copy in memory, GB/s": limits.memory / 1e9,
     }
     rows = [_judged(row, case, limits) for row, case in done]
-    return Run(_about(peers), rates, missing, rows)
+    return Run(about, rates, missing, rows)
 
 
 def _row(case: Case, peers: dict[str, Any], rounds: int) -> Row:
