@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import jax
@@ -21,7 +23,27 @@ def refused(
     call: str, argument: str, value: object, reason: str, kind: type[Exception] = ValueError
 ) -> Exception:
     """The error for a bad argument: which call, which argument, what came, and what would do."""
-    return kind(f"{call}({argument}={_shown(value)}): {reason}")
+    error = kind(f"{call}({argument}={_shown(value)}): {reason}")
+    error.refusal = argument, value, reason
+    return error
+
+
+@contextmanager
+def speaking(call: str, **names: str) -> Iterator[None]:
+    """Inside, what is refused is refused in the name of `call` and in its own names for arguments.
+
+    `names` are from jdeconv's words, such as x and kernel, to those of `call`; spaces are underscores.
+    """
+    words = {name.replace("_", " "): word for name, word in names.items()} | names
+    pattern = re.compile(rf"\b({'|'.join(sorted(words, key=len, reverse=True))})\b")
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        if not hasattr(error, "refusal"):
+            raise
+        argument, value, reason = error.refusal
+        reason = pattern.sub(lambda found: words[found[0]], reason)
+        raise refused(call, names.get(argument, argument), value, reason, type(error)) from None
 
 
 def integer(call: str, argument: str, value: object, least: int | None = None) -> int:

@@ -1,0 +1,181 @@
+"""A function, and the same function with jdeconv's contractions in place of XLA's convolutions.
+
+The function is traced, and in its jaxpr, and in every jaxpr inside of that (of jit, scan, while, cond, remat,
+custom_jvp, custom_vjp, shard_map), each convolution is replaced by a jitted call of the contraction that it is.
+Nothing else is touched, so names, donated buffers and custom derivatives stay.
+
+Beside `primitives.py` this is the other file that uses `jax.extend`: equations are its subject.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
+from jax.extend.core.primitives import conv_general_dilated_p
+
+from jdeconv.checks import refused
+from jdeconv.xla import Convolution
+
+
+def accelerate(function: Callable) -> Callable:
+    """`function` with every XLA convolution in it evaluated by jdeconv.
+
+    Args:
+      function: any function that JAX can trace, of arrays in pytrees and of whatever else. What is not an
+        array (a flag, a string, a Python number, an activation function) reaches it as it is.
+
+    Returns:
+      A function of the same arguments and results. It composes with jit, grad, vmap, jvp and the others,
+      inside and outside: ``jax.grad(accelerate(f))`` is as fast as ``accelerate(jax.grad(f))``, in which the
+      convolutions that JAX derived are recognized as the contractions they are. Outside of jit it is traced
+      at every call, so jit it: ``jax.jit(accelerate(f))``. A function that is jitted already keeps its name, its
+      donated arguments and its compiled code.
+
+    Raises:
+      TypeError: if `function` cannot be called.
+
+    Differentiation: that of `function`, in forward and reverse mode, to any order.
+
+    Numbers: sums are taken in another order than XLA's, so float results agree up to rounding; integers
+    exactly. A convolution with an axis of size zero or of symbolic size stays XLA's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jax import lax
+      >>> def f(x, k):
+      ...     return lax.conv_transpose(x, k, (2,), "SAME", dimension_numbers=("NCH", "OIH", "NCH"))
+      >>> x, k = jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]])
+      >>> accelerate(f)(x, k).tolist() == f(x, k).tolist()
+      True
+      >>> "conv_general_dilated" in str(jax.make_jaxpr(accelerate(f))(x, k))
+      False
+    """
+    if not callable(function):
+        raise refused("accelerate", "function", function, "expected a function", TypeError)
+
+    @functools.wraps(function)
+    def accelerated(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        arrays, rest = _parted(leaves)
+        left = {}
+
+        def traced(arrays: list) -> list:
+            args, kwargs = jax.tree.unflatten(tree, _joined(arrays, rest))
+            leaves, left["tree"] = jax.tree.flatten(function(*args, **kwargs))
+            results, left["rest"] = _parted(leaves)
+            return results
+
+        results = jaxpr_as_fun(_closed(jax.make_jaxpr(traced)(arrays)))(*arrays)
+        return jax.tree.unflatten(left["tree"], _joined(results, left["rest"]))
+
+    return accelerated
+
+
+_ABSENT = object()
+
+
+def _parted(leaves: list) -> tuple[list, list]:
+    """The arrays among the leaves, and the leaves with gaps in their places."""
+    arrays = [leaf for leaf in leaves if _is_array(leaf)]
+    return arrays, [_ABSENT if _is_array(leaf) else leaf for leaf in leaves]
+
+
+def _joined(arrays: list, rest: list) -> list:
+    """The inverse of `_parted`."""
+    remaining = iter(arrays)
+    return [next(remaining) if leaf is _ABSENT else leaf for leaf in rest]
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+# Jaxprs. What JAX has traced once it keeps, and compiles once; so must we, or every call would compile again.
+
+_KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # to the new one; None if unchanged
+
+
+def _closed(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
+    if jaxpr not in _KNOWN:
+        inner = _rewritten(jaxpr.jaxpr)
+        _KNOWN[jaxpr] = None if inner is jaxpr.jaxpr else jaxpr.replace(jaxpr=inner)
+    return _KNOWN[jaxpr] or jaxpr
+
+
+def _rewritten(jaxpr: Jaxpr) -> Jaxpr:
+    """The jaxpr with its convolutions replaced; itself if there is none."""
+    if jaxpr not in _KNOWN:
+        eqns = [_equation(eqn) for eqn in jaxpr.eqns]
+        same = all(new is old for new, old in zip(eqns, jaxpr.eqns, strict=True))
+        _KNOWN[jaxpr] = None if same else jaxpr.replace(eqns=eqns)
+    return _KNOWN[jaxpr] or jaxpr
+
+
+def _equation(eqn: JaxprEqn) -> JaxprEqn:
+    if eqn.primitive is conv_general_dilated_p:
+        return _convolution(eqn)
+    params = {name: _parameter(value) for name, value in eqn.params.items()}
+    if eqn.primitive.name == "custom_jvp_call":
+        params["jvp_jaxpr_fun"] = params["jvp_jaxpr_fun"].wrap(_rule_rewritten, (), None)
+    elif eqn.primitive.name == "custom_vjp_call":
+        params["fwd_jaxpr_thunk"] = params["fwd_jaxpr_thunk"].wrap(_rule_rewritten, (), None)
+        params["bwd"] = params["bwd"].wrap(_rule_accelerated, (), None)
+    if all(params[name] is value for name, value in eqn.params.items()):
+        return eqn
+    return eqn.replace(params=params)
+
+
+def _parameter(value: Any) -> Any:
+    """Whatever jaxprs an equation carries: one, a tuple of branches, a named tuple of solvers."""
+    if isinstance(value, ClosedJaxpr):
+        return _closed(value)
+    if isinstance(value, Jaxpr):
+        return _rewritten(value)
+    if isinstance(value, tuple | list):
+        new = [_parameter(item) for item in value]
+        if all(a is b for a, b in zip(new, value, strict=True)):
+            return value
+        return type(value)(*new) if hasattr(value, "_fields") else type(value)(new)
+    return value
+
+
+def _rule_rewritten(rule: Callable, *args: Any) -> tuple:
+    """A rule that JAX has traced to a jaxpr and what belongs to it."""
+    jaxpr, *rest = rule(*args)
+    return _rewritten(jaxpr), *rest
+
+
+def _rule_accelerated(rule: Callable, *args: Any) -> Any:
+    """A rule that JAX has not traced yet."""
+    return accelerate(rule)(*args)
+
+
+def _convolution(eqn: JaxprEqn) -> JaxprEqn:
+    lhs, rhs = (var.aval for var in eqn.invars)
+    out = eqn.outvars[0].aval
+    convolution = Convolution.of(lhs, rhs, out.shape, eqn.params)
+    if convolution is None:
+        return eqn
+    with jax.sharding.use_abstract_mesh(out.sharding.mesh):
+        make = jax.make_jaxpr(_evaluate, static_argnums=(2, 3))
+        (call,) = make(_type(lhs), _type(rhs), convolution, np.dtype(out.dtype)).eqns
+    return eqn.replace(primitive=call.primitive, params=call.params, effects=call.effects)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _evaluate(
+    lhs: jax.Array, rhs: jax.Array, convolution: Convolution, dtype: np.dtype
+) -> jax.Array:
+    return convolution(lhs, rhs, dtype)
+
+
+def _type(aval: Any) -> jax.ShapeDtypeStruct:
+    sharding = None if aval.sharding.mesh.empty else aval.sharding
+    manual = aval.manual_axis_type
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=sharding, manual_axis_type=manual)

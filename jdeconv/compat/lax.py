@@ -1,0 +1,236 @@
+"""The convolutions of `jax.lax`, by their own names and signatures.
+
+Arguments, checks, texts of errors and results are jax.lax's own, because its functions read the arguments:
+each function here is jax.lax's with its one convolution evaluated by jdeconv. So forward mode, batch groups,
+dilation on both sides and `out_sharding` work as they do there.
+
+Two things differ. `conv_transpose` raises where jax.lax misreads: any name of padding but "SAME" and "VALID",
+such as "valid", it takes for a forward convolution's. `conv_general_dilated_patches` copies where jax.lax
+multiplies by an identity matrix, so patches are exact on every platform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.lax import ConvGeneralDilatedDimensionNumbers, PrecisionLike
+from jax.typing import ArrayLike, DTypeLike
+
+from jdeconv.accelerate import accelerate
+from jdeconv.checks import refused
+from jdeconv.im2col import unfold
+from jdeconv.window import Window
+from jdeconv.xla import Convolution
+
+__all__ = [
+    "conv",
+    "conv_general_dilated",
+    "conv_general_dilated_patches",
+    "conv_transpose",
+    "conv_with_general_padding",
+]
+
+Pads = str | Sequence[tuple[int, int]]
+
+
+def conv_general_dilated(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    window_strides: Sequence[int],
+    padding: Pads,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: ConvGeneralDilatedDimensionNumbers = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    out_sharding: Any = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`.
+
+    Formula: ``out[n, o, q] = sum over c, t of lhs'[n, c, q*stride + t*rhs_dilation - low] * rhs[o, c, t]``,
+    where lhs' has lhs_dilation - 1 zeros between the positions of lhs.
+
+    Shapes, arguments, defaults, errors: jax.lax's. ``flax.nnx.Conv(..., conv_general_dilated=this)`` takes it.
+
+    Differentiation: forward and reverse mode, to any order.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv_general_dilated(jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]]), (1,), "VALID").tolist()
+      [[[21, 32]]]
+    """
+    return accelerate(lax.conv_general_dilated)(
+        jnp.asarray(lhs),
+        jnp.asarray(rhs),
+        window_strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
+
+
+def conv(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    window_strides: Sequence[int],
+    padding: str,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jax.lax.conv`: channels first, no dilation, no groups.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv(jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]]), (1,), "SAME").tolist()
+      [[[21, 32, 3]]]
+    """
+    return conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+
+
+def conv_with_general_padding(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    window_strides: Sequence[int],
+    padding: Pads,
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jax.lax.conv_with_general_padding`: channels first, any dilation, no groups.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> lhs, rhs = jnp.array([[[1, 2]]]), jnp.array([[[1, 10]]])
+      >>> conv_with_general_padding(lhs, rhs, (1,), [(0, 1)], (2,), None).tolist()
+      [[[1, 20, 2]]]
+    """
+    return conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+
+
+def conv_transpose(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    strides: Sequence[int],
+    padding: Pads,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: ConvGeneralDilatedDimensionNumbers = None,
+    transpose_kernel: bool = False,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    use_consistent_padding: bool = False,
+) -> jax.Array:
+    """`jax.lax.conv_transpose`: channels last, the kernel unreversed unless `transpose_kernel` says so.
+
+    Size, with K = rhs_dilation*(k - 1) + 1: i*s for "SAME", (i-1)*s + max(K, s) for "VALID", and for pairs
+    (a, b) of zeros around the dilated input (i-1)*s + 1 + a + b - K + 1.
+
+    Raises:
+      ValueError: beside jax.lax's own, for a padding's name that is neither "SAME" nor "VALID", as "valid":
+        jax.lax takes it for that of a forward convolution and returns another size.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> lhs, rhs = jnp.array([[[1], [2]]]), jnp.array([[[1]], [[10]]])
+      >>> conv_transpose(lhs, rhs, (2,), "SAME").ravel().tolist()
+      [1, 10, 2, 20]
+    """
+    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+        reason = "expected 'SAME', 'VALID' or one (low, high) pair per axis"
+        raise refused("conv_transpose", "padding", padding, reason)
+    return accelerate(lax.conv_transpose)(
+        jnp.asarray(lhs),
+        jnp.asarray(rhs),
+        strides,
+        padding,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        transpose_kernel=transpose_kernel,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        use_consistent_padding=use_consistent_padding,
+    )
+
+
+def conv_general_dilated_patches(
+    lhs: ArrayLike,
+    filter_shape: Sequence[int],
+    window_strides: Sequence[int],
+    padding: Pads,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: ConvGeneralDilatedDimensionNumbers | None = None,
+    precision: lax.Precision | None = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated_patches`: im2col, whose channels are (channel, *taps), the last fastest.
+
+    `precision` has no effect, since nothing is multiplied.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv_general_dilated_patches(jnp.array([[[1, 2, 3]]]), (2,), (1,), "VALID").tolist()
+      [[[1, 2], [2, 3]]]
+    """
+    lhs, taps = jnp.asarray(lhs), tuple(filter_shape)
+    numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *taps), dimension_numbers)
+    left, right, out = numbers
+    shape = _at(right, (1, lhs.shape[left[1]], *taps))
+    read = partial(  # jax.lax reads the arguments
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=numbers,
+        preferred_element_type=preferred_element_type,
+    )
+    types = [jax.ShapeDtypeStruct(size, lhs.dtype) for size in (lhs.shape, shape)]
+    (eqn,) = jax.make_jaxpr(read)(*types).eqns
+    result = eqn.outvars[0].aval
+    c = Convolution.of(*types, result.shape, eqn.params)
+    if c is None:
+        raise refused(
+            "conv_general_dilated_patches", "lhs", lhs, f"no patch of {taps} has a fixed size"
+        )
+    filled = [(0, 0, e - 1) for e in (1, 1, *c.lhs_dilation)]
+    x = lax.pad(lax.transpose(lhs, left), jnp.zeros((), lhs.dtype), filled)
+    window = Window(x.shape[2:], c.out, taps, c.stride, c.rhs_dilation, c.low)
+    columns = unfold(x, window, space=2, tap=2)
+    columns = columns.reshape(x.shape[0], -1, *c.out).astype(result.dtype)
+    return lax.transpose(columns, np.argsort(out))
+
+
+def _at(axes: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that has each of these sizes at its axis."""
+    return tuple(size for _, size in sorted(zip(axes, sizes, strict=True)))

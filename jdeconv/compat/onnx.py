@@ -1,0 +1,205 @@
+"""ONNX's operators Conv, ConvTranspose and Col2Im, with their inputs and attributes, on JAX arrays.
+
+An attribute that a node lacks is None here, or the specification's default. Where the specification is vague the
+meaning is onnxruntime's: `output_shape` and `auto_pad` of ConvTranspose pad by no less than zero, and the odd
+cell of that padding goes behind for SAME_UPPER and in front for everything else, NOTSET too.
+
+Source: https://onnx.ai/onnx/operators, opset 22.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jdeconv import bilinear
+from jdeconv.checks import Pair, array, integers, one_of, refused, speaking
+from jdeconv.im2col import col2im
+
+__all__ = ["Col2Im", "Conv", "ConvTranspose"]
+
+AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+
+
+def Conv(
+    X: ArrayLike,
+    W: ArrayLike,
+    B: ArrayLike | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> jax.Array:
+    """ONNX's Conv.
+
+    Shapes: X (n, group*c, *i), W (group*o, c, *k), B (group*o,) -> (n, group*o, *q).
+
+    Args:
+      auto_pad: "NOTSET" takes `pads`, "VALID" none, "SAME_UPPER" and "SAME_LOWER" give q = ceil(i / stride), an
+        odd cell of padding behind or in front.
+      kernel_shape: that of W; an error if it is another.
+      pads: all begins, then all ends.
+      dilations, strides: one int per axis; None is 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> Conv(jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]]), pads=[0, 1]).tolist()
+      [[[21, 32, 3]]]
+    """
+    with _speaking("Conv", x="X"):
+        rank = _rank("Conv", X, W, kernel_shape)
+        steps = _steps("Conv", strides, dilations, rank)
+        pairs = _pads("Conv", auto_pad, pads, rank)
+        named = {"SAME_UPPER": "SAME", "SAME_LOWER": "SAME_LOWER"}
+        padding = named.get(auto_pad, pairs)
+        return bilinear.conv(X, W, B, padding=padding, groups=group, **steps)
+
+
+def ConvTranspose(
+    X: ArrayLike,
+    W: ArrayLike,
+    B: ArrayLike | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    output_padding: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> jax.Array:
+    """ONNX's ConvTranspose.
+
+    Size: (i - 1)*stride + dilation*(k - 1) + 1 + output_padding - begin - end, or `output_shape`.
+
+    Shapes: X (n, group*o, *i), W (group*o, c, *k), B (group*c,) -> (n, group*c, *size).
+
+    Args:
+      auto_pad: "SAME_UPPER" and "SAME_LOWER" pad for the size i*stride, as far as there is anything to cut off.
+      output_padding: cells more behind, less than the larger of stride and dilation.
+      output_shape: the spatial size of the result; `pads` must be absent, since it follows.
+      dilations, kernel_shape, pads, strides: as in `Conv`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> ConvTranspose(jnp.array([[[1, 2]]]), jnp.array([[[1, 10]]]), strides=[2], pads=[1, 0]).tolist()
+      [[[10, 2, 20]]]
+    """
+    call = "ConvTranspose"
+    with _speaking(call, y="X", input="X"):
+        rank = _rank(call, X, W, kernel_shape)
+        steps = _steps(call, strides, dilations, rank)
+        pairs = _pads(call, auto_pad, pads, rank)
+        extra = _per_axis(call, "output_padding", output_padding, rank, 0)
+        for cells, s, d in zip(extra, *steps.values(), strict=True):
+            if cells >= max(s, d):
+                reason = f"must be less than the larger of stride {s} and dilation {d}"
+                raise refused(call, "output_padding", output_padding, reason)
+        sizes, wide = np.shape(X)[2:], np.shape(W)[2:]
+        axes = zip(sizes, wide, *steps.values(), strict=True)
+        full = [(i - 1) * s + d * (k - 1) + 1 for i, k, s, d in axes]
+        if output_shape is not None:
+            if pads is not None and any(integers(call, "pads", pads, 2 * rank)):
+                reason = f"output_shape {list(output_shape)} came too, from which the pads follow"
+                raise refused(call, "pads", pads, reason)
+            wanted = integers(call, "output_shape", output_shape, rank, 1)
+        elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            wanted = [i * s for i, s in zip(sizes, steps["stride"], strict=True)]
+        else:
+            wanted = None
+        if wanted is not None:
+            total = [max(f + e - w, 0) for f, e, w in zip(full, extra, wanted, strict=True)]
+            upper = auto_pad == "SAME_UPPER"
+            pairs = [(t // 2, t - t // 2) if upper else (t - t // 2, t // 2) for t in total]
+        size = [f + e - sum(pair) for f, e, pair in zip(full, extra, pairs, strict=True)]
+        size = size if output_shape is None else wanted
+        # All that goes beyond full is zero, however much it is: the window's padding behind is negative there.
+        padding = [(low, f - low - b) for (low, _), f, b in zip(pairs, full, size, strict=True)]
+        return bilinear.deconv(X, W, B, padding=padding, groups=group, **steps)
+
+
+def Col2Im(
+    input: ArrayLike,
+    image_shape: Sequence[int],
+    block_shape: Sequence[int],
+    *,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> jax.Array:
+    """ONNX's Col2Im.
+
+    Shapes: input (n, c*prod(block_shape), windows) -> (n, c, *image_shape).
+
+    Args:
+      image_shape, block_shape: one int per axis, known while tracing: a sequence or a numpy array.
+      dilations, pads, strides: as in `Conv`.
+
+    Differentiation: a `jax.custom_vjp` function; the backward pass is im2col.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> Col2Im(jnp.array([[[1, 2], [2, 3]]]), [3], [2]).tolist()
+      [[[1, 4, 3]]]
+    """
+    call = "Col2Im"
+    with _speaking(call, columns="input", output_size="image_shape", kernel_size="block_shape"):
+        a, rank = array(call, "input", input), len(block_shape)
+        if a.ndim != 3:
+            raise refused(call, "input", a, "needs 3 axes")
+        image = integers(call, "image_shape", image_shape, rank, 1)
+        block = integers(call, "block_shape", block_shape, rank, 1)
+        steps = _steps(call, strides, dilations, rank)
+        pairs = _pads(call, "NOTSET", pads, rank)
+        axes = zip(image, block, pairs, *steps.values(), strict=True)
+        windows = [(i + sum(pair) - d * (k - 1) - 1) // s + 1 for i, k, pair, s, d in axes]
+        if min(windows) < 1 or math.prod(windows) != a.shape[2]:
+            reason = f"image_shape {image} has {windows} windows, which the last axis must hold"
+            raise refused(call, "input", a, reason)
+        columns = a.reshape(*a.shape[:2], *windows)
+        return col2im(columns, image, block, padding=pairs, **steps)
+
+
+def _speaking(call: str, **names: str):
+    own = {"kernel": "W", "bias": "B", "groups": "group", "stride": "strides", "dilation": "dilations"}
+    return speaking(call, **own, **names, padding="pads", axis_O="axis 0", axis_I="axis 1")
+
+
+def _rank(call: str, X: ArrayLike, W: ArrayLike, kernel_shape: Sequence[int] | None) -> int:
+    W, X = array(call, "W", W), array(call, "X", X)
+    if W.ndim < 3:
+        raise refused(call, "W", W, "needs two channel axes and at least one spatial axis")
+    if X.ndim != W.ndim:
+        raise refused(call, "X", X, f"needs {W.ndim} axes, as many as W")
+    if kernel_shape is not None:
+        shape = integers(call, "kernel_shape", kernel_shape, W.ndim - 2, 1)
+        if shape != W.shape[2:]:
+            raise refused(call, "kernel_shape", kernel_shape, f"W has {W.shape[2:]}")
+    return W.ndim - 2
+
+
+def _steps(call: str, strides, dilations, rank: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "stride": _per_axis(call, "strides", strides, rank, 1),
+        "dilation": _per_axis(call, "dilations", dilations, rank, 1),
+    }
+
+
+def _pads(call: str, auto_pad: str, pads: Sequence[int] | None, rank: int) -> list[Pair]:
+    one_of(call, "auto_pad", auto_pad, AUTO_PADS)
+    numbers = (0,) * 2 * rank if pads is None else integers(call, "pads", pads, 2 * rank, 0)
+    if auto_pad != "NOTSET" and any(numbers):
+        raise refused(call, "pads", pads, f"auto_pad {auto_pad!r} came too; leave one of them out")
+    return list(zip(numbers[:rank], numbers[rank:], strict=True))
+
+
+def _per_axis(call: str, name: str, value, rank: int, least: int) -> tuple[int, ...]:
+    return (least,) * rank if value is None else integers(call, name, value, rank, least)

@@ -1,0 +1,314 @@
+"""accelerate: what it sees through, what it composes with, and what it leaves alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from jdeconv import accelerate
+
+X, KERNEL = (3, 2, 7, 6), (2, 2, 3, 3)
+
+
+def draw(rng, shape):
+    return rng.integers(-4, 5, shape).astype(np.float32)
+
+
+def conv(x, k):
+    """Of the shape of x, so that it can be iterated."""
+    return lax.conv_general_dilated(x, k, (1, 1), "SAME") % 5
+
+
+def jitted(x, k):
+    return jax.jit(conv)(x, k)
+
+
+def scanned(x, k):
+    return lax.scan(lambda x, k: (conv(x, k), x.sum()), x, jnp.stack([k, 2 * k, k - 1]))
+
+
+def whiled(x, k):
+    return lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, conv(c[1], k)), (0, x))
+
+
+def while_condition(x, k):
+    return lax.while_loop(lambda c: conv(c[1], k).sum() > c[0], lambda c: (c[0] + 99, c[1]), (0, x))
+
+
+def counted(x, k):
+    return lax.fori_loop(0, 3, lambda _, x: conv(x, k), x)
+
+
+def branched(x, k):
+    return lax.cond(x.sum() > 0, conv, lambda x, k: -conv(x, k), x, k)
+
+
+def switched(x, k):
+    return lax.switch(1, [lambda x: x, lambda x: conv(x, k), lambda x: 2 * x], x)
+
+
+def mapped(x, k):
+    return jax.vmap(conv, (None, 0))(x, jnp.stack([k, 2 * k]))
+
+
+def rematerialized(x, k):
+    return jax.checkpoint(conv)(x, k)
+
+
+@jax.custom_jvp
+def with_jvp(x, k):
+    return conv(x, k)
+
+
+@with_jvp.defjvp
+def _(primals, tangents):
+    (x, k), (dx, dk) = primals, tangents
+    return conv(x, k), lax.conv(dx, k, (1, 1), "SAME") + 2 * lax.conv(x, dk, (1, 1), "SAME")
+
+
+@jax.custom_vjp
+def with_vjp(x, k):
+    return conv(x, k)
+
+
+def _forward(x, k):
+    return conv(x, k), (conv(2 * x, k), x, k)
+
+
+def _backward(residuals, y):
+    z, x, k = residuals
+    return lax.conv(y + z, k, (1, 1), "SAME"), jnp.zeros_like(k) + x.sum()
+
+
+with_vjp.defvjp(_forward, _backward)
+
+
+def sharded(x, k):
+    mesh = jax.make_mesh((1,), ("b",), axis_types=(jax.sharding.AxisType.Auto,))
+    inner = jax.shard_map(conv, mesh=mesh, in_specs=(P("b"), P()), out_specs=P("b"))
+    return inner(x, k)
+
+
+def solved(x, k):
+    """custom_linear_solve carries a named tuple of jaxprs."""
+    matvec = lambda v: v + conv(v, k) * 0  # noqa: E731
+    return lax.custom_linear_solve(matvec, x, lambda matvec, b: matvec(b), symmetric=True)
+
+
+INSIDE = [
+    conv,
+    jitted,
+    scanned,
+    whiled,
+    while_condition,
+    counted,
+    branched,
+    switched,
+    mapped,
+    rematerialized,
+    with_jvp,
+    with_vjp,
+    sharded,
+    solved,
+]
+DIFFERENTIABLE = [f for f in INSIDE if f not in (whiled, while_condition, solved)]
+
+
+@pytest.fixture
+def operands(rng):
+    return draw(rng, X), draw(rng, KERNEL)
+
+
+def check(function, original, *args):
+    """The same numbers, and no convolution of XLA's on the way."""
+    expected, result = original(*args), function(*args)
+    assert jax.tree.structure(result) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
+    assert "conv_general_dilated" in str(jax.make_jaxpr(original)(*args))
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(function)(*args))
+
+
+@pytest.mark.parametrize("function", INSIDE)
+def test_sees_through(function, operands):
+    check(accelerate(function), function, *operands)
+    check(jax.jit(accelerate(function)), function, *operands)
+    check(accelerate(jax.jit(function)), function, *operands)
+
+
+def squares(function):
+    def loss(*args):
+        return sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(function(*args)))
+
+    return loss
+
+
+@pytest.mark.parametrize("function", DIFFERENTIABLE)
+def test_gradients_in_both_orders(function, operands):
+    original = jax.grad(squares(function), (0, 1))
+    check(jax.grad(accelerate(squares(function)), (0, 1)), original, *operands)
+    check(accelerate(original), original, *operands)
+
+
+@pytest.mark.parametrize("function", [f for f in DIFFERENTIABLE if f is not with_vjp])
+def test_forward_mode_in_both_orders(function, operands):
+    def tangent(function):
+        return lambda x, k: jax.jvp(function, (x, k), (x + 1, k - 1))[1]
+
+    check(tangent(accelerate(function)), tangent(function), *operands)
+    check(accelerate(tangent(function)), tangent(function), *operands)
+
+
+@pytest.mark.parametrize("function", [f for f in INSIDE if f is not sharded])
+def test_vmap_in_both_orders(function, operands):
+    x, k = operands
+    args = jnp.stack([x, x - 1]), jnp.stack([k, k + 1])
+    check(jax.vmap(accelerate(function)), jax.vmap(function), *args)
+    check(accelerate(jax.vmap(function)), jax.vmap(function), *args)
+
+
+def test_second_order(operands):
+    def hessian(function):
+        return jax.hessian(lambda k: squares(function)(operands[0], k))
+
+    def cubed(x, k):
+        return lax.conv(x, k, (2, 1), "SAME") ** 3
+
+    check(hessian(accelerate(cubed)), hessian(cubed), operands[1])
+    check(accelerate(hessian(cubed)), hessian(cubed), operands[1])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_derived_convolutions_are_recognized(stride, operands):
+    def loss(x, k):
+        return lax.conv(x, k, (stride, stride), "VALID").sum()
+
+    text = str(jax.make_jaxpr(accelerate(jax.grad(loss, (0, 1))))(*operands))
+    assert "jdeconv_kernel_grad" in text
+    assert ("jdeconv_deconv" in text) == (stride == 2)  # of stride 1 it is a conv as well
+
+    def transposed(x, k):
+        return lax.conv_transpose(x, k, (2, 2), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW")).sum()
+
+    text = str(jax.make_jaxpr(accelerate(jax.grad(transposed, (0, 1))))(*operands))
+    assert "jdeconv_kernel_grad" in text and "jdeconv_conv" in text
+
+
+def test_what_has_no_convolution_stays_as_it_is(operands):
+    def function(x, k):
+        return jax.jit(lambda x: lax.fori_loop(0, 3, lambda _, x: jnp.sin(x), x))(x), k @ k
+
+    assert str(jax.make_jaxpr(accelerate(function))(*operands)) == str(
+        jax.make_jaxpr(function)(*operands)
+    )
+
+
+def test_names_stay(operands):
+    @jax.jit
+    def layer_of_mine(x, k):
+        return conv(x, k)
+
+    fast = accelerate(layer_of_mine)
+    assert fast.__name__ == "layer_of_mine"
+    assert "name=layer_of_mine" in str(jax.make_jaxpr(fast)(*operands))
+    (call,) = jax.make_jaxpr(fast)(*operands).eqns
+    assert call.params["name"] == "layer_of_mine"
+
+
+def test_donated_buffers_stay_donated(operands):
+    x, k = map(jnp.array, operands)
+    expected = conv(x, k)
+    result = accelerate(jax.jit(conv, donate_argnums=0))(x, k)
+    np.testing.assert_array_equal(result, expected)
+    assert x.is_deleted()
+    assert not k.is_deleted()
+
+
+def test_arguments_that_are_no_arrays_reach_the_function(operands):
+    x, k = operands
+
+    def function(batch, *, train, steps=1, activation=None, name="a"):
+        assert isinstance(train, bool) and isinstance(steps, int)
+        out = batch["x"] if not train else conv(batch["x"], batch["k"][0])
+        for _ in range(steps):
+            out = activation(out)
+        return {"out": out, "name": name, "steps": steps, "none": None}
+
+    batch = {"x": x, "k": [k]}
+    options = {"train": True, "steps": 2, "activation": jnp.negative, "name": "b"}
+    result, expected = accelerate(function)(batch, **options), function(batch, **options)
+    assert (result["name"], result["steps"], result["none"]) == ("b", 2, None)
+    np.testing.assert_array_equal(result["out"], expected["out"])
+    static = jax.jit(accelerate(function), static_argnames=("train", "steps", "activation", "name"))
+    with pytest.raises(TypeError, match="str"):  # as without accelerate, jit returns no text
+        static(batch, **options)
+    by_position = accelerate(jax.jit(lambda x, k, n: n * conv(x, k), static_argnums=2))
+    np.testing.assert_array_equal(by_position(x, k, 3), 3 * conv(x, k))
+
+
+def test_a_jitted_function_compiles_once(operands):
+    fast, events = accelerate(jax.jit(lambda x, k: conv(x, k) + 41)), []
+
+    def listen(name, _, **__):
+        events.append(name) if "backend_compile" in name else None
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    fast(*operands)
+    assert events
+    events.clear()
+    for _ in range(3):
+        fast(*operands)
+    assert not events
+
+
+def test_effects_and_keys_pass(operands, capfd):
+    def function(x, k, key):
+        jax.debug.print("saw {}", x.sum(), ordered=True)
+        return conv(x, k) + jax.random.randint(key, (), 0, 5)
+
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(
+        accelerate(function)(*operands, key), function(*operands, key)
+    )
+    jax.effects_barrier()
+    assert capfd.readouterr().out.count("saw") == 2
+
+
+def test_closures_over_traced_values(operands):
+    x, k = operands
+
+    def loss(function):
+        return lambda k: function(lambda x: conv(x, k) * 2)(x).sum()
+
+    np.testing.assert_array_equal(jax.grad(loss(accelerate))(k), jax.grad(loss(lambda f: f))(k))
+
+
+def test_numpy_arguments_and_numbers(operands):
+    x, k = map(np.asarray, operands)
+    function = lambda x, k, a: a * conv(x, k)  # noqa: E731
+    np.testing.assert_array_equal(accelerate(function)(x, k, 2), function(x, k, 2))
+    assert jax.grad(accelerate(lambda a: (a * conv(x, k)).sum()))(2.0) == conv(x, k).sum()
+
+
+def test_a_symbolic_batch_is_exported(operands):
+    x, k = operands
+    fast = jax.jit(accelerate(lambda x, k: lax.conv(x, k, (1, 1), "SAME")))
+    (n,) = jax.export.symbolic_shape("n")
+    exported = jax.export.export(fast)(jax.ShapeDtypeStruct((n, *X[1:]), x.dtype), k)
+    np.testing.assert_array_equal(exported.call(x, k), fast(x, k))
+    assert "stablehlo.convolution" not in exported.mlir_module()
+
+
+def test_symbolic_space_stays_with_xla(operands):
+    k = operands[1]
+    fast = jax.jit(accelerate(lambda x, k: lax.conv(x, k, (1, 1), "SAME")))
+    (h,) = jax.export.symbolic_shape("h")
+    exported = jax.export.export(fast)(jax.ShapeDtypeStruct((3, 2, h, 6), k.dtype), k)
+    assert "stablehlo.convolution" in exported.mlir_module()
+
+
+@pytest.mark.parametrize("function", [None, 3, "f"])
+def test_what_is_no_function_is_refused(function):
+    with pytest.raises(TypeError, match=r"accelerate\(function=.*expected a function"):
+        accelerate(function)
