@@ -1,6 +1,7 @@
 """Convolution and its transpose in JAX, each written as the other's backward pass."""
 
 from jdeconv import bilinear, testing
+from jdeconv.accelerate import accelerate
 from jdeconv.fillers import (
     bilinear_kernel,
     constant,
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Window",
+    "accelerate",
     "bilinear",
     "bilinear_kernel",
     "col2im",

@@ -34,8 +34,8 @@ def accelerate(function: Callable) -> Callable:
       A function of the same arguments and results. It composes with jit, grad, vmap, jvp and the others,
       inside and outside: ``jax.grad(accelerate(f))`` is as fast as ``accelerate(jax.grad(f))``, in which the
       convolutions that JAX derived are recognized as the contractions they are. Outside of jit it is traced
-      at every call, so jit it: ``jax.jit(accelerate(f))``. A function that is jitted already keeps its name, its
-      donated arguments and its compiled code.
+      at every call, so jit it: ``jax.jit(accelerate(f))``. A function that is jitted already keeps its name and
+      its donated arguments, and is compiled once.
 
     Raises:
       TypeError: if `function` cannot be called.
@@ -162,17 +162,19 @@ def _convolution(eqn: JaxprEqn) -> JaxprEqn:
     convolution = Convolution.of(lhs, rhs, out.shape, eqn.params)
     if convolution is None:
         return eqn
+    static = convolution, np.dtype(out.dtype), out.sharding
     with jax.sharding.use_abstract_mesh(out.sharding.mesh):
-        make = jax.make_jaxpr(_evaluate, static_argnums=(2, 3))
-        (call,) = make(_type(lhs), _type(rhs), convolution, np.dtype(out.dtype)).eqns
+        (call,) = jax.make_jaxpr(_contraction, static_argnums=(2, 3, 4))(
+            _type(lhs), _type(rhs), *static
+        ).eqns
     return eqn.replace(primitive=call.primitive, params=call.params, effects=call.effects)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _evaluate(
-    lhs: jax.Array, rhs: jax.Array, convolution: Convolution, dtype: np.dtype
-) -> jax.Array:
-    return convolution(lhs, rhs, dtype)
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _contraction(lhs, rhs, convolution: Convolution, dtype: np.dtype, sharding: Any) -> jax.Array:
+    result = convolution(lhs, rhs, dtype)
+    same = jax.typeof(result).sharding.spec == sharding.spec
+    return result if same else jax.sharding.reshard(result, sharding)  # out_sharding
 
 
 def _type(aval: Any) -> jax.ShapeDtypeStruct:

@@ -86,6 +86,7 @@ class Convolution:
 
     @property
     def groups(self) -> int:
+        """Of either kind."""
         return self.feature_groups * self.batch_groups
 
     def __call__(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:

@@ -169,7 +169,13 @@ def Col2Im(
 
 
 def _speaking(call: str, **names: str):
-    own = {"kernel": "W", "bias": "B", "groups": "group", "stride": "strides", "dilation": "dilations"}
+    own = {
+        "kernel": "W",
+        "bias": "B",
+        "groups": "group",
+        "stride": "strides",
+        "dilation": "dilations",
+    }
     return speaking(call, **own, **names, padding="pads", axis_O="axis 0", axis_I="axis 1")
 
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jdeconv import bilinear
