@@ -39,6 +39,8 @@ def accelerate(function: Callable) -> Callable:
 
     Raises:
       TypeError: if `function` cannot be called.
+      ValueError: if it changes its arguments in place, since such changes would be lost. A train step that
+        changes a Flax nnx model takes its state instead: ``nnx.split``, ``nnx.merge`` and ``nnx.state``.
 
     Differentiation: that of `function`, in forward and reverse mode, to any order.
 
@@ -66,15 +68,28 @@ def accelerate(function: Callable) -> Callable:
         left = {}
 
         def traced(arrays: list) -> list:
-            args, kwargs = jax.tree.unflatten(tree, _joined(arrays, rest))
+            given = _joined(arrays, rest)
+            args, kwargs = jax.tree.unflatten(tree, given)
             leaves, left["tree"] = jax.tree.flatten(function(*args, **kwargs))
             results, left["rest"] = _parted(leaves)
+            _check_kept(function, (args, kwargs), given, leaves)
             return results
 
         results = jaxpr_as_fun(_closed(jax.make_jaxpr(traced)(arrays)))(*arrays)
         return jax.tree.unflatten(left["tree"], _joined(results, left["rest"]))
 
     return accelerated
+
+
+def _check_kept(function: Callable, arguments: tuple, given: list, results: list) -> None:
+    """What the function wrote into its arguments, it must return: here they are copies."""
+    kept = set(map(id, (*given, *results)))
+    if not all(id(leaf) in kept for leaf in jax.tree.leaves(arguments)):
+        reason = (
+            "it changes its arguments in place, and only what it returns is kept; return the new "
+            "values (of a Flax nnx model, nnx.state after nnx.merge)"
+        )
+        raise refused("accelerate", "function", function, reason)
 
 
 _ABSENT = object()
