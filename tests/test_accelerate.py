@@ -86,7 +86,7 @@ with_vjp.defvjp(_forward, _backward)
 
 
 def sharded(x, k):
-    mesh = jax.make_mesh((1,), ("b",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((3,), ("b",), axis_types=(jax.sharding.AxisType.Auto,))
     inner = jax.shard_map(conv, mesh=mesh, in_specs=(P("b"), P()), out_specs=P("b"))
     return inner(x, k)
 
@@ -247,6 +247,7 @@ def test_arguments_that_are_no_arrays_reach_the_function(operands):
     static = jax.jit(accelerate(function), static_argnames=("train", "steps", "activation", "name"))
     with pytest.raises(TypeError, match="str"):  # as without accelerate, jit returns no text
         static(batch, **options)
+    assert accelerate(lambda x, n: x.reshape(n, -1))(x, np.int32(2)).shape[0] == 2
     by_position = accelerate(jax.jit(lambda x, k, n: n * conv(x, k), static_argnums=2))
     np.testing.assert_array_equal(by_position(x, k, 3), 3 * conv(x, k))
 
