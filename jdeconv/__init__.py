@@ -1,6 +1,6 @@
 """Convolution and its transpose in JAX, each written as the other's backward pass."""
 
-from jdeconv import bilinear, testing
+from jdeconv import bilinear, sharding, testing
 from jdeconv.accelerate import accelerate
 from jdeconv.fillers import (
     bilinear_kernel,
@@ -31,6 +31,7 @@ __all__ = [
     "kernel_grad",
     "msra",
     "positive_unitball",
+    "sharding",
     "testing",
     "uniform",
     "xavier",

@@ -1,0 +1,225 @@
+"""Spatially sharded conv and deconv on eight devices: exactly the unsharded results and gradients."""
+
+import random
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from geometry import LAST
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jdeconv
+from jdeconv import sharding
+
+MESHES = {
+    1: [((8,), ("h",), P(None, None, "h")), ((2, 4), ("n", "h"), P("n", None, "h"))],
+    2: [
+        ((2, 4), ("h", "w"), P(None, None, "h", "w")),
+        ((2, 2, 2), ("n", "h", "w"), P("n", None, "h", "w")),
+        ((4, 2), ("a", "b"), P(None, None, None, ("a", "b"))),
+    ],
+    3: [
+        ((2, 2, 2), ("d", "h", "w"), P(None, None, "d", "h", "w")),
+        ((4, 2), ("d", "w"), P("w", None, "d")),
+    ],
+}
+
+
+def counts(shape, names, spec, rank):
+    sizes = dict(zip(names, shape, strict=True))
+    entries = (*spec, *[None] * (rank + 2 - len(spec)))[2:]
+    return [
+        int(np.prod([sizes[n] for n in (e if isinstance(e, tuple) else (e,)) if n]))
+        for e in entries
+    ]
+
+
+def case(seed):
+    """A window whose sides are both multiples of the devices, side by side or not, and the mesh."""
+    rng = random.Random(seed)
+    rank = 1 + seed % 3
+    shape, names, spec = rng.choice(MESHES[rank])
+    big, kernel, stride, dilation, padding = [], [], [], [], []
+    for count in counts(shape, names, spec, rank):
+        s, d, k = rng.randint(1, 3), rng.randint(1, 2), rng.randint(1, 4)
+        span = d * (k - 1) + 1
+        q = count * rng.randint(1, 3)
+        b = q * s if rng.random() < 0.6 else count * rng.randint(1, 8)
+        rest = rng.randint(0, s - 1)
+        total = (q - 1) * s + span + rest - b
+        low = rng.randint(-1, span) if b > 1 else 0
+        big.append(b), kernel.append(k), stride.append(s), dilation.append(d)
+        padding.append((low, total - low))
+    groups = rng.choice([1, 2])
+    steps = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    draw = np.random.default_rng(seed).integers
+    x = draw(-4, 5, (2, 2 * groups, *big)).astype(np.float32)
+    k = draw(-4, 5, (3 * groups, 2, *kernel)).astype(np.float32)
+    return (shape, names, spec), x, k, steps
+
+
+def derivatives(function):
+    """The value, and gradients of both arguments that use it, to second order."""
+
+    def loss(a, k):
+        out = function(a, k)
+        return (out * (out % 3)).sum(), out
+
+    def first(a, k):
+        (da, dk), out = jax.grad(loss, (0, 1), has_aux=True)(a, k)
+        return (da % 5 * a).sum() + (dk % 5 * k).sum(), (out, da, dk)
+
+    return jax.jit(jax.grad(first, (0, 1), has_aux=True))
+
+
+def assert_same(ours, theirs, mesh, spec, a, k):
+    expected = derivatives(theirs)(a, k)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(a, NamedSharding(mesh, spec))
+        result = derivatives(ours)(placed, k)
+    jax.tree.map(lambda r, e: np.testing.assert_array_equal(np.asarray(r), e), result, expected)
+    return result
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("seed", range(18))
+def test_conv_and_deconv(seed, kind):
+    (shape, names, spec), x, k, steps = case(seed)
+    mesh = jax.make_mesh(shape, names, axis_types=(kind,) * len(shape))
+    given = {"spec": spec} if kind == AxisType.Auto else {}
+    result = assert_same(
+        lambda x, k: sharding.conv(x, k, **steps, **given),
+        lambda x, k: jdeconv.conv(x, k, **steps),
+        mesh,
+        spec,
+        x,
+        k,
+    )
+    y = np.asarray(result[1][0]) % 7
+    options = steps | {"output_size": x.shape[2:]}
+    assert_same(
+        lambda y, k: sharding.deconv(y, k, **options, **given),
+        lambda y, k: jdeconv.deconv(y, k, **options),
+        mesh,
+        spec,
+        y,
+        k,
+    )
+
+
+def row(count, kind=AxisType.Auto):
+    return jax.make_mesh((count,), ("h",), axis_types=(kind,), devices=jax.devices()[:count])
+
+
+def test_layouts_bias_names_of_padding_and_half_precision():
+    draw = np.random.default_rng(0).integers
+    (side, kernel_letters), spec = LAST[2], P(None, "h")
+    for padding, dtype in (("SAME", "float32"), ("SAME_LOWER", "bfloat16")):
+        x, k, b = (jnp.asarray(draw(-3, 4, s), dtype) for s in ((2, 16, 5, 4), (3, 2, 4, 3), (3,)))
+        numbers = {"dimension_numbers": (side, kernel_letters, side)}
+        steps = {"stride": (2, 1), "padding": padding}
+        with jax.set_mesh(row(4)):
+            y = sharding.conv(x, k, b, spec=spec, **steps, **numbers)
+            back = sharding.deconv(y, k, jnp.arange(4, dtype=dtype), spec=spec, **steps, **numbers)
+        expected = jdeconv.conv(x, k, b, **steps, **numbers)
+        np.testing.assert_array_equal(y, expected)
+        assert y.dtype == expected.dtype
+        again = jdeconv.deconv(expected, k, jnp.arange(4, dtype=dtype), **steps, **numbers)
+        np.testing.assert_array_equal(back, again)
+    wide = sharding.conv(
+        jax.device_put(x, NamedSharding(row(4), spec)),
+        k,
+        preferred_element_type="float32",
+        precision="highest",
+        lowering="im2col",
+        **steps,
+        **numbers,
+    )  # outside of set_mesh, the array knows its mesh
+    assert wide.dtype == np.float32
+    assert tuple(wide.sharding.spec)[:2] == (None, "h")
+
+
+def test_output_padding():
+    y, k = jnp.arange(8.0).reshape(1, 1, 8), jnp.array([[[1.0, 2, 3]]])
+    options = {"stride": 2, "padding": 1, "output_padding": 1}
+    with jax.set_mesh(row(4)):
+        x = sharding.deconv(y, k, spec=P(None, None, "h"), **options)
+    np.testing.assert_array_equal(x, jdeconv.deconv(y, k, **options))
+
+
+COLLECTIVE = re.compile(
+    r"= (\w+)\[([\d,]*)\]\S* (all-gather|all-to-all|all-reduce|collective-permute)\("
+)
+
+
+def collectives(function, *args):
+    """Kind and bytes of each collective in the compiled text."""
+    text = jax.jit(function).lower(*args).compile().as_text()
+    found = []
+    for dtype, shape, kind in COLLECTIVE.findall(text):
+        size = int(np.prod([int(n) for n in shape.split(",") if n]))
+        found.append((kind, size * np.dtype(dtype.replace("f32", "float32")).itemsize))
+    assert "-start(" not in text  # else the pattern misses some
+    return found
+
+
+@pytest.mark.parametrize(("k", "stride"), [(3, 1), (5, 1), (4, 2), (7, 3)])
+def test_halos_are_as_small_as_they_can_be_however_many_devices(k, stride):
+    """Weak scaling: at a fixed shard, what a device receives does not grow."""
+    c, o, width, shard, spec = 2, 3, 5, 6, P(None, None, "h")
+    options = {"spec": spec, "stride": (stride, 1), "padding": "SAME"}
+    conv, deconv = (partial(f, **options) for f in (sharding.conv, sharding.deconv))
+    halo, kernel = 4 * c * width * (k - stride), jnp.ones((o, c, k, 1))
+    for count in (2, 4, 8):
+        mesh = row(count)
+        shapes = (1, c, count * shard, width), (1, o, count * shard // stride, width)
+        x, y = (jax.device_put(jnp.ones(shape), NamedSharding(mesh, spec)) for shape in shapes)
+        with jax.set_mesh(mesh):
+            for forward, a in ((conv, x), (deconv, y)):
+                found = collectives(forward, a, kernel)
+                assert {kind for kind, _ in found} == {"collective-permute"}
+                assert sum(size for _, size in found) == halo
+                gradients = jax.grad(lambda a, k, f=forward: (f(a, k) ** 2).sum(), (0, 1))
+                found = collectives(gradients, a, kernel)
+                assert sum(size for kind, size in found if kind == "collective-permute") == 2 * halo
+                assert [size for kind, size in found if kind == "all-reduce"] == [kernel.nbytes]
+                assert {kind for kind, _ in found} == {"collective-permute", "all-reduce"}
+
+
+X, K, SPEC = jnp.ones((1, 2, 8, 6)), jnp.ones((3, 2, 3, 3)), P(None, None, "h")
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "text"),
+    [
+        ((X[:, :, :6], K), {"spec": SPEC}, r"conv\(x=float32\[1,2,6,6\]\): size 6 on spatial axis 0 is no "
+         r"multiple of the 4 devices of mesh axis 'h'; 4 and 8 fit"),
+        ((X, K), {"spec": SPEC}, r"the result's size 6 on spatial axis 0 is no multiple of the 4 devices"),
+        ((X[:, :, :2], K), {"spec": SPEC, "padding": 1}, r"size 2 on spatial axis 0 .* 'h'; 4 fits"),
+        ((X, K), {"spec": P(None, "h")}, r"conv\(spec=.*channels cannot be sharded together with space"),
+        ((X, K), {"spec": P(None, None, "q")}, r"the mesh has \('h',\), and no 'q'"),
+        ((X, K), {}, r"conv\(spec=None\): x's type does not say how it is sharded; pass its PartitionSpec"),
+        ((X[0], K), {"spec": SPEC}, r"conv\(x=float32\[2,8,6\]\): needs 4 axes, as many as the kernel"),
+        ((X, K[0, 0]), {"spec": SPEC}, r"conv\(x=.*needs 2 axes"),
+        ((X, K), {"spec": SPEC, "padding": "same"}, r"conv\(padding='same'\): the names are SAME"),
+        ((X, K), {"spec": SPEC, "padding": 1, "groups": 3}, r"conv\(groups=3\): must divide"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(args, options, text):
+    with jax.set_mesh(row(4)), pytest.raises(ValueError, match=text):
+        jax.jit(lambda x, k: sharding.conv(x, k, **options))(*args)
+
+
+def test_what_deconv_refuses():
+    y = jnp.ones((1, 3, 4, 6))
+    with jax.set_mesh(row(4)):
+        with pytest.raises(ValueError, match=r"deconv\(y=.*the result's size 6 on spatial axis 0"):
+            sharding.deconv(y, K, spec=SPEC)
+        with pytest.raises(ValueError, match=r"deconv\(output_size=9\): stride 1 and input"):
+            sharding.deconv(y, K, spec=SPEC, output_size=9)
+    with pytest.raises(ValueError, match=r"there is no mesh; call it within jax.set_mesh"):
+        sharding.deconv(y, K, spec=SPEC)
