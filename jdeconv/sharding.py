@@ -7,8 +7,8 @@
     deconv = the deconv of the shard, then add
 
 `exchange` and `add` are each other's backward pass, as conv and deconv are, so all gradients are of this form.
-The zeros of the padding cost nothing: what the first and the last device receive from nobody is zero. The sum of
-a kernel's gradient over the devices is `jax.shard_map`'s.
+The zeros of the padding cost nothing: what the first and the last device receive from nobody is zero. The sum
+of a kernel's gradient over the devices is `jax.shard_map`'s.
 """
 
 from __future__ import annotations
