@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from jdeconv.axes import padded
 from jdeconv.checks import Ints, Padding, array, has_batch, integers, refused, sizes, space
 from jdeconv.form import Axes, accumulator, array_axes, type_like
 from jdeconv.window import Window
@@ -197,7 +198,7 @@ def _turn(rank: int, i: int, space: int, tap: int) -> int:
 
 def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
     """Rank-1 im2col of spatial axis i: one strided slice for each tap, stacked."""
-    x = _pad(x, axis, w.low[i], w.high[i])
+    x = padded(x, axis, w.low[i], w.high[i])
     starts = [t * w.dilation[i] for t in range(w.kernel[i])]
     extent = (w.small[i] - 1) * w.stride[i] + 1
     if len(starts) > MANY_TAPS:
@@ -224,16 +225,9 @@ def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.
     for t in range(w.kernel[i]):
         shift, phase = divmod(t * w.dilation[i], stride)
         piece = lax.index_in_dim(columns, t, tap, keepdims=False)
-        piece = _pad(piece, axis, shift, length - shift - w.small[i])
+        piece = padded(piece, axis, shift, length - shift - w.small[i])
         phases[phase] = piece if phases[phase] is None else phases[phase] + piece
     empty = jnp.zeros_like(phases[0])  # tap 0 is always of phase 0
     x = jnp.stack([empty if phase is None else phase for phase in phases], axis + 1)
     x = x.reshape(*empty.shape[:axis], length * stride, *empty.shape[axis + 1 :])
-    return _pad(x, axis, -w.low[i], w.low[i] + w.big[i] - length * stride)
-
-
-def _pad(a: jax.Array, axis: int, low: int, high: int) -> jax.Array:
-    """Zeros before and behind one axis; negative numbers crop."""
-    edges = [(0, 0, 0)] * a.ndim
-    edges[axis] = (low, high, 0)
-    return lax.pad(a, jnp.zeros((), a.dtype), edges)
+    return padded(x, axis, -w.low[i], w.low[i] + w.big[i] - length * stride)

@@ -23,6 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jdeconv.axes import reshaped
 from jdeconv.checks import refused
 from jdeconv.choose import choose
 from jdeconv.form import CONTRACTIONS, Form, accumulator
@@ -125,24 +126,19 @@ def _fold_in(a: jax.Array, dim: int, role: str, index: str, form: Form) -> jax.A
     a = jnp.moveaxis(a, dim, axis)
     count, size = a.shape[axis : axis + 2]
     if inside_group:
-        a = _reshape(a, axis + 1, 1, (form.groups, size // form.groups))
+        a = reshaped(a, axis + 1, 1, (form.groups, size // form.groups))
         a = jnp.moveaxis(a, axis, axis + 1)
-    return _reshape(a, axis, 2 + inside_group, (count * size,))
+    return reshaped(a, axis, 2 + inside_group, (count * size,))
 
 
 def _fold_out(a: jax.Array, count: int, role: str, index: str, form: Form):
     axis, inside_group = _place(role, index, form)
     size = a.shape[axis] // count
     if not inside_group:
-        return _reshape(a, axis, 1, (count, size)), axis
-    a = _reshape(a, axis, 1, (form.groups, count, size // form.groups))
+        return reshaped(a, axis, 1, (count, size)), axis
+    a = reshaped(a, axis, 1, (form.groups, count, size // form.groups))
     a = jnp.moveaxis(a, axis + 1, axis)
-    return _reshape(a, axis + 1, 2, (size,)), axis
-
-
-def _reshape(a: jax.Array, axis: int, width: int, sizes: tuple) -> jax.Array:
-    """`a` with its `width` axes from `axis` on replaced by axes of the given sizes."""
-    return a.reshape(*a.shape[:axis], *sizes, *a.shape[axis + width :])
+    return reshaped(a, axis + 1, 2, (size,)), axis
 
 
 # Shapes, raised while tracing, and evaluation, registered for each platform.

@@ -27,6 +27,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jdeconv import functional
+from jdeconv.axes import padded
 from jdeconv.checks import Ints, Padding, array, refused
 from jdeconv.form import Layout, accumulator
 from jdeconv.window import Window
@@ -248,10 +249,10 @@ def _add(seen: jax.Array, halo: Halo) -> jax.Array:
     x = part(before, shard)
     for hop, size in halo.hops(before):
         piece = halo.shifted(part(before - (hop - 1) * shard - size, size), -hop)
-        x = x + _padded(piece, axis, shard - size, 0)
+        x = x + padded(piece, axis, shard - size, 0)
     for hop, size in halo.hops(halo.behind):
         piece = halo.shifted(part(before + hop * shard, size), hop)
-        x = x + _padded(piece, axis, 0, shard - size)
+        x = x + padded(piece, axis, 0, shard - size)
     return x
 
 
@@ -385,10 +386,3 @@ def _placed(a: jax.Array) -> tuple[Any, PartitionSpec | None]:
     if not isinstance(a, jax.core.Tracer) and isinstance(a.sharding, NamedSharding):
         return (a.sharding.mesh if mesh.empty else mesh), a.sharding.spec
     return mesh, None
-
-
-def _padded(a: jax.Array, axis: int, low: int, high: int) -> jax.Array:
-    """Zeros before and behind one axis."""
-    edges = [(0, 0, 0)] * a.ndim
-    edges[axis] = (low, high, 0)
-    return lax.pad(a, jnp.zeros((), a.dtype), edges)

@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 
 from jdeconv import primitives
+from jdeconv.axes import regrouped
 from jdeconv.form import Axes, Form, Layout
 from jdeconv.window import Window
 
@@ -105,15 +106,15 @@ class Convolution:
     def _conv(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
         left, right, out = self.axes
         if self.batch_groups > 1:
-            lhs = _regrouped(lhs, self.groups, left[0], left[1])
+            lhs = regrouped(lhs, self.groups, left[0], left[1])
         window = Window(self.lhs, self.out, self.rhs, self.stride, self.rhs_dilation, self.low)
         return primitives.conv(lhs, rhs, self._form(window, Layout(left, right, out)), dtype)
 
     def _deconv(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
         left, right, out = self.axes
         if self.batch_groups > 1:
-            lhs = _regrouped(lhs, self.groups, left[0], left[1])
-        kernel = _regrouped(lax.rev(rhs, right[2:]), self.groups, right[0], right[1])
+            lhs = regrouped(lhs, self.groups, left[0], left[1])
+        kernel = regrouped(lax.rev(rhs, right[2:]), self.groups, right[0], right[1])
         low = self._mirrored(self.rhs, self.rhs_dilation)
         window = Window(self.out, self.lhs, self.rhs, self.lhs_dilation, self.rhs_dilation, low)
         layout = Layout(out, _swapped(right), left)
@@ -122,7 +123,7 @@ class Convolution:
     def _kernel_grad(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
         left, right, out = self.axes
         if self.feature_groups > 1:
-            lhs = _regrouped(lhs, self.groups, left[1], left[0])
+            lhs = regrouped(lhs, self.groups, left[1], left[0])
         window = Window(self.lhs, self.rhs, self.out, self.rhs_dilation, self.stride, self.low)
         layout = Layout(_swapped(left), _swapped(out), _swapped(right))
         return primitives.kernel_grad(lhs, rhs, self._form(window, layout), dtype)
@@ -130,12 +131,12 @@ class Convolution:
     def _reversed_kernel_grad(self, lhs: jax.Array, rhs: jax.Array, dtype) -> jax.Array:
         left, right, out = self.axes
         if self.feature_groups > 1:
-            lhs = _regrouped(lhs, self.groups, left[1], left[0])
+            lhs = regrouped(lhs, self.groups, left[1], left[0])
         low = self._mirrored(self.out, self.stride)
         window = Window(self.rhs, self.lhs, self.out, self.lhs_dilation, self.stride, low)
         layout = Layout(_swapped(right), out, _swapped(left))
         kernel = primitives.kernel_grad(rhs, lhs, self._form(window, layout), dtype)
-        return _regrouped(lax.rev(kernel, out[2:]), self.groups, out[0], out[1])
+        return regrouped(lax.rev(kernel, out[2:]), self.groups, out[0], out[1])
 
     def _filled(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
         """With steps on both sides there is no such reading until the zeros are filled in."""
@@ -159,13 +160,3 @@ class Convolution:
 def _swapped(axes: Axes) -> Axes:
     outer, inner, *space = axes
     return inner, outer, *space
-
-
-def _regrouped(a: jax.Array, groups: int, source: int, target: int) -> jax.Array:
-    """The group moved from the outer part of axis `source` to that of axis `target`."""
-    if groups == 1:
-        return a
-    size = a.shape[source] // groups
-    a = a.reshape(*a.shape[:source], groups, size, *a.shape[source + 1 :])
-    a = jnp.moveaxis(a, source, target)  # the axes behind `source` have moved up by one until now
-    return a.reshape(*a.shape[:target], groups * a.shape[target + 1], *a.shape[target + 2 :])

@@ -16,13 +16,13 @@ from jax import lax
 BLOCK_BYTES = 4 << 20
 
 
-def images_per_block(batch: int, bytes_per_image: int, block_bytes: int = BLOCK_BYTES) -> int:
-    """The most images that divide the batch and whose bytes fit a block; at least one."""
-    if not (isinstance(batch, int) and isinstance(bytes_per_image, int)):  # symbolic, in an export
+def items_per_block(count: int, bytes_per_item: int, block_bytes: int = BLOCK_BYTES) -> int:
+    """The most items (images, or groups) that divide the count and whose bytes fit a block; at least one."""
+    if not (isinstance(count, int) and isinstance(bytes_per_item, int)):  # symbolic, in an export
         return 1
-    fitting = block_bytes // max(1, bytes_per_image)
-    divisors = (n for n in range(1, min(batch, fitting) + 1) if batch % n == 0)
-    return max(divisors, default=min(batch, 1))
+    fitting = block_bytes // max(1, bytes_per_item)
+    divisors = (n for n in range(1, min(count, fitting) + 1) if count % n == 0)
+    return max(divisors, default=min(count, 1))
 
 
 def map_blocks(function: Callable, images: Any, size: int) -> jax.Array:

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from jdeconv.form import Form
-from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
+from jdeconv.lowerings.blocks import items_per_block, map_blocks, sum_blocks
 
 BLOCK_BYTES = 32 << 20  # of spectra
 
@@ -134,4 +134,4 @@ def _padded(a: jax.Array, edges) -> jax.Array:
 
 def _images_per_block(a: jax.Array, form: Form, c: int, o: int) -> int:
     numbers = form.groups * (c + o) * math.prod(_lengths(form))
-    return images_per_block(a.shape[0], numbers * a.dtype.itemsize, BLOCK_BYTES)
+    return items_per_block(a.shape[0], numbers * a.dtype.itemsize, BLOCK_BYTES)

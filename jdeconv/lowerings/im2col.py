@@ -17,7 +17,7 @@ import numpy as np
 from jdeconv.form import Form
 from jdeconv.im2col import fold, unfold
 from jdeconv.lowerings.arrange import arrange, channels_last, restore
-from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
+from jdeconv.lowerings.blocks import items_per_block, map_blocks, sum_blocks
 from jdeconv.lowerings.slabs import in_slabs
 
 # A word is an axis in memory and a letter an index of the form, for channels before and behind space.
@@ -152,4 +152,4 @@ class _Letters:
         window = self.form.window
         if self.last and window.big == window.small and math.prod(window.kernel) == 1:
             return images.shape[0]  # the columns are x itself, and nothing is laid out
-        return images_per_block(images.shape[0], _columns_bytes(self.form, self.c, self.o, dtype))
+        return items_per_block(images.shape[0], _columns_bytes(self.form, self.c, self.o, dtype))

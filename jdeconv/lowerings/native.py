@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jdeconv.axes import regrouped
 from jdeconv.form import Axes, Form
 
 
@@ -41,7 +42,7 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     """Backward-input: y with stride - 1 zeros between its positions, against the reversed kernel."""
     layout, window = form.layout, form.window
     # The reversal is the mark that rewriters look for, and it must not cancel with another one.
-    kernel = lax.optimization_barrier(_regrouped(kernel, layout.kernel, form.groups))
+    kernel = lax.optimization_barrier(regrouped(kernel, form.groups, *layout.kernel[:2]))
     kernel = lax.rev(kernel, layout.kernel[2:])
     gapped = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     low = [span - 1 - p for span, p in zip(window.span, window.low, strict=True)]
@@ -116,18 +117,3 @@ def cropped(x: jax.Array, axes: Axes, padding) -> tuple[jax.Array, list[tuple[in
 def _swapped(axes: Axes) -> Axes:
     outer, inner, *space = axes
     return inner, outer, *space
-
-
-def _regrouped(kernel: jax.Array, axes: Axes, groups: int) -> jax.Array:
-    """The kernel with its groups moved from axis O to axis I: (G*O, C) -> (O, G*C)."""
-    if groups == 1:
-        return kernel
-    outer, inner = axes[:2]
-    shape = list(kernel.shape)
-    shape[outer : outer + 1] = [groups, shape[outer] // groups]
-    split = kernel.reshape(shape)
-    after = inner + (inner > outer)
-    moved = jnp.moveaxis(split, outer, after - (after > outer))
-    shape = list(kernel.shape)
-    shape[outer], shape[inner] = shape[outer] // groups, groups * shape[inner]
-    return moved.reshape(shape)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jdeconv.axes import padded
 from jdeconv.form import CONTRACTIONS, Form
 from jdeconv.lowerings.blocks import zeros_of
 
@@ -67,13 +68,13 @@ class _Slabs:
         self.x, self.y = form.layout.x[2 + axis], form.layout.y[2 + axis]
 
     def padded_x(self, x: jax.Array) -> jax.Array:
-        return _pad(x, self.x, self.low, self.full - self.low - self.big)
+        return padded(x, self.x, self.low, self.full - self.low - self.big)
 
     def cropped_x(self, x: jax.Array) -> jax.Array:
-        return _pad(x, self.x, -self.low, self.low + self.big - self.full)
+        return padded(x, self.x, -self.low, self.low + self.big - self.full)
 
     def padded_y(self, y: jax.Array) -> jax.Array:
-        return _pad(y, self.y, 0, self.count * self.rows - self.small)
+        return padded(y, self.y, 0, self.count * self.rows - self.small)
 
     def of_x(self, x: jax.Array, i: jax.Array) -> jax.Array:
         return lax.dynamic_slice_in_dim(x, i * self.step, self.length, self.x)
@@ -103,7 +104,7 @@ def _deconv(contraction, y, kernel, form: Form, dtype, slabs: _Slabs) -> jax.Arr
         return lax.dynamic_update_slice_in_dim(x, seen, i * slabs.step, slabs.x), None
 
     x = zeros_of(part, 0, like=y)
-    x = _pad(x, slabs.x, 0, slabs.full - slabs.length)
+    x = padded(x, slabs.x, 0, slabs.full - slabs.length)
     return slabs.cropped_x(lax.scan(add, x, jnp.arange(slabs.count))[0])
 
 
@@ -118,10 +119,3 @@ def _kernel_grad(contraction, x, y, form: Form, dtype, slabs: _Slabs) -> jax.Arr
 
 
 _LOOPS = dict(zip(CONTRACTIONS, (_conv, _deconv, _kernel_grad), strict=True))
-
-
-def _pad(a: jax.Array, axis: int, low: int, high: int) -> jax.Array:
-    """Zeros before and behind one axis; negative numbers crop."""
-    edges = [(0, 0, 0)] * a.ndim
-    edges[axis] = (low, high, 0)
-    return lax.pad(a, jnp.zeros((), a.dtype), edges)

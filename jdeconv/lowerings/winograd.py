@@ -33,9 +33,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jdeconv.axes import padded, reshaped
 from jdeconv.form import Form
 from jdeconv.lowerings.arrange import arrange, restore
-from jdeconv.lowerings.blocks import images_per_block, map_blocks, sum_blocks
+from jdeconv.lowerings.blocks import items_per_block, map_blocks, sum_blocks
 from jdeconv.lowerings.slabs import in_slabs
 
 # Of what a block of images lays out on both sides of the dots. Half of it makes the dots too small; with more,
@@ -222,8 +223,8 @@ class _Axis:
         m, tiles = self.algorithm.positions, self.tiles
         reach = (self.algorithm.rank - 1) // m
         length = (tiles + reach) * m * self.dilation * self.stride
-        x = _pad(x, axis, self.low, length - self.low - self.big)
-        x = _reshape(x, axis, 1, (tiles + reach, m, self.dilation, self.stride))
+        x = padded(x, axis, self.low, length - self.low - self.big)
+        x = reshaped(x, axis, 1, (tiles + reach, m, self.dilation, self.stride))
         return [
             lax.index_in_dim(lax.slice_in_dim(x, u, u + tiles, axis=axis), i, axis + 1, False)
             for u, i in (divmod(i, m) for i in range(self.algorithm.rank))
@@ -235,31 +236,31 @@ class _Axis:
         reach = (self.algorithm.rank - 1) // m
         rows = [
             functools.reduce(
-                operator.add, (_pad(p, axis, u, reach - u) for u, p in enumerate(pieces[i::m]))
+                operator.add, (padded(p, axis, u, reach - u) for u, p in enumerate(pieces[i::m]))
             )
             for i in range(m)
         ]
-        x = _reshape(jnp.stack(rows, axis + 1), axis, 4, (-1,))
-        return _pad(x, axis, -self.low, self.low + self.big - x.shape[axis])
+        x = reshaped(jnp.stack(rows, axis + 1), axis, 4, (-1,))
+        return padded(x, axis, -self.low, self.low + self.big - x.shape[axis])
 
     def split_y(self, y: jax.Array, axis: int) -> list[jax.Array]:
         m = self.algorithm.positions
-        y = _pad(y, axis, 0, self.tiles * m * self.dilation - self.small)
-        y = _reshape(y, axis, 1, (self.tiles, m, self.dilation))
+        y = padded(y, axis, 0, self.tiles * m * self.dilation - self.small)
+        y = reshaped(y, axis, 1, (self.tiles, m, self.dilation))
         return [lax.index_in_dim(y, i, axis + 1, False) for i in range(m)]
 
     def join_y(self, pieces: Sequence[jax.Array], axis: int) -> jax.Array:
-        y = _reshape(jnp.stack(pieces, axis + 1), axis, 3, (-1,))
+        y = reshaped(jnp.stack(pieces, axis + 1), axis, 3, (-1,))
         return lax.slice_in_dim(y, 0, self.small, axis=axis)
 
     def split_kernel(self, kernel: jax.Array, axis: int) -> list[jax.Array]:
         taps = self.algorithm.taps
-        kernel = _pad(kernel, axis, 0, taps * self.stride - self.kernel)
-        kernel = _reshape(kernel, axis, 1, (taps, self.stride))
+        kernel = padded(kernel, axis, 0, taps * self.stride - self.kernel)
+        kernel = reshaped(kernel, axis, 1, (taps, self.stride))
         return [lax.index_in_dim(kernel, a, axis, False) for a in range(taps)]
 
     def join_kernel(self, pieces: Sequence[jax.Array], axis: int) -> jax.Array:
-        kernel = _reshape(jnp.stack(pieces, axis), axis, 2, (-1,))
+        kernel = reshaped(jnp.stack(pieces, axis), axis, 2, (-1,))
         return lax.slice_in_dim(kernel, 0, self.kernel, axis=axis)
 
 
@@ -322,11 +323,11 @@ class _Tiling:
 
     def images_per_block(self, n: int, c: int, o: int, dtype: np.dtype) -> int:
         """As many images as lay out no more than BLOCK_BYTES on both sides of the dots."""
-        return images_per_block(n, self.form.groups * self.group_bytes(c, o, dtype), BLOCK_BYTES)
+        return items_per_block(n, self.form.groups * self.group_bytes(c, o, dtype), BLOCK_BYTES)
 
     def groups_per_block(self, n: int, c: int, o: int, dtype: np.dtype) -> int:
         """As many groups, each of all images, as lay out no more."""
-        return images_per_block(self.form.groups, n * self.group_bytes(c, o, dtype), BLOCK_BYTES)
+        return items_per_block(self.form.groups, n * self.group_bytes(c, o, dtype), BLOCK_BYTES)
 
     def group_bytes(self, c: int, o: int, dtype: np.dtype) -> int:
         """What one group of one image lays out on both sides of the dots."""
@@ -364,18 +365,6 @@ def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array
         )
         for row in matrix
     ]
-
-
-def _reshape(a: jax.Array, axis: int, count: int, sizes: Sequence[int]) -> jax.Array:
-    """`count` axes from `axis` on, as `sizes`."""
-    return a.reshape(*a.shape[:axis], *sizes, *a.shape[axis + count :])
-
-
-def _pad(a: jax.Array, axis: int, low: int, high: int) -> jax.Array:
-    """Zeros before and behind one axis; negative numbers crop."""
-    edges = [(0, 0, 0)] * a.ndim
-    edges[axis] = (low, high, 0)
-    return lax.pad(a, jnp.zeros((), a.dtype), edges)
 
 
 def _turned(a: jax.Array) -> jax.Array:
