@@ -163,7 +163,7 @@ def conv_transpose(
       >>> import jax.numpy as jnp
       >>> lhs, rhs = jnp.array([[[1], [2]]]), jnp.array([[[1]], [[10]]])
       >>> conv_transpose(lhs, rhs, (2,), "SAME").ravel().tolist()
-      [1, 10, 2, 20]
+      [10, 1, 20, 2]
     """
     if isinstance(padding, str) and padding not in ("SAME", "VALID"):
         reason = "expected 'SAME', 'VALID' or one (low, high) pair per axis"

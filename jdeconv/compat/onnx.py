@@ -1,8 +1,10 @@
 """ONNX's operators Conv, ConvTranspose and Col2Im, with their inputs and attributes, on JAX arrays.
 
-An attribute that a node lacks is None here, or the specification's default. Where the specification is vague the
-meaning is onnxruntime's: `output_shape` and `auto_pad` of ConvTranspose pad by no less than zero, and the odd
-cell of that padding goes behind for SAME_UPPER and in front for everything else, NOTSET too.
+An attribute that a node lacks is None here, or the specification's default. Where the specification is vague
+the meaning is onnxruntime's: `output_shape` and `auto_pad` of ConvTranspose pad by no less than zero, and the
+odd cell of that padding goes behind for SAME_UPPER and in front for everything else, NOTSET too. Two things that
+it refuses work here as the operators define them: "SAME" with dilation, and an `output_padding` not less than
+the stride, but less than the dilation.
 
 Source: https://onnx.ai/onnx/operators, opset 22.
 """
@@ -25,7 +27,7 @@ __all__ = ["Col2Im", "Conv", "ConvTranspose"]
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
 
-def Conv(
+def Conv(  # noqa: N802
     X: ArrayLike,
     W: ArrayLike,
     B: ArrayLike | None = None,
@@ -62,7 +64,7 @@ def Conv(
         return bilinear.conv(X, W, B, padding=padding, groups=group, **steps)
 
 
-def ConvTranspose(
+def ConvTranspose(  # noqa: N802
     X: ArrayLike,
     W: ArrayLike,
     B: ArrayLike | None = None,
@@ -119,6 +121,11 @@ def ConvTranspose(
             total = [max(f + e - w, 0) for f, e, w in zip(full, extra, wanted, strict=True)]
             upper = auto_pad == "SAME_UPPER"
             pairs = [(t // 2, t - t // 2) if upper else (t - t // 2, t // 2) for t in total]
+            axes = zip(full, *steps.values(), extra, strict=True)
+            most = [f + max(s, d, 1 + e) - 1 for f, s, d, e in axes]
+            if any(w > m for w, m in zip(wanted, most, strict=True)):
+                reason = f"X and the strides reach sizes up to {most}"
+                raise refused(call, "output_shape", output_shape, reason)
         size = [f + e - sum(pair) for f, e, pair in zip(full, extra, pairs, strict=True)]
         size = size if output_shape is None else wanted
         # All that goes beyond full is zero, however much it is: the window's padding behind is negative there.
@@ -126,7 +133,7 @@ def ConvTranspose(
         return bilinear.deconv(X, W, B, padding=padding, groups=group, **steps)
 
 
-def Col2Im(
+def Col2Im(  # noqa: N802
     input: ArrayLike,
     image_shape: Sequence[int],
     block_shape: Sequence[int],
@@ -151,7 +158,7 @@ def Col2Im(
       [[[1, 4, 3]]]
     """
     call = "Col2Im"
-    with _speaking(call, columns="input", output_size="image_shape", kernel_size="block_shape"):
+    with _speaking(call, columns="input", kernel="block_shape"):
         a, rank = array(call, "input", input), len(block_shape)
         if a.ndim != 3:
             raise refused(call, "input", a, "needs 3 axes")
@@ -169,14 +176,9 @@ def Col2Im(
 
 
 def _speaking(call: str, **names: str):
-    own = {
-        "kernel": "W",
-        "bias": "B",
-        "groups": "group",
-        "stride": "strides",
-        "dilation": "dilations",
-    }
-    return speaking(call, **own, **names, padding="pads", axis_O="axis 0", axis_I="axis 1")
+    own = {"bias": "B", "groups": "group", "stride": "strides", "dilation": "dilations"}
+    own |= {"kernel": "W", "padding": "pads", "axis_O": "axis 0", "axis_I": "axis 1"}
+    return speaking(call, **own | names)
 
 
 def _rank(call: str, X: ArrayLike, W: ArrayLike, kernel_shape: Sequence[int] | None) -> int:

@@ -53,6 +53,7 @@ def conv1d(
         odd cell goes behind).
 
     Example:
+      >>> import jax.numpy as jnp
       >>> conv1d(jnp.array([[1, 2, 3]]), jnp.array([[[1, 10]]])).tolist()
       [[21, 32]]
     """
@@ -71,6 +72,7 @@ def conv2d(
     """`torch.nn.functional.conv2d`: `conv1d` over two axes.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> conv2d(jnp.ones((1, 4, 6)), jnp.ones((2, 1, 3, 3)), stride=(1, 2), padding="valid").shape
       (2, 2, 2)
     """
@@ -89,6 +91,7 @@ def conv3d(
     """`torch.nn.functional.conv3d`: `conv1d` over three axes.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> conv3d(jnp.ones((1, 4, 5, 6)), jnp.ones((2, 1, 3, 2, 3)), padding="same").shape
       (2, 4, 5, 6)
     """
@@ -114,6 +117,7 @@ def conv_transpose1d(
       output_padding: cells more behind, less than the larger of stride and dilation.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> conv_transpose1d(jnp.array([[1, 2]]), jnp.array([[[1, 10]]]), stride=2).tolist()
       [[1, 10, 2, 20]]
     """
@@ -133,6 +137,7 @@ def conv_transpose2d(
     """`torch.nn.functional.conv_transpose2d`: `conv_transpose1d` over two axes.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> x, w = jnp.ones((2, 4, 5)), jnp.ones((2, 3, 3, 3))
       >>> conv_transpose2d(x, w, stride=2, padding=1, output_padding=(0, 1)).shape
       (3, 7, 10)
@@ -153,6 +158,7 @@ def conv_transpose3d(
     """`torch.nn.functional.conv_transpose3d`: `conv_transpose1d` over three axes.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> conv_transpose3d(jnp.ones((1, 2, 3, 4)), jnp.ones((1, 2, 2, 2, 2)), stride=2).shape
       (2, 4, 6, 8)
     """
@@ -176,6 +182,7 @@ def unfold(
     Differentiation: a `jax.custom_vjp` function; the backward pass is `fold`.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> unfold(jnp.array([[[1, 2, 3]]]), (2,)).tolist()
       [[[1, 2], [2, 3]]]
     """
@@ -204,6 +211,7 @@ def fold(
     Differentiation: a `jax.custom_vjp` function; the backward pass is `unfold`.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> fold(jnp.array([[[1, 2], [2, 3]]]), (3,), (2,)).tolist()
       [[[1, 4, 3]]]
     """

@@ -1,0 +1,215 @@
+"""compat.onnx against the cases that ONNX generates and against onnxruntime."""
+
+import random
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdeconv.compat import onnx as compat
+
+onnx = pytest.importorskip("onnx")
+OPERATORS = {name: getattr(compat, name) for name in compat.__all__}
+
+
+def node_cases():
+    """Every generated model of a single Conv, ConvTranspose or Col2Im."""
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of other operators' cases
+        cases = [*load_model_tests(kind="node"), *load_model_tests(kind="pytorch-converted")]
+    for case in cases:
+        if "onv" in case.name or "col2im" in case.name:
+            model = case.model or onnx.load(Path(case.model_dir) / "model.onnx")
+            if len(model.graph.node) == 1 and model.graph.node[0].op_type in OPERATORS:
+                yield pytest.param(case, model, id=f"{case.kind}-{case.name}")
+
+
+CASES = list(node_cases())
+
+
+def attributes(node):
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return {name: v.decode() if isinstance(v, bytes) else v for name, v in values.items()}
+
+
+def data(case, model):
+    """Inputs by name, initializers among them, and outputs, of each data set."""
+    weights = {w.name: onnx.numpy_helper.to_array(w) for w in model.graph.initializer}
+    names = [i.name for i in model.graph.input if i.name not in weights]
+    for inputs, outputs in case.data_sets or []:
+        yield weights | dict(zip(names, inputs, strict=True)), outputs
+    folder = Path(case.model_dir or "")
+    for part in sorted(folder.glob("test_data_set_*")) if case.model_dir else []:
+        arrays = {
+            kind: [
+                onnx.numpy_helper.to_array(onnx.load_tensor(part / f"{kind}_{i}.pb"))
+                for i in range(len(list(part.glob(f"{kind}_*.pb"))))
+            ]
+            for kind in ("input", "output")
+        }
+        yield weights | dict(zip(names, arrays["input"], strict=True)), arrays["output"]
+
+
+def test_the_cases_are_there():
+    names = [case.values[1].graph.node[0].op_type for case in CASES]
+    for name, least in {"Conv": 30, "ConvTranspose": 13, "Col2Im": 5}.items():
+        assert names.count(name) >= least
+
+
+@pytest.mark.parametrize(("case", "model"), CASES)
+def test_generated(case, model):
+    (node,), sets = model.graph.node, list(data(case, model))
+    assert sets
+    for inputs, (expected,) in sets:
+        args = [inputs[name] for name in node.input]
+        result = OPERATORS[node.op_type](*args, **attributes(node))
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def runtime(operator, arrays, options):
+    """onnxruntime's answer."""
+    ort = pytest.importorskip("onnxruntime")
+    names = ["X", "W", "B"][: len(arrays)]
+    node = onnx.helper.make_node(operator, names, ["Y"], **options)
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node],
+        "one",
+        [tensor(n, onnx.TensorProto.FLOAT, a.shape) for n, a in zip(names, arrays, strict=True)],
+        [tensor("Y", onnx.TensorProto.FLOAT, None)],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=9)
+    quiet = ort.SessionOptions()
+    quiet.log_severity_level = 4
+    session = ort.InferenceSession(model.SerializeToString(), quiet, ["CPUExecutionProvider"])
+    return session.run(None, dict(zip(names, arrays, strict=True)))[0]
+
+
+def geometry(seed):
+    rng = random.Random(seed)
+    rank = 1 + seed % 3
+    ints = lambda least, most: [rng.randint(least, most) for _ in range(rank)]  # noqa: E731
+    group, c, o, n = (
+        rng.choice([1, 1, 2, 3]),
+        rng.randint(1, 3),
+        rng.randint(1, 3),
+        rng.randint(1, 2),
+    )
+    options = {"strides": ints(1, 3), "dilations": ints(1, 2), "group": group}
+    options = {name: v for name, v in options.items() if rng.random() < 0.8 or name == "group"}
+    return rng, rank, ints, (n, group * c, group * o), (c, o), options
+
+
+def drawn(seed, *shapes):
+    draw = np.random.default_rng(seed).integers
+    return [draw(-4, 5, shape).astype(np.float32) for shape in shapes]
+
+
+def tangents_agree(function, *arrays):
+    """Forward mode is linear in the first operand, and reverse mode its transpose."""
+    x, *rest = (jnp.asarray(a) for a in arrays)
+    out, tangent = jax.jvp(lambda x: function(x, *rest), (x,), (x,))
+    bias = rest[1] if len(rest) > 1 else 0.0
+    shape = (1, -1, *[1] * (out.ndim - 2))
+    np.testing.assert_array_equal(tangent, out - (bias.reshape(shape) if len(rest) > 1 else 0))
+    (gradient,) = jax.vjp(lambda x: function(x, *rest), x)[1](tangent)
+    np.testing.assert_array_equal(jnp.vdot(gradient, x), jnp.vdot(tangent, tangent))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_conv(seed):
+    rng, rank, ints, (n, c_all, o_all), (c, _), options = geometry(seed)
+    k = ints(1, 4)
+    span = [d * (a - 1) + 1 for a, d in zip(k, options.get("dilations", [1] * rank), strict=True)]
+    auto_pad = rng.choice(compat.AUTO_PADS)
+    options["auto_pad"] = auto_pad
+    if "SAME" in auto_pad:  # together with dilation, onnxruntime refuses it
+        options.pop("dilations", None)
+    i = [s + rng.randint(0, 5) for s in span]
+    if auto_pad == "NOTSET":
+        options["pads"] = ints(0, 3) + ints(0, 3)
+    x, w, b = drawn(seed, (n, c_all, *i), (o_all, c, *k), (o_all,))
+    arrays = (x, w, b) if rng.random() < 0.5 else (x, w)
+    result = compat.Conv(*arrays, **options)
+    np.testing.assert_array_equal(result, runtime("Conv", arrays, options))
+    tangents_agree(lambda *a: compat.Conv(*a, **options), *arrays)
+
+
+@pytest.mark.parametrize("seed", range(90))
+def test_random_conv_transpose(seed):
+    rng, rank, ints, (n, c_all, _), (_, o), options = geometry(seed)
+    k, i = ints(1, 4), ints(1, 5)
+    s, d = options.get("strides", [1] * rank), options.get("dilations", [1] * rank)
+    full = [(a - 1) * s + d * (b - 1) + 1 for a, b, s, d in zip(i, k, s, d, strict=True)]
+    options["auto_pad"] = rng.choice(compat.AUTO_PADS)
+    if rng.random() < 0.5:
+        # Not less than the stride, onnxruntime refuses it.
+        options["output_padding"] = [rng.randint(0, a - 1) for a in s]
+    extra = options.get("output_padding", [0] * rank)
+    if options["auto_pad"] != "VALID" and rng.random() < 0.4:
+        most = [f + max(e, a - 1) for f, e, a in zip(full, extra, s, strict=True)]
+        options["output_shape"] = [rng.randint(1, m) for m in most]
+    elif options["auto_pad"] == "NOTSET":
+        low = [rng.randint(0, min(2, (f + e - 1) // 2)) for f, e in zip(full, extra, strict=True)]
+        high = [rng.randint(0, min(2, (f + e - 1) // 2)) for f, e in zip(full, extra, strict=True)]
+        options["pads"] = low + high
+    x, w, b = drawn(seed, (n, c_all, *i), (c_all, o, *k), (options["group"] * o,))
+    arrays = (x, w, b) if rng.random() < 0.5 else (x, w)
+    expected = runtime("ConvTranspose", arrays, options)
+    result = compat.ConvTranspose(*arrays, **options)
+    assert result.shape == expected.shape
+    np.testing.assert_array_equal(result, expected)
+    tangents_agree(lambda *a: compat.ConvTranspose(*a, **options), *arrays)
+
+
+def test_where_onnxruntime_refuses_what_the_operator_defines():
+    x, w = drawn(0, (1, 2, 7), (2, 2, 3))
+    same = compat.Conv(x, w, auto_pad="SAME_LOWER", dilations=[2])
+    np.testing.assert_array_equal(same, compat.Conv(x, w, pads=[2, 2], dilations=[2]))
+    wider = compat.ConvTranspose(x, w, dilations=[2], output_padding=[1])
+    narrow = compat.ConvTranspose(x, w, dilations=[2])
+    np.testing.assert_array_equal(wider, jnp.pad(narrow, ((0, 0), (0, 0), (0, 1))))
+
+
+X, W = jnp.ones((1, 4, 5, 6)), jnp.ones((2, 2, 3, 3))
+ROWS = jnp.ones((1, 6, 4))
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "options", "text"),
+    [
+        ("Conv", (X, W), {"auto_pad": "SAME"}, r"Conv\(auto_pad='SAME'\): the names are NOTSET, SAME_UPPER"),
+        ("Conv", (X, W), {"auto_pad": "VALID", "pads": [1] * 4}, r"Conv\(pads=.*auto_pad 'VALID' came too"),
+        ("Conv", (X, W), {"pads": [1, 1]}, r"Conv\(pads=\[1, 1\]\): expected an int or one int for each"),
+        ("Conv", (X, W), {"pads": [0, -1, 0, 0], "group": 2}, r"Conv\(pads=.*must be at least 0"),
+        ("Conv", (X, W), {"kernel_shape": [3, 2], "group": 2}, r"Conv\(kernel_shape=.*W has \(3, 3\)"),
+        ("Conv", (X, W), {"strides": [0, 1], "group": 2}, r"Conv\(strides=\[0, 1\]\): must be at least 1"),
+        ("Conv", (X, W), {"group": 3}, r"Conv\(group=3\): must divide X's 4 channels"),
+        ("Conv", (X, W), {}, r"Conv\(W=.*axis 1 has 2 channels; X's 4 channels in 1 group need 4"),
+        ("Conv", (X[0], W), {}, r"Conv\(X=float32\[4,5,6\]\): needs 4 axes, as many as W"),
+        ("Conv", (X, W[0, 0]), {}, r"Conv\(W=float32\[3,3\]\): needs two channel axes"),
+        ("Conv", (X, W, X), {"group": 2}, r"Conv\(B=float32\[1,4,5,6\]\): needs shape \(2,\)"),
+        ("Conv", (X, W), {"group": 2, "dilations": [4, 1]}, r"Conv\(pads=.*window is larger than the padded"),
+        ("ConvTranspose", (X[:, :2], W), {"output_padding": [0, 1]}, r"output_padding=.*must be less"),
+        ("ConvTranspose", (X[:, :2], W), {"output_shape": [7, 8], "pads": [1] * 4},
+         r"ConvTranspose\(pads=.*output_shape \[7, 8\] came too, from which the pads follow"),
+        ("ConvTranspose", (X[:, :2], W), {"output_shape": [7, 9]},
+         r"ConvTranspose\(output_shape=\[7, 9\]\): X and the strides reach sizes up to \[7, 8\]"),
+        ("ConvTranspose", (X, W), {}, r"ConvTranspose\(W=.*axis 0 has 2 channels"),
+        ("ConvTranspose", (X[:, :2], W), {"pads": [4, 0, 4, 0]}, r"ConvTranspose\(pads=.*pad less"),
+        ("Col2Im", (ROWS[0], [3, 3], [2, 2]), {}, r"Col2Im\(input=float32\[6,4\]\): needs 3 axes"),
+        ("Col2Im", (ROWS, [3, 4], [2, 2]), {}, r"Col2Im\(input=.*image_shape \(3, 4\) has \[2, 3\] windows"),
+        ("Col2Im", (ROWS, [3, 3], [2, 2]), {}, r"Col2Im\(input=.*must hold a multiple of the block_shape's 4"),
+        ("Col2Im", (ROWS, [3], [2, 2]), {}, r"Col2Im\(image_shape=\[3\]\): expected an int or one"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(call, args, options, text):
+    with pytest.raises(ValueError, match=text):
+        OPERATORS[call](*args, **options)
