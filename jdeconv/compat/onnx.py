@@ -2,9 +2,9 @@
 
 An attribute that a node lacks is None here, or the specification's default. Where the specification is vague
 the meaning is onnxruntime's: `output_shape` and `auto_pad` of ConvTranspose pad by no less than zero, and the
-odd cell of that padding goes behind for SAME_UPPER and in front for everything else, NOTSET too. Two things that
-it refuses work here as the operators define them: "SAME" with dilation, and an `output_padding` not less than
-the stride, but less than the dilation.
+odd cell of that padding goes behind for SAME_UPPER and in front for everything else, NOTSET too. Two things
+that it refuses work here as the operators define them: "SAME" with dilation, and an `output_padding` not less
+than the stride, but less than the dilation.
 
 Source: https://onnx.ai/onnx/operators, opset 22.
 """

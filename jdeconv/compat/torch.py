@@ -217,7 +217,7 @@ def fold(
     """
     counts = [len(size) for size in (output_size, kernel_size) if isinstance(size, Sequence)]
     rank = counts[0] if counts else 2
-    with speaking("fold", columns="input"):
+    with speaking("fold", columns="input", kernel="kernel_size"):
         output_size = integers("fold", "output_size", output_size, rank, 1)
         kernel_size = integers("fold", "kernel_size", kernel_size, rank, 1)
         a = array("fold", "input", input)
