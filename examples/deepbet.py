@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -83,7 +84,9 @@ def max_pool(x: jax.Array) -> jax.Array:
     """The largest of 3 cells per axis, at every second."""
     ones, space = (1, 1), x.ndim - 2
     window, strides = ones + (3,) * space, ones + (2,) * space
-    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0),) * 2 + ((1, 1),) * space)
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, window, strides, ((0, 0),) * 2 + ((1, 1),) * space
+    )
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
@@ -93,7 +96,10 @@ def weights(name: str) -> dict[str, np.ndarray]:
 
 def resized(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """The nearest cell's value at each new cell's center (PyTorch's "nearest-exact")."""
-    index = [(np.arange(new) * 2 + 1) * old // (2 * new) for old, new in zip(volume.shape, shape, strict=True)]
+    index = [
+        (np.arange(new) * 2 + 1) * old // (2 * new)
+        for old, new in zip(volume.shape, shape, strict=True)
+    ]
     return volume[np.ix_(*index)]
 
 
@@ -124,20 +130,27 @@ def box_around(mask: np.ndarray, shape: Sequence[int], margin: float = 0.1) -> t
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
     """The mask without all but its largest connected part."""
-    from scipy import ndimage
+    from skimage.measure import label
 
-    parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    parts = label(mask)
     sizes = np.bincount(parts[mask], minlength=1)
     return mask & (parts == sizes.argmax())
 
 
-def brain(volume: np.ndarray, coarse: Weights, fine: Weights, sizes: Sequence[int], told=print) -> np.ndarray:
+def brain(
+    volume: np.ndarray, coarse: Weights, fine: Weights, sizes: Sequence[int], told=print
+) -> np.ndarray:
     """The probability of brain in each cell of a volume, by both networks at their working sizes.
 
     `told` receives a line before each network starts.
+
+    Raises:
+      ValueError: for a volume of one value, and one where the coarse network finds next to nothing.
     """
     small = resized(volume, (sizes[0],) * 3)
     low, high = np.quantile(small, (0.005, 0.995))
+    if not low < high:
+        raise refused("brain", "volume", volume, f"all of it is {low}; expected an image")
     told(f"coarse network at {sizes[0]}^3")
     found = np.asarray(network(coarse, normalized(small, low, high)[None, None])[0, 1])
     box = box_around(largest_part(found > 0.5), volume.shape)
@@ -147,3 +160,99 @@ def brain(volume: np.ndarray, coarse: Weights, fine: Weights, sizes: Sequence[in
     probability = np.zeros(volume.shape, np.float32)
     probability[box] = resized(found, probability[box].shape)
     return probability
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A NIfTI file's first volume with its axes to the right, front and top, and a cell's size in mm.
+
+    Raises:
+      ValueError: for what nibabel cannot read or has fewer than three axes.
+    """
+    import nibabel
+
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+    except nibabel.filebasedimages.ImageFileError as error:
+        raise refused("read_volume", "path", str(path), str(error)) from None
+    if len(image.shape) not in (3, 4):
+        raise refused("read_volume", "path", str(path), f"{image.shape}: expected 3 axes, or 4")
+    volume = image.get_fdata(dtype=np.float32)
+    return np.nan_to_num(volume.reshape(*volume.shape[:3], -1)[..., 0]), image.header.get_zooms()[
+        :3
+    ]
+
+
+def draw(path: Path, volume: np.ndarray, mask: np.ndarray, zooms: Sequence[float]) -> None:
+    """Four slices across each axis, the mask's outline on them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6.4), layout="constrained", facecolor="black")
+    panels = figure.subplots(3, 4)
+    for axis, row in enumerate(panels):
+        across, upward = (zooms[other] for other in range(3) if other != axis)
+        for share, panel in zip((0.2, 0.4, 0.6, 0.8), row, strict=True):
+            at = int(share * volume.shape[axis])
+            picture, inside = (a.take(at, axis).T for a in (volume, mask))
+            panel.imshow(picture, cmap="gray", origin="lower", aspect=upward / across)
+            if inside.any() and not inside.all():
+                panel.contour(inside, [0.5], colors="orange", linewidths=1)
+            panel.set_title(f"{'xyz'[axis]} = {at}", color="white", fontsize=8)
+            panel.set_axis_off()
+    figure.savefig(path, dpi=100)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Find the brain, say how large it is, draw it; 2 for what is missing or cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m examples.deepbet", description=__doc__)
+    parser.add_argument(
+        "--volume", type=Path, metavar="PATH", help="(default: nibabel's anatomical.nii)"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs=2,
+        default=(128, 128),
+        metavar=("COARSE", "FINE"),
+        help=f"of the networks' cubes, multiples of {MULTIPLE} (default: 128 128; deepbet's are 128 256, which "
+        "need 8 times the memory and time)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("deepbet.png"),
+        metavar="PATH",
+        help="(default: ./deepbet.png)",
+    )
+    options = parser.parse_args(arguments)
+    if any(size < MULTIPLE or size % MULTIPLE for size in options.sizes):
+        return _refuse(f"--sizes {options.sizes}: expected multiples of {MULTIPLE}")
+    try:
+        import matplotlib  # noqa: F401  before the work, not after it
+        import nibabel  # noqa: F401
+        import skimage  # noqa: F401
+
+        path = options.volume or file_of("nibabel", "nibabel/tests/data/anatomical.nii")
+        volume, zooms = read_volume(path)
+        print(
+            f"{path.name}: {volume.shape} cells of {' x '.join(f'{zoom:g}' for zoom in zooms)} mm"
+        )
+        told = partial(print, flush=True)
+        mask = brain(volume, weights("bbox_model"), weights("model"), options.sizes, told) > 0.5
+        mask = largest_part(mask)
+        draw(options.out, volume, mask, zooms)
+    except ImportError as error:
+        return _refuse(f"{error.name} is missing; pip install 'jdeconv[examples]'")
+    except (OSError, ValueError) as error:
+        return _refuse(str(error))
+    milliliters = mask.sum() * np.prod(zooms) / 1000
+    print(f"brain: {mask.sum()} of {mask.size} cells, {milliliters:.1f} ml; wrote {options.out}")
+    return 0
+
+
+def _refuse(text: str) -> int:
+    print(f"examples.deepbet: {text}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
