@@ -1,8 +1,8 @@
 """The tensors of a TorchScript archive, read without torch and without running anything that it holds.
 
 The archive is a zip with a pickle, whose objects name raw arrays beside it. A pickle is a program that can call
-anything; this reader lets it call three harmless things and refuses every other by name. The code of the network,
-in the archive too, is left unread.
+anything; this reader knows the few classes that tensors need and refuses every other by name. The code of the
+network, in the archive too, is left unread.
 
 Source: https://github.com/pytorch/pytorch/blob/main/torch/csrc/jit/docs/serialization.md
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from jdeconv.checks import refused
 
-LIMIT = 2**30  # bytes of all entries that are read; the names of a network's layers and its weights
+LIMIT = 2**30
 STORAGES = {
     ("torch", "FloatStorage"): "<f4",
     ("torch", "DoubleStorage"): "<f8",
@@ -48,7 +48,7 @@ def read_torchscript(path: Path, limit: int = LIMIT) -> dict[str, np.ndarray]:
 
     Args:
       path: the archive, of torch.jit.save.
-      limit: bytes that may be read; a small zip can claim to hold any number.
+      limit: bytes that may be read, counted each time a tensor names its array.
 
     Raises:
       ValueError: for what is no such archive, for a class that no tensor needs, and beyond the limit; the text
@@ -57,8 +57,7 @@ def read_torchscript(path: Path, limit: int = LIMIT) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _tensors(_Entries(str(path), archive, limit))
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        # zipfile has the latter for kinds of compression that it does not know.
+    except (zipfile.BadZipFile, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise refused("read_torchscript", "path", str(path), f"no TorchScript: {error}") from None
 
 
@@ -95,7 +94,7 @@ def _flat(root: _Module) -> dict[str, np.ndarray]:
 
 
 class _Module:
-    """Any class of the archive's own: a bag of attributes."""
+    """An object of the archive's own classes: a bag of attributes."""
 
 
 class _Entries:
@@ -120,6 +119,8 @@ class _Entries:
             raise self.refuse(
                 f"{name} has {entry.file_size} bytes, which passes the limit of {self.limit} in all"
             )
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise self.refuse(f"{name} is compressed; torch.jit.save stores it as it is")
         self.left -= entry.file_size
         with self.archive.open(entry) as file:
             return file.read(entry.file_size)
@@ -134,10 +135,13 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, data: bytes, entries: _Entries):
         super().__init__(io.BytesIO(data))
         self.entries = entries
+        self.module = type(
+            "Module", (_Module,), {}
+        )  # a pickle may write on its class, so not on ours
 
     def find_class(self, module: str, name: str) -> object:
         if module.split(".")[0] == "__torch__":
-            return _Module
+            return self.module
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return self._tensor
         if (module, name) == ("collections", "OrderedDict"):
@@ -148,14 +152,16 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: tuple) -> np.ndarray:
         kind, dtype, key, _device, count = pid
-        if kind != "storage" or dtype not in STORAGES.values():
-            raise self.entries.refuse(f"data.pkl names {pid!r:.80}; expected a storage of numbers")
+        if (kind, type(dtype), type(key), type(count)) != ("storage", str, str, int):
+            raise self.entries.refuse("data.pkl names a thing that is no storage of numbers")
         data = self.entries.read(f"data/{key}")
         if len(data) != count * np.dtype(dtype).itemsize:
             raise self.entries.refuse(f"data/{key} has {len(data)} bytes for {count} of {dtype}")
         return np.frombuffer(data, dtype)
 
     def _tensor(self, storage, offset, size, stride, *_gradient_and_hooks) -> np.ndarray:
+        if {type(number) for number in (offset, *size, *stride)} != {int}:
+            raise self.entries.refuse("a tensor's offset, size and stride must be of ints")
         count = math.prod(size)
         packed = tuple(math.prod(size[axis + 1 :]) for axis in range(len(size)))
         if stride != packed:
