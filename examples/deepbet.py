@@ -1,8 +1,8 @@
 """python -m examples.deepbet: the brain found in an MRI volume by a pretrained 3-D network.
 
-The network is deepbet's LinkNet3d: 29 convs down and across, six transposed ones up, each of which returns to the
-size that its conv came from. The steps around it are those of deepbet's `run_bet`: a coarse network sees the whole
-volume at 128^3 and outlines the brain, a fine one sees the box around it.
+The network is deepbet's LinkNet3d: 29 convs and, on the way back up, six transposed ones. The steps around it are
+those of deepbet's `run_bet`, but for its last, which fills holes: a coarse network sees the whole volume at 128^3
+and finds the brain, a fine one sees the box around it at 256^3 and outlines it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Weights = Mapping[str, jax.typing.ArrayLike]
 
 DOWN_STRIDES = (1, 2, 2, 2)
 UP_STRIDES = (2, 2, 2, 1)
+TEMPLATE = "nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 MULTIPLE = 32  # the network halves five times
 
 
@@ -205,23 +206,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Find the brain, say how large it is, draw it; 2 for what is missing or cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m examples.deepbet", description=__doc__)
     parser.add_argument(
-        "--volume", type=Path, metavar="PATH", help="(default: nibabel's anatomical.nii)"
+        "--volume",
+        type=Path,
+        metavar="PATH",
+        help="a NIfTI file (default: the MNI152 template that nilearn carries)",
     )
     parser.add_argument(
         "--sizes",
         type=int,
         nargs=2,
-        default=(128, 128),
+        default=(128, 256),
         metavar=("COARSE", "FINE"),
-        help=f"of the networks' cubes, multiples of {MULTIPLE} (default: 128 128; deepbet's are 128 256, which "
-        "need 8 times the memory and time)",
+        help=f"of the networks' cubes, multiples of {MULTIPLE} (default: 128 256, for which they were trained)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("deepbet.png"),
         metavar="PATH",
-        help="(default: ./deepbet.png)",
+        help="(default: deepbet.png)",
     )
     options = parser.parse_args(arguments)
     if any(size < MULTIPLE or size % MULTIPLE for size in options.sizes):
@@ -231,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import nibabel  # noqa: F401
         import skimage  # noqa: F401
 
-        path = options.volume or file_of("nibabel", "nibabel/tests/data/anatomical.nii")
+        path = options.volume or file_of("nilearn", TEMPLATE)
         volume, zooms = read_volume(path)
         print(
             f"{path.name}: {volume.shape} cells of {' x '.join(f'{zoom:g}' for zoom in zooms)} mm"
