@@ -1,8 +1,8 @@
 """python -m examples.deepbet: the brain found in an MRI volume by a pretrained 3-D network.
 
-The network is deepbet's LinkNet3d: 29 convs and, on the way back up, six transposed ones. The steps around it are
-those of deepbet's `run_bet`, but for its last, which fills holes: a coarse network sees the whole volume at 128^3
-and finds the brain, a fine one sees the box around it at 256^3 and outlines it.
+The network is deepbet's LinkNet3d: 29 convs and, on the way back up, six transposed ones. The steps around it
+are those of deepbet's `run_bet`, but for its last, which fills holes: a coarse network sees the whole volume at
+128^3 and finds the brain, a fine one sees the box around it at 256^3 and outlines it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,12 @@ def weights(name: str) -> dict[str, np.ndarray]:
 
 
 def resized(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The nearest cell's value at each new cell's center (PyTorch's "nearest-exact")."""
+    """The value of the nearest cell at each new cell's center, PyTorch's "nearest-exact".
+
+    Example:
+      >>> resized(np.array([[1, 2, 3]]), (2, 6)).tolist()
+      [[1, 1, 2, 2, 3, 3], [1, 1, 2, 2, 3, 3]]
+    """
     index = [
         (np.arange(new) * 2 + 1) * old // (2 * new)
         for old, new in zip(volume.shape, shape, strict=True)
@@ -228,7 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if any(size < MULTIPLE or size % MULTIPLE for size in options.sizes):
-        return _refuse(f"--sizes {options.sizes}: expected multiples of {MULTIPLE}")
+        return _refuse(
+            f"--sizes {' '.join(map(str, options.sizes))}: expected multiples of {MULTIPLE}"
+        )
     try:
         import matplotlib  # noqa: F401  before the work, not after it
         import nibabel  # noqa: F401

@@ -20,6 +20,7 @@ from examples.ncnn_model import Layer, read_ncnn
 from examples.packages import file_of
 from jdeconv import conv, deconv
 
+PHOTOGRAPH = "skimage/data/chelsea.png"
 FUNCTIONS = {"Convolution": conv, "Deconvolution": deconv}
 MARGIN = 7
 TILE = 128
@@ -71,7 +72,12 @@ def enlarge(
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in decibels, of bytes."""
+    """Peak signal-to-noise ratio in decibels, of bytes: 10 log10(255^2 / mean squared error).
+
+    Example:
+      >>> psnr(np.array([0, 255]), np.array([255, 0]))
+      0.0
+    """
     error = np.square(image.astype(float) - truth.astype(float)).mean()
     return float(10 * np.log10(255**2 / error)) if error else np.inf
 
@@ -91,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from PIL import Image, ImageDraw
         from tqdm import tqdm
 
-        path = options.image or file_of("scikit-image", "skimage/data/chelsea.png")
+        path = options.image or file_of("scikit-image", PHOTOGRAPH)
         layers = weights(options.noise)
         with Image.open(path) as file:
             photograph = file.convert("RGB")
