@@ -1,4 +1,4 @@
-"""The examples: each reader on files made here, each network beside an independent one, each script in whole."""
+"""The examples: each reader on files made here, each network beside an independent one, each script whole."""
 
 import re
 import sys
