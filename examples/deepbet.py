@@ -76,9 +76,15 @@ def unit(w: Weights, name: str, x: jax.Array, function=conv, **steps: int) -> ja
 
 def norm(x: jax.Array) -> jax.Array:
     """Instance normalization: each channel of each volume to mean 0 and variance 1."""
-    space = tuple(range(2, x.ndim))
-    mean, variance = x.mean(space, keepdims=True), x.var(space, keepdims=True)
-    return (x - mean) * lax.rsqrt(variance + 1e-5)
+    x = x - mean(x)
+    return x * lax.rsqrt(mean(x * x) + 1e-5)
+
+
+def mean(x: jax.Array) -> jax.Array:
+    """Over space, axis after axis: a single float32 sum over two million cells would lose digits."""
+    for axis in range(2, x.ndim):
+        x = x.mean(axis, keepdims=True)
+    return x
 
 
 def max_pool(x: jax.Array) -> jax.Array:
