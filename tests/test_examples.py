@@ -449,10 +449,18 @@ def test_linknet_refuses_sizes_that_it_cannot_halve():
         deepbet.network({}, np.zeros((1, 1, 32, 48, 64), np.float32))
 
 
-def test_the_mean_of_two_million_cells_keeps_its_digits():
-    x = np.random.default_rng(3).random((1, 1, 128, 128, 128), np.float32)
-    exact = x.mean(dtype=np.float64)
-    assert abs(float(deepbet.mean(jax.numpy.asarray(x)).item()) / exact - 1) < 2e-7
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_linknet_keeps_its_digits_at_full_size():
+    torch, model = scripted("bbox_model")
+    pytest.importorskip("nibabel")
+    present("nilearn")
+    x, _ = deepbet.read_volume(packages.file_of("nilearn", deepbet.TEMPLATE))
+    x = deepbet.resized(x, (128, 128, 128))
+    x = deepbet.normalized(x, *np.quantile(x, (0.005, 0.995)))[None, None]
+    ours = deepbet.network(deepbet.weights("bbox_model"), x)
+    with torch.no_grad():
+        theirs = model(torch.tensor(x)).numpy()
+    assert np.abs(ours - theirs).max() < 5e-4  # 5e-3 with means over all axes at once
 
 
 def test_resized_is_nearest_exact():
