@@ -213,3 +213,12 @@ ROWS = jnp.ones((1, 6, 4))
 def test_what_is_refused(call, args, options, text):
     with pytest.raises(ValueError, match=text):
         OPERATORS[call](*args, **options)
+
+
+def test_col2im_s_shapes():
+    columns = jnp.arange(16.0).reshape(1, 4, 4)
+    expected = compat.Col2Im(columns, [3, 3], [2, 2])
+    arrays = compat.Col2Im(columns, np.array([3, 3]), np.array([2, 2], np.int64))
+    np.testing.assert_array_equal(arrays, expected)
+    with pytest.raises(TypeError, match=r"Col2Im\(block_shape=2\): expected a tuple with one int"):
+        compat.Col2Im(columns, [3, 3], 2)

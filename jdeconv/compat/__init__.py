@@ -1,4 +1,4 @@
 """Other frameworks' signatures, argument for argument, over jdeconv's contractions.
 
-One module each: `lax`, `torch`, `keras`, `onnx` and `caffe`. None imports its framework.
+One module each: `lax`, `torch`, `keras` and `onnx`. None imports its framework.
 """

@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jdeconv import bilinear
-from jdeconv.checks import Pair, array, integers, one_of, refused, speaking
+from jdeconv.checks import Pair, array, integers, one_of, refused, sizes, speaking
 from jdeconv.im2col import col2im
 
 __all__ = ["Col2Im", "Conv", "ConvTranspose"]
@@ -105,8 +105,7 @@ def ConvTranspose(  # noqa: N802
             if cells >= max(s, d):
                 reason = f"must be less than the larger of stride {s} and dilation {d}"
                 raise refused(call, "output_padding", output_padding, reason)
-        sizes, wide = np.shape(X)[2:], np.shape(W)[2:]
-        axes = zip(sizes, wide, *steps.values(), strict=True)
+        axes = zip(np.shape(X)[2:], np.shape(W)[2:], *steps.values(), strict=True)
         full = [(i - 1) * s + d * (k - 1) + 1 for i, k, s, d in axes]
         if output_shape is not None:
             if pads is not None and any(integers(call, "pads", pads, 2 * rank)):
@@ -159,11 +158,13 @@ def Col2Im(  # noqa: N802
     """
     call = "Col2Im"
     with _speaking(call, columns="input", kernel="block_shape"):
-        a, rank = array(call, "input", input), len(block_shape)
+        a = array(call, "input", input)
         if a.ndim != 3:
             raise refused(call, "input", a, "needs 3 axes")
+        listed = block_shape.tolist() if isinstance(block_shape, np.ndarray) else block_shape
+        block = sizes(call, "block_shape", listed)
+        rank = len(block)
         image = integers(call, "image_shape", image_shape, rank, 1)
-        block = integers(call, "block_shape", block_shape, rank, 1)
         steps = _steps(call, strides, dilations, rank)
         pairs = _pads(call, "NOTSET", pads, rank)
         axes = zip(image, block, pairs, *steps.values(), strict=True)
