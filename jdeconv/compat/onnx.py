@@ -113,7 +113,7 @@ def ConvTranspose(  # noqa: N802
                 raise refused(call, "pads", pads, reason)
             wanted = integers(call, "output_shape", output_shape, rank, 1)
         elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            wanted = [i * s for i, s in zip(sizes, steps["stride"], strict=True)]
+            wanted = [i * s for i, s in zip(np.shape(X)[2:], steps["stride"], strict=True)]
         else:
             wanted = None
         if wanted is not None:
