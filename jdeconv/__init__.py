@@ -1,6 +1,6 @@
 """Convolution and its transpose in JAX, each written as the other's backward pass."""
 
-from jdeconv import bilinear, sharding, testing
+from jdeconv import bilinear, compat, sharding, testing
 from jdeconv.accelerate import accelerate
 from jdeconv.fillers import (
     bilinear_kernel,
@@ -23,6 +23,7 @@ __all__ = [
     "bilinear",
     "bilinear_kernel",
     "col2im",
+    "compat",
     "constant",
     "conv",
     "deconv",

@@ -19,7 +19,7 @@ FRAMEWORKS = (
 )
 
 
-@pytest.mark.parametrize("name", ["lax", "torch", "keras", "onnx"])
+@pytest.mark.parametrize("name", ["lax", "torch", "keras", "onnx", "caffe"])
 def test_import(name):
     code = (
         f"import sys, jdeconv.compat.{name}\nprint([m for m in {FRAMEWORKS!r} if m in sys.modules])"

@@ -1,0 +1,358 @@
+"""Caffe's Convolution, Deconvolution and Im2col layers, with Caffe's parameters, blobs and passes.
+
+A layer is a frozen record of its parameters. Blobs go in and diffs come out, nothing is kept. The five helpers
+by which Caffe writes both layers have its names, and Deconvolution has them in each other's place:
+
+                     Convolution                Deconvolution
+    forward_gemm     y = kernel . im2col(x)     x = col2im(kernel^T . y)
+    backward_gemm    x = col2im(kernel^T . y)   y = kernel . im2col(x)
+    weight_gemm      kernel = y . im2col(x)^T, in both
+
+Source: BVLC Caffe, src/caffe/layers/base_conv_layer.cpp, conv_layer.cpp, deconv_layer.cpp, im2col_layer.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from jdeconv import bilinear, fillers
+from jdeconv.checks import array, integer, one_of, refused
+from jdeconv.im2col import im2col
+
+Blobs = Sequence[jax.Array]
+
+
+@dataclass(frozen=True)
+class Filler:
+    """FillerParameter: how a blob begins.
+
+    Args:
+      type: "constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra" or "bilinear".
+      value: of "constant".
+      min, max: of "uniform".
+      mean, std, sparse: of "gaussian"; sparse is the mean number of inputs per output, -1 for all.
+      variance_norm: of "xavier" and "msra": "FAN_IN", "FAN_OUT" or "AVERAGE".
+    """
+
+    type: str = "constant"
+    value: float = 0.0
+    min: float = 0.0
+    max: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+    sparse: int = -1
+    variance_norm: str = "FAN_IN"
+
+    def __call__(self, key: jax.Array, shape: Sequence[int]) -> jax.Array:
+        """A float32 blob of this shape."""
+        norm, dtype = {"variance_norm": self.variance_norm.lower()}, jnp.float32
+        sparse = None if self.sparse == -1 else self.sparse
+        made = {
+            "constant": lambda: fillers.constant(shape, dtype, value=self.value),
+            "uniform": lambda: fillers.uniform(key, shape, dtype, min=self.min, max=self.max),
+            "gaussian": lambda: fillers.gaussian(
+                key, shape, dtype, mean=self.mean, std=self.std, sparse=sparse
+            ),
+            "positive_unitball": lambda: fillers.positive_unitball(key, shape, dtype),
+            "xavier": lambda: fillers.xavier(key, shape, dtype, **norm),
+            "msra": lambda: fillers.msra(key, shape, dtype, **norm),
+            "bilinear": lambda: fillers.bilinear_kernel(shape, dtype),
+        }
+        return made[one_of("Filler", "type", self.type, made)]()
+
+
+def _values(
+    call: str, name: str, given: Sequence[int], pair: tuple, rank: int, default: int | None
+):
+    """One value per axis, from the repeated field or, on two axes, the one by _h and _w."""
+    one_by_one = [value for value in pair if value is not None]
+    if one_by_one and given:
+        raise refused(call, name, tuple(given), f"give it or {name[:6]}_h and _w, not both")
+    if one_by_one and (rank != 2 or len(one_by_one) != 2):
+        reason = f"_h and _w come together and on two spatial axes; here are {rank}"
+        raise refused(call, f"{name} by _h and _w", pair, reason)
+    given = tuple(given) or tuple(one_by_one) or (() if default is None else (default,))
+    if len(given) not in (1, rank):
+        raise refused(call, name, given, f"needs one value or one for each of {rank} spatial axes")
+    return tuple(given) * (rank if len(given) == 1 else 1)
+
+
+@dataclass(frozen=True)
+class _Windowed:
+    """ConvolutionParameter, which the three layers share.
+
+    Args:
+      kernel_size, pad, stride, dilation: none, one value, or one per spatial axis; none is 0 for pad, else 1,
+        and the kernel's size cannot be absent.
+      kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w: the same for two spatial axes, instead of the above.
+      axis: of the channels; those before it count independent items, those behind it are space.
+      force_nd_im2col: of no effect here, as of none on Caffe's results.
+    """
+
+    kernel_size: Sequence[int] = ()
+    pad: Sequence[int] = ()
+    stride: Sequence[int] = ()
+    dilation: Sequence[int] = ()
+    kernel_h: int | None = None
+    kernel_w: int | None = None
+    pad_h: int | None = None
+    pad_w: int | None = None
+    stride_h: int | None = None
+    stride_w: int | None = None
+    axis: int = 1
+    force_nd_im2col: bool = False
+
+    @property
+    def call(self) -> str:
+        return type(self).__name__
+
+    def split(self, bottom: Sequence[int]) -> tuple[tuple, int, tuple]:
+        """The axes before the channels, the channels, and space."""
+        axis = integer(self.call, "axis", self.axis)
+        if not -len(bottom) <= axis < len(bottom):
+            raise refused(self.call, "axis", axis, f"the bottom has {len(bottom)} axes")
+        axis %= len(bottom)
+        return tuple(bottom[:axis]), bottom[axis], tuple(bottom[axis + 1 :])
+
+    def steps(self, rank: int) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
+        """Kernel size, and stride, padding and dilation, each with one value per axis."""
+        pairs = {"kernel_size": (self.kernel_h, self.kernel_w), "pad": (self.pad_h, self.pad_w)}
+        pairs |= {"stride": (self.stride_h, self.stride_w), "dilation": (None, None)}
+        defaults = {"kernel_size": None, "pad": 0, "stride": 1, "dilation": 1}
+        found = {
+            name: _values(self.call, name, getattr(self, name), pair, rank, defaults[name])
+            for name, pair in pairs.items()
+        } if rank else dict.fromkeys(pairs, ())  # fmt: skip
+        for name, least in (("kernel_size", 1), ("pad", 0), ("stride", 1), ("dilation", 1)):
+            for value in found[name]:
+                integer(self.call, name, value, least)
+        kernel = found.pop("kernel_size")
+        found["padding"] = found.pop("pad")
+        return kernel, found
+
+
+@dataclass(frozen=True)
+class Im2col(_Windowed):
+    """Caffe's Im2col layer: every window in a column of its own.
+
+    Example:
+      >>> Im2col(kernel_size=(2,)).forward(jnp.array([[[1, 2, 3]]])).tolist()
+      [[[1, 2], [2, 3]]]
+    """
+
+    def forward(self, bottom: jax.Array) -> jax.Array:
+        """(items, c, *i) -> (items, c*prod(kernel_size), *q)."""
+        bottom = array(self.call, "bottom", bottom)
+        items, channels, space = self.split(bottom.shape)
+        kernel, steps = self.steps(len(space))
+        if not space:
+            raise refused(self.call, "bottom", bottom, "needs a spatial axis behind the channels")
+        columns = im2col(bottom.reshape(-1, channels, *space), kernel, **steps)
+        return columns.reshape(*items, *columns.shape[1:])
+
+
+@dataclass(frozen=True)
+class _Learned(_Windowed):
+    """What Convolution and Deconvolution have besides.
+
+    Args:
+      num_output: channels of the tops.
+      group: how many independent sets of channels.
+      bias_term: whether there is a bias.
+      weight_filler, bias_filler: how the blobs begin.
+    """
+
+    num_output: int = 0
+    group: int = 1
+    bias_term: bool = True
+    weight_filler: Filler = field(default_factory=Filler)
+    bias_filler: Filler = field(default_factory=Filler)
+
+    def blob_shapes(self, bottom: Sequence[int]) -> list[tuple[int, ...]]:
+        """Of the weight, and of the bias if there is one, for a bottom of this shape."""
+        _, channels, space = self.split(bottom)
+        integer(self.call, "num_output", self.num_output, 1)
+        integer(self.call, "group", self.group, 1)
+        for name, count in (("the bottom's channels", channels), ("num_output", self.num_output)):
+            if count % self.group:
+                raise refused(self.call, "group", self.group, f"must divide {name}, {count}")
+        outer, inner = self._outer_inner(channels)
+        weight = (outer, inner // self.group, *self.steps(len(space))[0])
+        return [weight, (self.num_output,)][: 1 + self.bias_term]
+
+    def init(self, key: jax.Array, bottom: Sequence[int]) -> list[jax.Array]:
+        """The blobs as the fillers make them."""
+        fills = (self.weight_filler, self.bias_filler)
+        keys = jax.random.split(key)
+        return [
+            fill(key, shape)
+            for fill, key, shape in zip(fills, keys, self.blob_shapes(bottom), strict=False)
+        ]
+
+    def forward(self, blobs: Blobs, *bottoms: jax.Array) -> tuple[jax.Array, ...]:
+        """A top for every bottom, with the same blobs."""
+        tops = []
+        for bottom in bottoms:
+            self._check(blobs, bottom)
+            top = self.forward_gemm(bottom, blobs[0])
+            tops.append(self.forward_bias(top, blobs[1]) if self.bias_term else top)
+        return tuple(tops)
+
+    def backward(
+        self,
+        blobs: Blobs,
+        bottoms: Sequence[jax.Array],
+        top_diffs: Sequence[jax.Array],
+        *,
+        propagate_down: Sequence[bool] | None = None,
+        param_propagate_down: Sequence[bool] | None = None,
+        param_diffs: Blobs | None = None,
+    ) -> tuple[list[jax.Array], list[jax.Array | None]]:
+        """Caffe's Backward: diffs of the blobs, which accumulate, and of the bottoms, which do not.
+
+        Args:
+          blobs, bottoms, top_diffs: what forward got, and the diff of each top.
+          propagate_down: for each bottom, whether its diff is wanted; it is None otherwise. None is all.
+          param_propagate_down: for each blob, whether its diff grows; it stays otherwise. None is all.
+          param_diffs: what the diffs of the blobs are so far; None is zeros.
+        """
+        down = [True] * len(bottoms) if propagate_down is None else propagate_down
+        grows = [True] * len(blobs) if param_propagate_down is None else param_propagate_down
+        diffs = [jnp.zeros_like(blob) for blob in blobs] if param_diffs is None else [*param_diffs]
+        for name, given, count in (
+            ("top_diffs", top_diffs, len(bottoms)),
+            ("propagate_down", down, len(bottoms)),
+            ("param_propagate_down", grows, len(blobs)),
+            ("param_diffs", diffs, len(blobs)),
+        ):
+            if len(given) != count:
+                raise refused(self.call, name, f"{len(given)} items", f"needs {count}")
+        bottom_diffs: list[jax.Array | None] = []
+        for bottom, top_diff, wanted in zip(bottoms, top_diffs, down, strict=True):
+            self._check(blobs, bottom)
+            if grows[0]:
+                diffs[0] = diffs[0] + self.weight_gemm(bottom, top_diff)
+            if self.bias_term and grows[1]:
+                diffs[1] = diffs[1] + self.backward_bias(top_diff, bottom.ndim)
+            space = self.split(bottom.shape)[2]
+            bottom_diffs.append(self.backward_gemm(top_diff, blobs[0], space) if wanted else None)
+        return diffs, bottom_diffs
+
+    def forward_bias(self, top: jax.Array, bias: jax.Array) -> jax.Array:
+        """The top with its bias."""
+        shape = [1] * top.ndim
+        shape[self.axis % top.ndim] = -1
+        return top + bias.reshape(shape)
+
+    def backward_bias(self, top_diff: jax.Array, ndim: int) -> jax.Array:
+        """The bias's diff: the sum over items and space."""
+        axis = self.axis % ndim
+        return top_diff.sum([i for i in range(ndim) if i != axis])
+
+    def _check(self, blobs: Blobs, bottom: jax.Array) -> None:
+        shapes = self.blob_shapes(array(self.call, "bottom", bottom).shape)
+        found = [tuple(blob.shape) for blob in blobs]
+        if found != shapes:
+            raise refused(self.call, "blobs", found, f"this bottom needs {shapes}")
+
+    def _items(self, a: jax.Array, ndim: int) -> jax.Array:
+        """One axis of items, and a spatial axis of size 1 where there is none."""
+        axis = self.axis % ndim
+        return a.reshape(-1, *a.shape[axis:], *[1] * (axis + 1 == ndim))
+
+    def _restored(self, a: jax.Array, like: jax.Array) -> jax.Array:
+        axis = self.axis % like.ndim
+        return a.reshape(*like.shape[:axis], *a.shape[1 : 1 + like.ndim - axis])
+
+    def _kernel(self, weight: jax.Array, ndim: int) -> jax.Array:
+        return weight.reshape(*weight.shape, *[1] * (self.axis % ndim + 1 == ndim))
+
+    def _options(self, ndim: int) -> dict:
+        _, steps = self.steps(ndim - 1 - self.axis % ndim)
+        return {name: value or (1 if name != "padding" else 0) for name, value in steps.items()} | {
+            "groups": self.group
+        }
+
+    def _conv(self, x: jax.Array, weight: jax.Array) -> jax.Array:
+        y = bilinear.conv(
+            self._items(x, x.ndim), self._kernel(weight, x.ndim), **self._options(x.ndim)
+        )
+        return self._restored(y, x)
+
+    def _deconv(self, y: jax.Array, weight: jax.Array, space: Sequence[int] | None) -> jax.Array:
+        size = {} if space is None else {"output_size": tuple(space) or (1,)}
+        x = bilinear.deconv(
+            self._items(y, y.ndim), self._kernel(weight, y.ndim), **self._options(y.ndim), **size
+        )
+        return self._restored(x, y)
+
+    def _kernel_grad(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        kernel, _ = self.steps(x.ndim - 1 - self.axis % x.ndim)
+        diff = bilinear.kernel_grad(
+            self._items(x, x.ndim), self._items(y, x.ndim), kernel or (1,), **self._options(x.ndim)
+        )
+        return diff if kernel else diff.reshape(diff.shape[:2])
+
+
+@dataclass(frozen=True)
+class Convolution(_Learned):
+    """Caffe's Convolution layer.
+
+    Example: one bottom of one item, and the diffs that a top diff of ones sends back.
+      >>> layer = Convolution(num_output=1, kernel_size=(2,))
+      >>> blobs, x = [jnp.array([[[1.0, 10.0]]]), jnp.array([0.5])], jnp.array([[[1.0, 2.0, 3.0]]])
+      >>> layer.forward(blobs, x)[0].tolist()
+      [[[21.5, 32.5]]]
+      >>> (weight, bias), (bottom,) = layer.backward(blobs, [x], [jnp.ones((1, 1, 2))])
+      >>> weight.tolist(), bias.tolist(), bottom.tolist()
+      ([[[3.0, 5.0]]], [2.0], [[[1.0, 11.0, 10.0]]])
+    """
+
+    def _outer_inner(self, channels: int) -> tuple[int, int]:
+        return self.num_output, channels
+
+    def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
+        """The top without bias."""
+        return self._conv(bottom, weight)
+
+    def backward_gemm(
+        self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
+    ) -> jax.Array:
+        """The bottom's diff; `space` is the bottom's spatial size, which the top's leaves open."""
+        return self._deconv(top_diff, weight, space)
+
+    def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
+        """The weight's diff, summed over items."""
+        return self._kernel_grad(bottom, top_diff)
+
+
+@dataclass(frozen=True)
+class Deconvolution(_Learned):
+    """Caffe's Deconvolution layer, whose weight is (bottom's channels, num_output / group, *kernel_size).
+
+    Example:
+      >>> layer = Deconvolution(num_output=1, kernel_size=(2,), stride=(2,), bias_term=False)
+      >>> layer.forward([jnp.array([[[1, 10]]])], jnp.array([[[1, 2]]]))[0].tolist()
+      [[[1, 10, 2, 20]]]
+    """
+
+    def _outer_inner(self, channels: int) -> tuple[int, int]:
+        return channels, self.num_output
+
+    def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
+        """The top without bias."""
+        return self._deconv(bottom, weight, None)
+
+    def backward_gemm(
+        self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
+    ) -> jax.Array:
+        """The bottom's diff; `space`, the bottom's spatial size, is what the conv gives anyway."""
+        return self._conv(top_diff, weight)
+
+    def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
+        """The weight's diff, summed over items."""
+        return self._kernel_grad(top_diff, bottom)
