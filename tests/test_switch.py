@@ -1,5 +1,7 @@
 """accelerate on models of other libraries, as their users write them."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import jdeconv
 from benchmarks import switch
 from jdeconv.compat import lax as compat
 
+RESULTS = Path(switch.__file__).parent / "results"
 MODULES = {"flax.linen": "flax", "flax.nnx": "flax"}
 
 
@@ -59,6 +62,25 @@ def test_nnx_takes_the_convolution_by_argument():
     )
     np.testing.assert_allclose(given(x), own(x), rtol=1e-5, atol=1e-5)
     assert "jdeconv_conv" in str(jax.make_jaxpr(lambda x: given(x))(x))
+
+
+def test_equinox_filters():
+    eqx = pytest.importorskip("equinox")
+    up = eqx.nn.ConvTranspose2d(3, 2, 4, 2, padding=1, key=jax.random.key(0))
+    model = eqx.nn.Sequential([up, eqx.nn.Lambda(jax.nn.relu)])
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 4)), jnp.float32)
+
+    def loss(model, x):
+        return (model(x) ** 2).sum()
+
+    own, fast = (eqx.filter_value_and_grad(f)(model, x) for f in (loss, jdeconv.accelerate(loss)))
+    assert switch.difference(jax.tree.leaves(fast), jax.tree.leaves(own)) < 1e-5
+
+
+def test_readme_has_the_table_of_the_committed_run():
+    committed = (RESULTS / "switch.txt").read_text().split("\n\n")[0]
+    readme = (RESULTS.parents[1] / "README.md").read_text()
+    assert readme.split("<!-- switch -->")[1].split("<!-- /switch -->")[0].strip() == committed
 
 
 def test_an_nnx_train_step_keeps_its_state():
