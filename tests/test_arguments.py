@@ -1,5 +1,7 @@
 """Every accepted argument changes the result, as it says: dtypes, precision, layouts, bias, batch, lowering."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,6 +147,15 @@ def test_half_precision_accumulates_in_float32(dtype, rng):
     assert jdeconv.deconv(wide, one, **options).tolist() == [[[1024, 1024]]]
     x = jnp.ones((1, 1, 2), dtype)
     assert jax.grad(lambda x: jdeconv.conv(x, one, **options).sum())(x).tolist() == [[[1024, 1024]]]
+
+
+@pytest.mark.parametrize("lowering", [None, "taps", "direct", "im2col", "native"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_the_same_on_every_call(dtype, lowering):
+    """XLA once summed a widened bfloat16 onto memory that nobody had cleared: wrong in every second call."""
+    long = jnp.ones((1, 1, 4096), dtype)
+    grad = jax.jit(functools.partial(jdeconv.kernel_grad, kernel_size=(1,), lowering=lowering))
+    assert {grad(long, long).item() for _ in range(40)} == {4096}
 
 
 @pytest.mark.parametrize(

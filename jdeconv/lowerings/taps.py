@@ -44,7 +44,7 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
     """One sum over channels and taps, fused."""
     w, (c, o) = form.window, form.channels("conv", x.shape, kernel.shape)
     last = channels_last(form) and c == o == 1
-    x = _padded(_split(x, form, "x", last, dtype), last, w.padding)
+    x = _padded(_split(x, form, "x", last).astype(dtype), last, w.padding)
     terms = (
         _slice(channel, last, _start(tap, w), w.small, w.stride) * k
         for channel, numbers in zip(
@@ -62,7 +62,7 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     lengths = [-(-full // s) for full, s in zip(w.full, w.stride, strict=True)]
     reach = [(k - 1) * d // s for k, d, s in zip(w.kernel, w.dilation, w.stride, strict=True)]
     edges = [(r, length - q) for r, length, q in zip(reach, lengths, w.small, strict=True)]
-    y = _padded(_split(y, form, "y", last, dtype), last, edges)
+    y = _padded(_split(y, form, "y", last).astype(dtype), last, edges)
     phases: dict = dict.fromkeys(_indices(w.stride))
     for channel, numbers in zip(
         _channels(y, last), _numbers(kernel, form, 1, last, dtype), strict=True
@@ -87,8 +87,11 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     Always with channels first: XLA's reduction over leading axes is four times slower than over the last ones.
     """
     w = form.window
-    x = _padded(_split(x, form, "x", False, dtype), False, w.padding)
-    x, y = lax.optimization_barrier((x, _split(y, form, "y", False, dtype)))
+    x = _padded(_split(x, form, "x", False), False, w.padding)
+    x, y = lax.optimization_barrier((x, _split(y, form, "y", False)))
+    # Cast behind the barrier: of bfloat16 widened, reshaped, multiplied and summed, jaxlib 0.10.2 makes a
+    # kernel that adds to memory nobody has cleared.
+    x, y = x.astype(dtype), y.astype(dtype)
     products = tuple(
         _slice(channel, False, _start(tap, w), w.small, w.stride) * y
         for channel in _channels(x, False)
@@ -104,9 +107,9 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     return restore(kernel, form, "kernel", last=False)
 
 
-def _split(a: jax.Array, form: Form, role: str, last: bool, dtype: np.dtype) -> jax.Array:
+def _split(a: jax.Array, form: Form, role: str, last: bool) -> jax.Array:
     """(n, g, channel, *space); with channels last only where they are one: (n, *space, g)."""
-    a = arrange(a, form, role, last=last).astype(dtype)
+    a = arrange(a, form, role, last=last)
     return a if last else a.reshape(a.shape[0], form.groups, -1, *a.shape[2:])
 
 
