@@ -268,8 +268,8 @@ def _conv_forward(x, kernel, form, dtype):
 
 def _conv_backward(form, dtype, saved, y_bar):
     x, kernel = saved
-    x_bar = primitives.deconv(y_bar, kernel, form, x.dtype)
-    kernel_bar = primitives.kernel_grad(x, y_bar, form, kernel.dtype)
+    x_bar = primitives.deconv(y_bar, kernel, form, x.dtype, jax.typeof(x))
+    kernel_bar = primitives.kernel_grad(x, y_bar, form, kernel.dtype, jax.typeof(kernel))
     return x_bar, kernel_bar
 
 
@@ -287,8 +287,8 @@ def _deconv_forward(y, kernel, form, dtype):
 
 def _deconv_backward(form, dtype, saved, x_bar):
     y, kernel = saved
-    y_bar = primitives.conv(x_bar, kernel, form, y.dtype)
-    kernel_bar = primitives.kernel_grad(x_bar, y, form, kernel.dtype)
+    y_bar = primitives.conv(x_bar, kernel, form, y.dtype, jax.typeof(y))
+    kernel_bar = primitives.kernel_grad(x_bar, y, form, kernel.dtype, jax.typeof(kernel))
     return y_bar, kernel_bar
 
 
@@ -306,8 +306,8 @@ def _kernel_grad_forward(x, y, form, dtype):
 
 def _kernel_grad_backward(form, dtype, saved, kernel_bar):
     x, y = saved
-    x_bar = primitives.deconv(y, kernel_bar, form, x.dtype)
-    y_bar = primitives.conv(x, kernel_bar, form, y.dtype)
+    x_bar = primitives.deconv(y, kernel_bar, form, x.dtype, jax.typeof(x))
+    y_bar = primitives.conv(x, kernel_bar, form, y.dtype, jax.typeof(y))
     return x_bar, y_bar
 
 

@@ -29,7 +29,7 @@ from jdeconv.checks import (
 )
 from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
-from jdeconv.primitives import aligned
+from jdeconv.partition import aligned
 from jdeconv.window import Window
 
 Contract = Callable[[jax.Array, jax.Array, Form, np.dtype], jax.Array]

@@ -8,21 +8,24 @@ The transpose of each, in either operand, is one of the other two; mapping any s
 axis into an axis that the form already has. So no transformation ever leaves the family.
 
 This is the one file that uses JAX's extension interfaces (`jax.extend.core`, `jax.interpreters`): a
-`custom_vjp` function has no forward mode and cannot say how it batches, a primitive can do both.
+`custom_vjp` function has no forward mode and cannot say how it batches, a primitive can do both. Their
+parameter `partition` is for jit's eyes only; `partition.probe` says why.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding
 
+from jdeconv import partition
 from jdeconv.axes import reshaped
 from jdeconv.checks import refused
 from jdeconv.choose import choose
@@ -36,33 +39,35 @@ kernel_grad_p = Primitive("jdeconv_kernel_grad")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def conv(
+    x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype, like: Any = None
+) -> jax.Array:
     """(x, k) -> y, of the given dtype."""
-    return conv_p.bind(*aligned(x, kernel), form=form, dtype=np.dtype(dtype))
+    return _bind(conv_p, x, kernel, form, dtype, like)
 
 
-def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def deconv(
+    y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype, like: Any = None
+) -> jax.Array:
     """(y, k) -> x, of the given dtype."""
-    return deconv_p.bind(*aligned(y, kernel), form=form, dtype=np.dtype(dtype))
+    return _bind(deconv_p, y, kernel, form, dtype, like)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def kernel_grad(
+    x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype, like: Any = None
+) -> jax.Array:
     """(x, y) -> k, of the given dtype."""
-    return kernel_grad_p.bind(*aligned(x, y), form=form, dtype=np.dtype(dtype))
+    return _bind(kernel_grad_p, x, y, form, dtype, like)
 
 
-def aligned(*arrays: jax.Array) -> list[jax.Array]:
-    """The arrays, all varying over the same manual mesh axes, as lax's own operations see to it.
-
-    In `jax.shard_map`, a replicated kernel that meets a sharded x becomes varying here, and the transpose
-    of that step is the sum over devices that the kernel's gradient needs.
-    """
-    varying = [jax.typeof(a).manual_axis_type.varying for a in arrays]
-    missing = [tuple(sorted(frozenset().union(*varying) - v, key=str)) for v in varying]
-    return [
-        jax.lax.pcast(a, axes, to="varying") if axes else a
-        for a, axes in zip(arrays, missing, strict=True)
-    ]
+def _bind(primitive: Primitive, a, b, form: Form, dtype: np.dtype, like: Any) -> jax.Array:
+    """The result lies on a mesh with explicit axes as `like`, an array's type: a gradient as its primal."""
+    a, b = partition.aligned(a, b)
+    result = primitive.bind(a, b, form=form, dtype=np.dtype(dtype), partition=partition.probe())
+    sharding = jax.typeof(result).sharding
+    if like is None or sharding.spec == like.sharding.spec:
+        return result
+    return jax.sharding.reshard(result, like.sharding)
 
 
 # Differentiation. T(x, k, y) is linear in each array: a cotangent takes the place of the result, and the
@@ -70,18 +75,18 @@ def aligned(*arrays: jax.Array) -> list[jax.Array]:
 
 ad.defbilinear(
     conv_p,
-    lambda y, x, k, *, form, dtype: deconv(y, k, form, x.aval.dtype),
-    lambda y, x, k, *, form, dtype: kernel_grad(x, y, form, k.aval.dtype),
+    lambda y, x, k, *, form, dtype, **_: deconv(y, k, form, x.aval.dtype, x.aval),
+    lambda y, x, k, *, form, dtype, **_: kernel_grad(x, y, form, k.aval.dtype, k.aval),
 )
 ad.defbilinear(
     deconv_p,
-    lambda x, y, k, *, form, dtype: conv(x, k, form, y.aval.dtype),
-    lambda x, y, k, *, form, dtype: kernel_grad(x, y, form, k.aval.dtype),
+    lambda x, y, k, *, form, dtype, **_: conv(x, k, form, y.aval.dtype, y.aval),
+    lambda x, y, k, *, form, dtype, **_: kernel_grad(x, y, form, k.aval.dtype, k.aval),
 )
 ad.defbilinear(
     kernel_grad_p,
-    lambda k, x, y, *, form, dtype: deconv(y, k, form, x.aval.dtype),
-    lambda k, x, y, *, form, dtype: conv(x, k, form, y.aval.dtype),
+    lambda k, x, y, *, form, dtype, **_: deconv(y, k, form, x.aval.dtype, x.aval),
+    lambda k, x, y, *, form, dtype, **_: conv(x, k, form, y.aval.dtype, y.aval),
 )
 
 
@@ -97,7 +102,7 @@ SHARED_INDEX = {
 INDICES = {"x": ("n", "gc"), "kernel": ("go", "c"), "y": ("n", "go")}
 
 
-def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtype):
+def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtype, **_):
     *roles, result = CONTRACTIONS[contraction]
     mapped = [role for role, dim in zip(roles, dims, strict=True) if dim is not None]
     index = SHARED_INDEX[frozenset((*mapped, result))]
@@ -144,7 +149,7 @@ def _fold_out(a: jax.Array, count: int, role: str, index: str, form: Form):
 # Shapes, raised while tracing, and evaluation, registered for each platform.
 
 
-def _abstract_eval(contraction: str, a, b, *, form: Form, dtype: np.dtype):
+def _abstract_eval(contraction: str, a, b, *, form: Form, dtype: np.dtype, **_):
     return jax.core.ShapedArray(
         form.result_shape(contraction, a.shape, b.shape),
         dtype,
@@ -161,25 +166,13 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
     mesh = b.sharding.mesh if a.sharding.mesh.empty else a.sharding.mesh
     if mesh.empty:
         return None
-    *roles, result = CONTRACTIONS[contraction]
-    came = {}
+    *roles, _ = CONTRACTIONS[contraction]
     for role, operand in zip(roles, (a, b), strict=True):
-        axes = getattr(form.layout, role)
-        outer, inner, *space = (operand.sharding.spec[axis] for axis in axes)
+        space = [operand.sharding.spec[axis] for axis in getattr(form.layout, role)[2:]]
         if any(space):
             reason = f"its spatial axes are sharded over {[s for s in space if s]}; reshard them"
             raise refused(contraction, role, operand.str_short(True), reason)
-        came |= {(role, INDICES[role][0]): outer, (role, INDICES[role][1]): inner}
-    dense = form.groups == 1
-    outer, inner = {
-        "y": (came.get(("x", "n")), came.get(("kernel", "go"))),
-        "x": (came.get(("y", "n")), came.get(("kernel", "c")) if dense else None),
-        "kernel": (came.get(("y", "go")), came.get(("x", "gc")) if dense else None),
-    }[result]
-    spec = [None] * (form.window.rank + 2)
-    for axis, names in zip(getattr(form.layout, result)[:2], (outer, inner), strict=True):
-        spec[axis] = names
-    return NamedSharding(mesh, PartitionSpec(*spec))
+    return partition.Division(contraction, form).places(mesh, a, b)[-1]
 
 
 def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype: np.dtype):
@@ -199,35 +192,54 @@ def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype
     return evaluate(a.astype(common), b.astype(common), form, wide).astype(dtype)
 
 
-def _evaluator(contraction: str, platform: str | None, sharding, form: Form, dtype: np.dtype):
-    """`_evaluate`, with a result that lies as the shape rule says."""
-    evaluate = partial(_evaluate, contraction, platform, form=form, dtype=dtype)
-    mesh = sharding.mesh
-    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    if explicit := tuple(name for name, kind in types if kind == AxisType.Explicit):
-        # Inside, the partitioner follows the operands; only the place of the result is fixed.
-        return jax.sharding.auto_axes(evaluate, axes=explicit, out_sharding=sharding)
-    return evaluate
+def _evaluator(
+    contraction: str, platform: str | None, sharding, form: Form, dtype: np.dtype, is_divided: bool
+):
+    """`_evaluate`, divided among devices as far as the mesh and its partitioner are known."""
+    evaluate = partial(_evaluate, contraction, platform)
+    if AxisType.Explicit in sharding.mesh.axis_types:
+        return partial(partition.mapped, evaluate, contraction, form, dtype)
+    if is_divided:
+        return partial(partition.partitioned, evaluate, contraction, form, dtype)
+    return partial(evaluate, form=form, dtype=dtype)
 
 
-def _lower(contraction: str, platform: str | None, ctx, a, b, *, form: Form, dtype: np.dtype):
+def _lower(contraction: str, platform: str | None, ctx, a, b, *, form: Form, dtype: np.dtype, **_):
     sharding = ctx.avals_out[0].sharding
-    evaluate = _evaluator(contraction, platform, sharding, form, dtype)
+    evaluate = _evaluator(contraction, platform, sharding, form, dtype, _is_divided(ctx))
     return mlir.lower_fun(evaluate, multiple_results=False)(ctx, a, b)
 
 
-@partial(jax.jit, static_argnames=("contraction", "platform", "sharding", "form", "dtype"))
-def _run(contraction, platform, sharding, a, b, *, form, dtype):
-    return _evaluator(contraction, platform, sharding, form, dtype)(a, b)
+def _is_divided(ctx) -> bool:
+    """Whether XLA's partitioner divides what is lowered over a mesh, and in this process.
+
+    In `jax.shard_map` it has been divided already, and an export cannot take our part in it along.
+    """
+    context = ctx.module_context.axis_context
+    mesh = getattr(context, "abstract_mesh", None)
+    has_devices = getattr(context, "device_assignment", None) is not None
+    return mesh is not None and mesh.size > 1 and has_devices
 
 
-def _eager(contraction: str, a, b, *, form: Form, dtype: np.dtype) -> jax.Array:
+@partial(
+    jax.jit, static_argnames=("contraction", "platform", "sharding", "form", "dtype", "is_divided")
+)
+def _run(contraction, platform, sharding, a, b, *, form, dtype, is_divided):
+    return _evaluator(contraction, platform, sharding, form, dtype, is_divided)(a, b)
+
+
+def _eager(contraction: str, a, b, *, form: Form, dtype: np.dtype, **_) -> jax.Array:
     """Outside of jit. It must not bind the primitive: disable_jit and debug_nans would come back here."""
     a, b = jnp.asarray(a), jnp.asarray(b)  # what a vjp saved may be numpy's
     aval = _abstract_eval(contraction, jax.typeof(a), jax.typeof(b), form=form, dtype=dtype)
     device = next(iter(a.devices())).platform
     platform = {"gpu": "cuda"}.get(device, device)
-    return _run(contraction, platform, aval.sharding, a, b, form=form, dtype=dtype)
+    is_divided = any(
+        isinstance(o.sharding, NamedSharding) and o.sharding.mesh.size > 1 for o in (a, b)
+    )
+    return _run(
+        contraction, platform, aval.sharding, a, b, form=form, dtype=dtype, is_divided=is_divided
+    )
 
 
 for _name, _primitive, _function in (

@@ -141,7 +141,11 @@ def test_blocks(name, batch, groups, monkeypatch):
     x, kernel, y = g.draw()
     whole = contractions(g, x, kernel, y, lowering=name)
     monkeypatch.setattr(BLOCKED[name], "BLOCK_BYTES", 1)
+    jax.clear_caches()
     blocked = contractions(g, x, kernel, y, lowering=name)
+    text = jax.jit(lambda *a: contractions(g, *a, lowering=name)).lower(x, kernel, y).as_text()
+    by_groups = name == "winograd" and groups > batch
+    assert ("stablehlo.while" in text) == (batch > 1 or by_groups)
     for a, b in zip(blocked, whole, strict=True):
         same(name, a, b, str(g))
 

@@ -16,11 +16,11 @@ from jax import lax
 BLOCK_BYTES = 4 << 20
 
 
-def items_per_block(count: int, bytes_per_item: int, block_bytes: int = BLOCK_BYTES) -> int:
+def items_per_block(count: int, bytes_per_item: int, block_bytes: int | None = None) -> int:
     """The most items (images, or groups) that divide the count and whose bytes fit a block; at least one."""
     if not (isinstance(count, int) and isinstance(bytes_per_item, int)):  # symbolic, in an export
         return 1
-    fitting = block_bytes // max(1, bytes_per_item)
+    fitting = (BLOCK_BYTES if block_bytes is None else block_bytes) // max(1, bytes_per_item)
     divisors = (n for n in range(1, min(count, fitting) + 1) if count % n == 0)
     return max(divisors, default=min(count, 1))
 

@@ -1,0 +1,208 @@
+"""How a contraction divides among the devices of a mesh: by the indices that its arrays share.
+
+    n, and o and c, or the groups   each device contracts what it has; over what is summed, the parts are added
+    space                           is gathered; `jdeconv.sharding` exchanges halos instead
+
+Left to itself, XLA's partitioner gathers whole activations around what it does not see through: grouped
+convolutions, FFTs, loops over blocks of images. Here no device needs anything of another but a sum, and each
+chooses how to evaluate by what it has.
+
+    mapped        where the types say how arrays lie, on a mesh with explicit axes: `jax.shard_map`
+    partitioned   where XLA's partitioner decides, while it compiles: `jax.experimental.custom_partitioning`, the
+                  one interface by which JAX lets a library take part in that
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jdeconv.form import CONTRACTIONS, Form, accumulator
+
+# What two roles may be sharded alike by. With groups, nothing finer than a group is.
+DENSE = {"x": ("n", "c"), "kernel": ("o", "c"), "y": ("n", "o")}
+GROUPED = {"x": ("n", "g"), "kernel": ("g", None), "y": ("n", "g")}
+
+
+def mapped(
+    evaluate: Callable, contraction: str, form: Form, dtype: np.dtype, a: jax.Array, b: jax.Array
+) -> jax.Array:
+    """`evaluate(a, b, form=form, dtype=dtype)` on a mesh with explicit axes, by the arrays' types."""
+    division, types = Division(contraction, form), (jax.typeof(a), jax.typeof(b))
+    mesh = next(t.sharding.mesh for t in types if not t.sharding.mesh.empty)
+    *places, place = division.places(mesh, *types)
+    a, b = (jax.sharding.reshard(operand, at) for operand, at in zip((a, b), places, strict=True))
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return jax.shard_map(
+        division.local(evaluate, dtype, mesh, *types),
+        mesh=mesh,
+        in_specs=tuple(at.spec for at in places),
+        out_specs=place.spec,
+        axis_names={name for name, kind in kinds if kind == AxisType.Explicit},
+    )(a, b)
+
+
+def partitioned(
+    evaluate: Callable, contraction: str, form: Form, dtype: np.dtype, a: jax.Array, b: jax.Array
+) -> jax.Array:
+    """The same where XLA's partitioner decides how the arrays lie."""
+    division, channels = Division(contraction, form), form.channels(contraction, a.shape, b.shape)
+
+    def partition(mesh: Any, operands: Sequence[Any], result: Any) -> tuple:
+        arrays = [_named(array, mesh) for array in (*operands, result)]
+        *places, place = division.places(mesh, *arrays)
+        return mesh, division.local(evaluate, dtype, mesh, *arrays), place, tuple(places)
+
+    function = custom_partitioning(lambda a, b: evaluate(a, b, form=form, dtype=dtype))
+    function.def_partition(
+        partition,
+        sharding_rule=lambda mesh, *_: division.rule(*channels, mesh),
+        decode_shardings=False,
+    )
+    return function(a, b)
+
+
+def aligned(*arrays: jax.Array) -> list[jax.Array]:
+    """The arrays, all varying over the same manual mesh axes, as lax's own operations see to it.
+
+    In `jax.shard_map`, a replicated kernel that meets a sharded x becomes varying here, and the transpose
+    of that step is the sum over devices that the kernel's gradient needs.
+    """
+    varying = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    missing = [tuple(sorted(frozenset().union(*varying) - v, key=str)) for v in varying]
+    return [
+        jax.lax.pcast(a, axes, to="varying") if axes else a
+        for a, axes in zip(arrays, missing, strict=True)
+    ]
+
+
+@functools.cache
+def probe() -> jax.extend.core.Jaxpr:
+    """A jaxpr with such a function in it. As a parameter of a primitive, it makes jit tell the primitive's
+    lowering of the devices, which it otherwise does for JAX's own primitives only.
+    """
+    function = custom_partitioning(lambda a: a)
+    function.def_partition(lambda *_: None, sharding_rule="->")
+    return jax.make_jaxpr(function)(jax.ShapeDtypeStruct((), np.dtype("float32"))).jaxpr
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """Which mesh axes shard which index; what is claimed twice goes to the first that claims it."""
+
+    contraction: str
+    form: Form
+
+    @property
+    def roles(self) -> tuple[str, str, str]:
+        """Of both operands and the result."""
+        return CONTRACTIONS[self.contraction]
+
+    @property
+    def letters(self) -> dict[str, tuple]:
+        """The indices on the first two axes of each role."""
+        return DENSE if self.form.groups == 1 else GROUPED
+
+    def places(self, mesh: Any, *arrays: Any) -> list[NamedSharding]:
+        """Of operands and result, by how the arrays lie: both operands, and the result where that is known."""
+        names, places = self._names(mesh, arrays), []
+        for role in self.roles:
+            spec: list = [None] * (self.form.window.rank + 2)
+            for axis, letter in self._indexed(role):
+                found = names.get(letter, ())
+                spec[axis] = found if len(found) > 1 else next(iter(found), None)
+            places.append(NamedSharding(mesh, PartitionSpec(*spec)))
+        return places
+
+    def local(self, evaluate: Callable, dtype: np.dtype, mesh: Any, *arrays: Any) -> Callable:
+        """What one device does: its part of the form, and the sum over those that have other terms."""
+        names = self._names(mesh, arrays)
+        groups = self.form.groups // _devices(mesh, names.get("g", ()))
+        form, summed = dataclasses.replace(self.form, groups=groups), names.get(self._summed, ())
+
+        def part(a: jax.Array, b: jax.Array) -> jax.Array:
+            a, b = aligned(a, b)
+            if not summed:
+                return evaluate(a, b, form=form, dtype=dtype)
+            return lax.psum(evaluate(a, b, form=form, dtype=accumulator(dtype)), summed).astype(
+                dtype
+            )
+
+        return part
+
+    def rule(self, c: int, o: int, mesh: Any) -> tuple[str, dict[str, Any]]:
+        """For Shardy, which hands shardings on from operands to the result and back."""
+        words, sizes = self.letters, {}
+        if self.form.groups > 1 and any(self.form.groups % size for size in mesh.shape.values()):
+            # It would shard groups by a part of a mesh axis, which has no name.
+            words = {"x": ("n", "c"), "kernel": ("o", "i"), "y": ("n", "p")}
+        elif self.form.groups > 1:  # the group stands outside of the channels; no factor may be 1
+            x, y = "g" if c == 1 else "(g c)", "g" if o == 1 else "(g o)"
+            words = {"x": ("n", x), "kernel": (y, "i"), "y": ("n", y)}
+            sizes = {letter: size for letter, size in (("c", c), ("o", o)) if size != 1}
+            if len(sizes) == 2:  # else the group is an axis by itself, whose size is known
+                sizes["g"] = self.form.groups
+        arrays = []
+        for role in self.roles:
+            space = [f"{role}{i}" for i in range(self.form.window.rank)]
+            order = np.argsort(getattr(self.form.layout, role))
+            arrays.append(" ".join([*words[role], *space][axis] for axis in order))
+        summed = (self._summed,) if self._summed else ()
+        first, second, result = arrays
+        return f"{first}, {second} -> {result}", {"reduction_factors": summed, **sizes}
+
+    @property
+    def _summed(self) -> str:
+        """The index of both operands that the result lacks; with groups, none but the batch."""
+        first, second, result = (set(self.letters[role]) for role in self.roles)
+        return next(iter(first & second - result), "")
+
+    def _indexed(self, role: str) -> list[tuple[int, str]]:
+        """Axes that have an index, and the index."""
+        pairs = zip(getattr(self.form.layout, role)[:2], self.letters[role], strict=True)
+        return [(axis, letter) for axis, letter in pairs if letter]
+
+    def _names(self, mesh: Any, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+        names: dict[str, tuple[str, ...]] = {}
+        for role, array in zip(self.roles, arrays, strict=False):
+            for axis, letter in self._indexed(role):
+                entry = array.sharding.spec[axis] or ()
+                entry = entry if isinstance(entry, tuple) else (entry,)
+                size = self.form.groups if letter == "g" else array.shape[axis]
+                taken = {name for found in names.values() for name in found}
+                is_free = letter not in names and not taken.intersection(entry)
+                if entry and is_free and size % _devices(mesh, entry) == 0:
+                    names[letter] = entry
+        return names
+
+
+def _named(array: Any, mesh: Any) -> jax.ShapeDtypeStruct:
+    """The array, sharded by names of mesh axes; not at all, where it is by parts of an axis."""
+    rank, found = len(array.shape), array.sharding
+    for place in _all_places(mesh, rank):
+        if found is None or place.is_equivalent_to(found, rank):
+            return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place)
+    return _named(jax.ShapeDtypeStruct(array.shape, array.dtype), mesh)
+
+
+def _all_places(mesh: Any, rank: int) -> Iterator[NamedSharding]:
+    """Every way in which mesh axes can shard an array of so many axes; first that they do not."""
+    names = [name for name, size in mesh.shape.items() if size > 1]
+    for axes in itertools.product([None, *range(rank)], repeat=len(names)):
+        for order in itertools.permutations(zip(names, axes, strict=True)):
+            entries = [tuple(name for name, at in order if at == axis) for axis in range(rank)]
+            yield NamedSharding(mesh, PartitionSpec(*(entry or None for entry in entries)))
+
+
+def _devices(mesh: Any, names: Sequence[str]) -> int:
+    return math.prod(mesh.shape[name] for name in names)

@@ -1,0 +1,201 @@
+"""What XLA's partitioner makes of the contractions on eight devices: sums where there must be, no gathers."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jdeconv
+
+COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+KINDS = {"conv": jdeconv.conv, "deconv": jdeconv.deconv}
+# How input, kernel and result lie, where letters are (batch, channel) and (O, I); d and m are mesh axes.
+DENSE = {
+    "batch": (("d", None), (None, None), ("d", None)),
+    "output channels": ((None, None), ("d", None), (None, "d")),
+    "input channels": ((None, "d"), (None, "d"), (None, None)),
+}
+GROUPED = {
+    "batch": (("d", None), (None, None), ("d", None)),
+    "groups": ((None, "d"), ("d", None), (None, "d")),
+    "groups of x": ((None, "d"), (None, None), (None, "d")),
+}
+LOWERINGS = ["direct", "fft", "im2col", "native", "taps", "winograd"]
+
+
+def collectives(compiled):
+    """(operation, shape) of each."""
+    pattern = rf"= \(?\w+\[([\d,]*)\][^=]*? ({COLLECTIVES})(?:-start)?\("
+    found = re.finditer(pattern, compiled.as_text())
+    return [(m.group(2), tuple(int(n) for n in m.group(1).split(",") if n)) for m in found]
+
+
+def step(kind, steps, x, kernel, cotangent):
+    """The result and both gradients."""
+    result, vjp = jax.vjp(lambda x, k: KINDS[kind](x, k, **steps), x, kernel)
+    return result, *vjp(cotangent)
+
+
+def work(kind, groups, last, rng, batch=16, channels=(2, 3), size=(7, 6)):
+    """Arrays of one layer, of 8 times so many channels if dense, and its options."""
+    c, o = channels if groups > 1 else (8 * channels[0], 8 * channels[1])
+    into = c if kind == "conv" else o
+    x, kernel = (batch, groups * into, *size), (groups * o, c, 3, 3)
+    steps = {"padding": 1, "groups": groups}
+    result = jax.eval_shape(partial(KINDS[kind], **steps), jnp.zeros(x), jnp.zeros(kernel))
+    arrays = [rng.integers(-3, 4, s).astype(np.float32) for s in (x, kernel, result.shape)]
+    if last:
+        steps["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+        arrays = [
+            np.transpose(a, order)
+            for a, order in zip(arrays, [(0, 2, 3, 1), (2, 3, 1, 0), (0, 2, 3, 1)], strict=True)
+        ]
+    return arrays, steps
+
+
+def placed(mesh, arrays, specs, last):
+    """On the mesh: a spec names the first two axes, channels first."""
+    put = []
+    for i, (a, (outer, inner)) in enumerate(zip(arrays, specs, strict=True)):
+        spec = P(outer, inner)
+        if last:
+            spec = P(None, None, inner, outer) if i == 1 else P(outer, None, None, inner)
+        put.append(jax.device_put(a, NamedSharding(mesh, spec)))
+    return put
+
+
+def check(
+    kind, groups, last, specs, axis_type, rng, lowering=None, shape=(8,), names=("d",), **size
+):
+    """Equal to the unsharded results; returns the collectives, the arrays and the results."""
+    arrays, steps = work(kind, groups, last, rng, **size)
+    expected = step(kind, steps, *arrays)
+    mesh = jax.make_mesh(shape, names, axis_types=(axis_type,) * len(shape))
+    steps["lowering"] = lowering
+    with jax.set_mesh(mesh):
+        operands = placed(mesh, arrays, specs, last)
+        compiled = jax.jit(partial(step, kind, steps)).lower(*operands).compile()
+        results = compiled(*operands)
+    for ours, theirs in zip(results, expected, strict=True):
+        scale = np.abs(theirs).max() * (1e-6 if lowering == "fft" else 0)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=scale)
+    return collectives(compiled), operands, results
+
+
+def switched(specs, kind):
+    """A deconv's input channels are the kernel's O."""
+    first, kernel, result = specs
+    return (first, kernel[::-1], result) if kind == "deconv" else specs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    ("groups", "name"), [*((1, name) for name in DENSE), *((8, name) for name in GROUPED)]
+)
+def test_no_device_needs_an_activation_of_another(groups, name, axis_type, kind, rng):
+    """One sum, of the kernel's gradient for a sharded batch, of an activation for sharded channels."""
+    specs = DENSE[name] if groups == 1 else GROUPED[name]
+    specs = switched(specs, kind) if groups == 1 else specs
+    found, operands, results = check(kind, groups, False, specs, axis_type, rng)
+    sums = [shape for operation, shape in found if operation == "all-reduce"]
+    assert len(sums) == (0 if "groups" in name else 1)
+    gathered = [shape for operation, shape in found if operation != "all-reduce"]
+    # Of groups that x alone is sharded by, each device has the gradient of its own groups' kernels.
+    weights = [] if name != "groups of x" else gathered
+    assert gathered == weights
+    assert all(np.prod(shape) <= operands[1].size for shape in gathered)
+    if axis_type == AxisType.Explicit:
+        for gradient, primal in zip(results[1:], operands[:2], strict=True):
+            assert gradient.sharding.is_equivalent_to(primal.sharding, primal.ndim)
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize(("groups", "name"), [(1, "batch"), (8, "groups"), (1, "input channels")])
+def test_however_it_is_evaluated(groups, name, lowering, rng):
+    specs = DENSE[name] if groups == 1 else GROUPED[name]
+    last = lowering in ("direct", "native", "winograd")
+    channels = (1, 1) if lowering == "taps" else (2, 3)
+    found, *_ = check("conv", groups, last, specs, AxisType.Auto, rng, lowering, channels=channels)
+    assert {operation for operation, _ in found} <= {"all-reduce"}
+    assert len(found) == (0 if name == "groups" else 1)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_batch_and_channels_over_two_mesh_axes(axis_type, rng):
+    specs = (("d", None), ("m", None), ("d", "m"))
+    found, *_ = check(
+        "conv", 1, False, specs, axis_type, rng, shape=(4, 2), names=("d", "m"), batch=4
+    )
+    assert [operation for operation, _ in found] == ["all-reduce"] * 2  # kernel over d, x over m
+    both = ((("d", "m"), None), (None, None), (("d", "m"), None))
+    found, *_ = check("conv", 1, True, both, axis_type, rng, shape=(4, 2), names=("d", "m"))
+    assert [operation for operation, _ in found] == ["all-reduce"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_divided_is_gathered(kind, rng):
+    """Two groups over eight devices, and batch and channels that claim the same ones: right, if slow."""
+    spread = ((None, "d"), ("d", None), (None, "d"))
+    check(kind, 2, False, spread, AxisType.Auto, rng, channels=(4, 8))
+    twice = (("d", None), ("d", None), (None, "d"))
+    check(kind, 1, False, switched(twice, kind), AxisType.Auto, rng)
+
+
+def test_shards_without_a_name(rng):
+    """The program's own reshapes leave parts of a mesh axis to an axis, and uneven ones."""
+    mesh = jax.make_mesh((4, 2), ("d", "m"), axis_types=(AxisType.Auto,) * 2)
+    x = rng.integers(-3, 4, (8, 6, 5, 4)).astype(np.float32)
+    kernel = rng.integers(-3, 4, (3, 6, 2, 2)).astype(np.float32)
+
+    def parts(x):
+        return jdeconv.conv(x.reshape(2, 4, 6, 20).swapaxes(1, 2)[:, :, :, :4], kernel)
+
+    def uneven(x):
+        return jdeconv.conv(x[:6], kernel) + jdeconv.conv(x[2:], kernel)
+
+    for f in (parts, uneven):
+        sharded = jax.device_put(x, NamedSharding(mesh, P("d")))
+        np.testing.assert_array_equal(jax.jit(f)(sharded), f(x))
+
+
+def test_outside_of_jit(rng):
+    (x, kernel, _), steps = work("conv", 8, False, rng)
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    sharded = jax.device_put(x, NamedSharding(mesh, P("d")))
+    y = jdeconv.conv(sharded, kernel, **steps)
+    assert y.sharding.spec[0] == "d"
+    np.testing.assert_array_equal(y, jdeconv.conv(x, kernel, **steps))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shard_map_sums_once(kind, rng):
+    arrays, steps = work(kind, 8, False, rng)
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    specs = {"in_specs": (P("d"), P(), P("d")), "out_specs": (P("d"), P("d"), P())}
+    mapped = jax.jit(jax.shard_map(partial(step, kind, steps), mesh=mesh, check_vma=True, **specs))
+    for ours, theirs in zip(mapped(*arrays), step(kind, steps, *arrays), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    found = collectives(mapped.lower(*arrays).compile())
+    assert found == [("all-reduce", arrays[1].shape)]
+
+
+@pytest.mark.parametrize("wrt", [(0, None), (None, 0), (0, 0)])
+def test_vmap_over_shards(wrt, rng):
+    """A mapped axis that is sharded stays so."""
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    x, kernel = (rng.integers(-3, 4, s).astype(np.float32) for s in ((8, 2, 3, 6), (8, 5, 3, 2)))
+    x, kernel = (a if axis == 0 else a[0] for a, axis in zip((x, kernel), wrt, strict=True))
+    f = jax.vmap(jdeconv.conv, wrt)
+    sharded = [
+        jax.device_put(a, NamedSharding(mesh, P("d") if axis == 0 else P()))
+        for a, axis in zip((x, kernel), wrt, strict=True)
+    ]
+    compiled = jax.jit(f).lower(*sharded).compile()
+    np.testing.assert_array_equal(compiled(*sharded), f(x, kernel))
+    assert collectives(compiled) == []
