@@ -84,6 +84,7 @@ class Form:
       layout: where each array keeps its axes.
       precision: of the products, as in `jax.lax`; None is the platform's default.
       lowering: the name of one way to evaluate; None lets `choose` pick.
+      platform: where it is evaluated; None until it is lowered.
     """
 
     window: Window
@@ -91,6 +92,7 @@ class Form:
     layout: Layout
     precision: lax.Precision | None = None
     lowering: str | None = None
+    platform: str | None = None
 
     def channels(self, contraction: str, a: tuple, b: tuple) -> tuple[int, int]:
         """Channels in a group, (c, o), of a contraction of operands of shapes `a` and `b`."""

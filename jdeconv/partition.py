@@ -8,8 +8,8 @@ convolutions, FFTs, loops over blocks of images. Here no device needs anything o
 chooses how to evaluate by what it has.
 
     mapped        where the types say how arrays lie, on a mesh with explicit axes: `jax.shard_map`
-    partitioned   where XLA's partitioner decides, while it compiles: `jax.experimental.custom_partitioning`, the
-                  one interface by which JAX lets a library take part in that
+    partitioned   where XLA decides, while it compiles: `jax.experimental.custom_partitioning` is the one
+                  interface by which JAX lets a library take part in that
 """
 
 from __future__ import annotations

@@ -188,7 +188,10 @@ def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype
         form, c, o, wide
     ):  # vmap may have changed what came in
         name = choose(platform, form, common, c, o)
-    evaluate = getattr(LOWERINGS[name], contraction)
+    evaluate, form = (
+        getattr(LOWERINGS[name], contraction),
+        dataclasses.replace(form, platform=platform),
+    )
     return evaluate(a.astype(common), b.astype(common), form, wide).astype(dtype)
 
 

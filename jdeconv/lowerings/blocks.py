@@ -13,14 +13,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 4 << 20  # of what is laid out
+ACCELERATOR_FACTOR = 128  # whose large buffers cost nothing, while a loop leaves it idle
 
 
-def items_per_block(count: int, bytes_per_item: int, block_bytes: int | None = None) -> int:
+def bytes_for(platform: str | None, size: int) -> int:
+    """So many bytes on a CPU, or more."""
+    return size if platform in ("cpu", None) else size * ACCELERATOR_FACTOR
+
+
+def items_per_block(count: int, bytes_per_item: int, block_bytes: int) -> int:
     """The most items (images, or groups) that divide the count and whose bytes fit a block; at least one."""
     if not (isinstance(count, int) and isinstance(bytes_per_item, int)):  # symbolic, in an export
         return 1
-    fitting = (BLOCK_BYTES if block_bytes is None else block_bytes) // max(1, bytes_per_item)
+    fitting = block_bytes // max(1, bytes_per_item)
     divisors = (n for n in range(1, min(count, fitting) + 1) if count % n == 0)
     return max(divisors, default=min(count, 1))
 

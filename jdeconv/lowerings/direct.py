@@ -24,7 +24,7 @@ from jax import lax
 from jdeconv.form import Form
 from jdeconv.im2col import unfold
 from jdeconv.lowerings.arrange import arrange, restore
-from jdeconv.lowerings.blocks import items_per_block, sum_blocks
+from jdeconv.lowerings.blocks import BLOCK_BYTES, items_per_block, sum_blocks
 from jdeconv.lowerings.native import cropped
 
 MOST_GROUPS = 16  # compile time grows with them
@@ -77,7 +77,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         kernel = _by_groups(one, form.groups, x, y)
         return kernel.reshape(*form.window.kernel, *kernel.shape[2:])
 
-    size = items_per_block(x.shape[0], sides.bytes_per_image(x, y, dtype))
+    size = items_per_block(x.shape[0], sides.bytes_per_image(x, y, dtype), BLOCK_BYTES)
     return restore(sum_blocks(block, (x, y), size), form, "kernel", last=True)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jdeconv.form import Form
 from jdeconv.im2col import fold, unfold
+from jdeconv.lowerings import blocks
 from jdeconv.lowerings.arrange import arrange, channels_last, restore
 from jdeconv.lowerings.blocks import items_per_block, map_blocks, sum_blocks
 from jdeconv.lowerings.slabs import in_slabs
@@ -152,4 +153,6 @@ class _Letters:
         window = self.form.window
         if self.last and window.big == window.small and math.prod(window.kernel) == 1:
             return images.shape[0]  # the columns are x itself, and nothing is laid out
-        return items_per_block(images.shape[0], _columns_bytes(self.form, self.c, self.o, dtype))
+        size = _columns_bytes(self.form, self.c, self.o, dtype)
+        most = blocks.bytes_for(self.form.platform, blocks.BLOCK_BYTES)
+        return items_per_block(images.shape[0], size, most)

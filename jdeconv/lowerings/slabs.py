@@ -17,7 +17,7 @@ from jax import lax
 
 from jdeconv.axes import padded
 from jdeconv.form import CONTRACTIONS, Form
-from jdeconv.lowerings.blocks import zeros_of
+from jdeconv.lowerings.blocks import bytes_for, zeros_of
 
 MOST_BYTES = 32 << 20  # beyond, an image is cut
 SLAB_BYTES = 12 << 20
@@ -35,11 +35,12 @@ def in_slabs(bytes_per_image: Callable, rows_of_tile: Callable | None = None) ->
         @functools.wraps(contraction)
         def evaluate(a: jax.Array, b: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
             size = bytes_per_image(form, *form.channels(name, a.shape, b.shape), dtype)
-            if not isinstance(size, int) or size <= MOST_BYTES:  # or symbolic, in an export
+            if not isinstance(size, int) or size <= bytes_for(form.platform, MOST_BYTES):
                 return contraction(a, b, form, dtype)
             axis = int(np.argmax(form.window.small))
             tile = rows_of_tile(form, axis) if rows_of_tile else 1
-            rows = max(1, form.window.small[axis] * SLAB_BYTES // (size * tile)) * tile
+            slab = bytes_for(form.platform, SLAB_BYTES)
+            rows = max(1, form.window.small[axis] * slab // (size * tile)) * tile
             if rows >= form.window.small[axis]:
                 return contraction(a, b, form, dtype)
             return _LOOPS[name](contraction, a, b, form, dtype, _Slabs(form, axis, rows))
