@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,7 +184,16 @@ class Case:
 
     @property
     def bytes(self) -> float:
-        return self.work.elements * {"float64": 8, "bfloat16": 2}.get(self.dtype, 4)
+        return self.work.elements * {"float64": 8, "bfloat16": 2, "float16": 2}.get(self.dtype, 4)
+
+    def larger(self, factor: int) -> Case:
+        """The same with so many times the batch."""
+        if isinstance(self.work, Layer):
+            work = dataclasses.replace(self.work, batch=factor * self.work.batch)
+        else:
+            batch, *image = self.work.image
+            work = dataclasses.replace(self.work, image=(factor * batch, *image))
+        return dataclasses.replace(self, work=work)
 
 
 def _conv(*args, **options) -> Layer:
@@ -268,6 +277,29 @@ def _cases() -> list[Case]:
 
 
 CASES = _cases()
+
+ACCELERATOR_BATCH = (
+    16  # times that of a CPU: a few milliseconds for a case, so that it fills a large GPU
+)
+
+
+def for_accelerator(cases: Iterable[Case]) -> list[Case]:
+    """Larger, and in narrow floats too, which are what its units are made for; without float64."""
+    found = []
+    for case in cases:
+        if case.dtype == "float64" or case.family == "other dtypes":
+            continue
+        large = case.larger(ACCELERATOR_BATCH)
+        found.append(large)
+        if case.family in ("dense", "depthwise", "grouped", "deconv"):
+            found += [
+                dataclasses.replace(
+                    large, name=f"{case.name} {dtype}", family=f"{case.family} {dtype}", dtype=dtype
+                )
+                for dtype in ("bfloat16", "float16")
+            ]
+    return found
+
 
 QUICK = (
     "dense 3x3 28",

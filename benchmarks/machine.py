@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-CACHE_BYTES = 2 << 20  # of the copy that stays in cache
-MEMORY_BYTES = 128 << 20  # of the copy that does not
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of what is measured: copies that stay in cache and that do not, and square dots of each dtype."""
+
+    cache: int
+    memory: int
+    dots: dict[str, tuple[int, ...]]
+
+
+SIZES = {
+    "cpu": Sizes(
+        2 << 20, 128 << 20, {"float32": (1024, 2048), "bfloat16": (1024,), "float64": (1024,)}
+    ),
+    "accelerator": Sizes(
+        16 << 20, 2 << 30, {"float32": (4096, 8192), "bfloat16": (8192,), "float16": (8192,)}
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -21,10 +38,11 @@ class Machine:
     peak: dict[str, float]
     cache: float
     memory: float
+    cache_bytes: int
 
     def floor(self, flops: float, least_bytes: float, dtype: str) -> float:
         """The seconds that so much arithmetic takes at the speed of dot, or so much traffic at that of copy."""
-        bandwidth = self.cache if least_bytes <= 2 * CACHE_BYTES else self.memory
+        bandwidth = self.cache if least_bytes <= 2 * self.cache_bytes else self.memory
         return max(flops / self.peak[dtype], least_bytes / bandwidth)
 
     def bound(self, flops: float, least_bytes: float, dtype: str) -> str:
@@ -35,15 +53,23 @@ class Machine:
     def better(self, other: Machine) -> Machine:
         """The faster of two measurements in everything: a shared machine is not always its best."""
         peak = {name: max(self.peak[name], other.peak[name]) for name in self.peak}
-        return Machine(peak, max(self.cache, other.cache), max(self.memory, other.memory))
+        return dataclasses.replace(
+            self,
+            peak=peak,
+            cache=max(self.cache, other.cache),
+            memory=max(self.memory, other.memory),
+        )
 
 
-def measure() -> Machine:
-    """Dots of 1024 and 2048 square, copies of 2 and of 128 MiB: the best of several."""
-    peak = {"float32": _peak("float32", (1024, 2048)), "bfloat16": _peak("bfloat16", (1024,))}
-    with jax.enable_x64(True):
-        peak["float64"] = _peak("float64", (1024,))
-    return Machine(peak, _copy(CACHE_BYTES), _copy(MEMORY_BYTES))
+def measure(sizes: Sizes | None = None) -> Machine:
+    """The best of several dots and copies, of the sizes that suit JAX's default device."""
+    platform = "cpu" if jax.default_backend() == "cpu" else "accelerator"
+    sizes = SIZES[platform] if sizes is None else sizes
+    peak = {}
+    for dtype, dots in sizes.dots.items():
+        with jax.enable_x64(dtype == "float64"):
+            peak[dtype] = _peak(dtype, dots)
+    return Machine(peak, _copy(sizes.cache), _copy(sizes.memory), sizes.cache)
 
 
 def _peak(dtype: str, sizes: tuple[int, ...]) -> float:

@@ -285,12 +285,14 @@ class EquinoxPeer(JaxPeer):
 
 
 class TorchPeer:
-    """PyTorch's eager mode on CPU, in its own memory format for each layout."""
+    """PyTorch's eager mode on the kind of device that JAX has, in its own memory format for each layout."""
 
     package = "torch"
 
     def refuses(self, case: Case) -> str | None:
-        """What has no channels-last format."""
+        """What has no channels-last format, and all where torch is of another device than JAX."""
+        if _on_gpu() and not _torch_has_gpu():
+            return "this build of torch has no GPU"
         work = case.work
         rank = work.rank if isinstance(work, Layer) else len(work.image) - 2
         mapped = isinstance(work, Layer) and bool(work.examples or work.ensemble)
@@ -308,7 +310,8 @@ class TorchPeer:
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
 
         def tensor(a: Array):
-            t = torch.from_numpy(np.ascontiguousarray(a.value)).to(getattr(torch, case.dtype))
+            t = torch.from_numpy(np.ascontiguousarray(a.value))
+            t = t.to("cuda" if _on_gpu() else "cpu", getattr(torch, case.dtype))
             if case.layout == "NHWC" and not a.mapped and t.ndim in formats:
                 t = t.to(memory_format=formats[t.ndim])
             return t.requires_grad_(not mapped and a is not constant)
@@ -316,12 +319,25 @@ class TorchPeer:
         values, operations = list(map(tensor, arrays)), TorchOperations(mapped)
 
         def run():
-            return case.work.run(operations, *values)
+            results = case.work.run(operations, *values)
+            if _on_gpu():
+                torch.cuda.synchronize()
+            return results
 
         def fetch(results):
-            return [r.detach().double().numpy() for r in results]
+            return [r.detach().double().cpu().numpy() for r in results]
 
         return Program(run, fetch)
+
+
+def _on_gpu() -> bool:
+    return jax.default_backend() == "gpu"
+
+
+def _torch_has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _exchanged(kernel: np.ndarray, groups: int) -> np.ndarray:

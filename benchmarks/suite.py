@@ -11,10 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks import machine, timing
-from benchmarks.cases import CASES, QUICK, Case
+from benchmarks.cases import CASES, QUICK, Case, for_accelerator
 from benchmarks.report import Row, Run
 
 
@@ -26,9 +27,10 @@ def chosen(
 
     patterns = list(patterns) or list(QUICK if quick else ["*"])
     layout = layout or ("NCHW" if quick else None)
+    cases = CASES if jax.default_backend() == "cpu" else for_accelerator(CASES)
     return [
         case
-        for case in CASES
+        for case in cases
         if any(fnmatchcase(name, p) for p in patterns for name in (case.name, str(case)))
         and layout in (None, case.layout)
         and dtype in (None, case.dtype)
@@ -94,11 +96,18 @@ def _about(peers: dict[str, Any]) -> dict[str, str]:
     packages = dict.fromkeys(["jax", "jaxlib", "numpy", *(p.package for p in peers.values())])
     versions = [f"{name} {metadata.version(name)}" for name in packages]
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": _machine(),
         "system": f"{platform.system()}, Python {platform.python_version()}",
         "versions": ", ".join(versions),
         "commit": _commit(),
     }
+
+
+def _machine() -> str:
+    if jax.default_backend() == "cpu":
+        return f"{_processor()}, {os.cpu_count()} cores"
+    # By default XLA multiplies float32 as TensorFloat-32 there, and so do both sides of every ratio.
+    return f"{jax.devices()[0].device_kind}, float32 in JAX's default precision"
 
 
 def _processor() -> str:

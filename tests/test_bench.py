@@ -29,7 +29,7 @@ def small(monkeypatch):
     case = cases.Case("small", "dense", SMALL[0])
     monkeypatch.setattr(suite, "CASES", [case])
     rates = dict.fromkeys(("float32", "float64", "bfloat16"), 1e11)
-    monkeypatch.setattr(machine, "measure", lambda: machine.Machine(rates, 1e11, 1e10))
+    monkeypatch.setattr(machine, "measure", lambda: machine.Machine(rates, 1e11, 1e10, 2 << 20))
     monkeypatch.setattr(timing, "TURN_SECONDS", 0.0)
     return case
 
@@ -135,12 +135,40 @@ def test_a_run_is_written_and_read_back(small, tmp_path, capsys):
 
 
 def test_the_floor():
-    limits = machine.Machine({"float32": 100.0}, cache=1e9, memory=10.0)
+    limits = machine.Machine({"float32": 100.0}, cache=1e9, memory=10.0, cache_bytes=1 << 20)
     assert limits.floor(1000, 1, "float32") == 10
     assert limits.bound(1000, 1, "float32") == "compute"
-    large = 4 * machine.CACHE_BYTES
+    large = 4 << 20
     assert limits.floor(1, large, "float32") == large / 10
     assert limits.bound(1, large, "float32") == "memory"
+
+
+def test_the_machine_is_measured_in_the_dtypes_of_its_cases():
+    found = machine.measure(machine.Sizes(1 << 12, 1 << 14, {"float16": (8, 16), "float64": (8,)}))
+    assert set(found.peak) == {"float16", "float64"}
+    assert min(*found.peak.values(), found.cache, found.memory) > 0
+    for platform, all_cases in (
+        ("cpu", cases.CASES),
+        ("accelerator", cases.for_accelerator(cases.CASES)),
+    ):
+        assert {case.dtype for case in all_cases} <= set(machine.SIZES[platform].dots)
+
+
+def test_an_accelerator_gets_larger_cases_in_narrow_floats_too(monkeypatch, capsys):
+    monkeypatch.setattr(suite.jax, "default_backend", lambda: "gpu")
+    found = suite.chosen(["deconv k2 s2*", "step DCGAN"], "NCHW", None, False)
+    assert [(case.name, case.dtype) for case in found] == [
+        ("deconv k2 s2", "float32"),
+        ("deconv k2 s2 bfloat16", "bfloat16"),
+        ("deconv k2 s2 float16", "float16"),
+        ("step DCGAN", "float32"),
+    ]
+    one, large = cases.DECONV["k2 s2"], found[0].work
+    assert large == cases.dataclasses.replace(one, batch=16 * one.batch)
+    assert found[0].flops == 16 * one.flops
+    assert found[3].flops == pytest.approx(16 * cases.STEPS["DCGAN"].flops)
+    pytest.importorskip("torch")
+    assert "no GPU" in peers.peers()["torch"].refuses(found[0])
 
 
 @pytest.mark.parametrize(

@@ -219,15 +219,27 @@ def test_export_of_the_gradient(function, name, platform, rng):
         assert "stablehlo.convolution" in exported.mlir_module()
 
 
-def test_export_with_symbolic_batch(rng):
-    x, kernel = operands(rng, "conv")
-    function = ours(jdeconv, "conv")
-    gradient = jax.jit(jax.grad(loss(function), (0, 1)))
+@pytest.mark.parametrize("steps", [{}, {"stride": 2, "groups": 2}, {"dilation": 2, "groups": 4}])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("name", ["conv", "deconv"])
+def test_export_with_symbolic_batch(name, rank, steps, rng):
+    """Forward and both gradients for three platforms at once, serialized, and run again for another batch."""
+    function, groups = getattr(jdeconv, name), steps.get("groups", 1)
+    into = 4 if name == "conv" else 8
+    a = rng.integers(-3, 4, (5, into, *(6, 5, 4)[:rank])).astype(np.float32)
+    kernel = rng.integers(-3, 4, (8, 4 // groups, *(2, 3, 1)[:rank])).astype(np.float32)
+
+    @jax.jit
+    def all_three(a, kernel):
+        y, vjp = jax.vjp(lambda a, k: function(a, k, padding=1, **steps), a, kernel)
+        return y, *vjp(y % 3)
+
     (batch,) = jax.export.symbolic_shape("batch")
-    args = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), kernel
-    exported = jax.export.export(gradient, platforms=["cpu", "cuda", "tpu"])(*args)
-    x = np.concatenate([x, 1 - x, x[:1]])
-    for left, right in zip(exported.call(x, kernel), gradient(x, kernel), strict=True):
+    args = jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype), kernel
+    exported = jax.export.export(all_three, platforms=["cpu", "cuda", "tpu"])(*args)
+    again = jax.export.deserialize(exported.serialize())
+    assert again.platforms == ("cpu", "cuda", "tpu")
+    for left, right in zip(again.call(a, kernel), all_three(a, kernel), strict=True):
         np.testing.assert_array_equal(left, right)
 
 

@@ -28,7 +28,9 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a few cases, in less than a minute")
     parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="only this one")
     parser.add_argument(
-        "--dtype", choices=("float32", "float64", "bfloat16"), help="only cases of this one"
+        "--dtype",
+        choices=("float32", "float64", "bfloat16", "float16"),
+        help="only cases of this one",
     )
     parser.add_argument(
         "--peers",

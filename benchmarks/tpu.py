@@ -1,0 +1,143 @@
+"""What a TPU's compiler expects of every case, ours beside jax.lax's: `python -m benchmarks.tpu`.
+
+No TPU is needed: libtpu compiles ahead of time for a topology by name, and writes into the program how many
+cycles it expects of each operation. That is the compiler's own model and no measurement, good for ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from benchmarks import peers, suite
+from benchmarks.cases import Case
+from benchmarks.report import OURS
+
+LAX = "jax.lax"
+LOOP = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The compiler's: cycles of the whole program, and bytes beside its arguments and results."""
+
+    cycles: int
+    temporary_bytes: int
+
+
+def estimate(case: Case, peer: Any, device: Any) -> Estimate:
+    """Compile a case for the device, and read what the compiler expects."""
+    arrays = case.work.arrays(np.random.default_rng(0))
+    shapes = [
+        jax.ShapeDtypeStruct(
+            peer.enter(case, a.value, a.role, a.mapped).shape,
+            case.dtype,
+            sharding=SingleDeviceSharding(device),
+        )
+        for a in arrays
+    ]
+    work = functools.partial(case.work.run, peer.operations(case.layout))
+    compiled = jax.jit(work).lower(*shapes).compile()
+    return Estimate(cycles(compiled.as_text()), compiled.memory_analysis().temp_size_in_bytes)
+
+
+def cycles(text: str) -> int:
+    """The sum over the operations of a compiled program, those of a loop as often as it runs.
+
+    Raises:
+      ValueError: for a loop that does not count from 0 to a constant, as those of scans do.
+    """
+    computations, entry = {}, ""
+    for block in re.split(r"\n(?=%|ENTRY )", text):
+        head, _, body = block.partition("{\n")
+        name = re.search(r"%?([\w.-]+) \(", head)
+        if name:
+            computations[name[1]] = body
+            entry = name[1] if head.startswith("ENTRY") else entry
+
+    def total(name: str) -> int:
+        own = sum(map(int, CYCLES.findall(computations[name])))
+        for line in computations[name].splitlines():
+            if loop := LOOP.search(line):
+                own += trips(computations[loop[1]]) * total(loop[2])
+        return own
+
+    return total(entry)
+
+
+def trips(condition: str) -> int:
+    """How often a loop runs that ends on this condition."""
+    limits = re.findall(r" constant\((\d+)\)", condition)
+    if len(limits) != 1 or "direction=LT" not in condition:
+        raise ValueError(f"a loop that does not count to a constant: {condition.strip()}")
+    return int(limits[0])
+
+
+def table(rows: Iterable[tuple[Case, dict[str, Estimate]]], about: str) -> str:
+    """In Markdown, and who says so."""
+    lines = [
+        "| case | jdeconv, kcycles | jax.lax, kcycles | jdeconv / jax.lax | temporary MiB | jax.lax |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for case, found in rows:
+        ours, theirs = found[OURS], found[LAX]
+        cells = [f"{e.cycles / 1e3:.0f}" for e in (ours, theirs)]
+        cells.append(f"{ours.cycles / theirs.cycles:.2f}")
+        cells += [f"{e.temporary_bytes / 2**20:.1f}" for e in (ours, theirs)]
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\n{about}\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, compare, write; 1 if a case is above 1.05 times lax's."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="names or patterns (default: all)")
+    parser.add_argument("--topology", default="v5e:2x2", help="of which one chip is compiled for")
+    parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="only this one")
+    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
+    options = parser.parse_args(arguments)
+    if importlib.util.find_spec("libtpu") is None:
+        print("libtpu is missing; for jax 0.10.2: pip install libtpu==0.0.42.1", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to be asked for
+    jax.config.update("jax_platforms", "cpu")
+    device = topologies.get_topology_desc(options.topology, platform="tpu").devices[0]
+    cases = suite.chosen(options.cases, options.layout, None, quick=False)
+    cases = [case for case in cases if case.dtype != "float64"]  # which TPUs only emulate
+    if not cases:
+        print("no case of that name and layout", file=sys.stderr)
+        return 2
+    known, rows = peers.peers(), []
+    with tqdm.tqdm(cases, unit="case", leave=False, disable=None) as bar:
+        for case in bar:
+            bar.set_postfix_str(str(case))
+            rows.append((case, {n: estimate(case, known[n], device) for n in (OURS, LAX)}))
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "libtpu"))
+    text = table(rows, f"Estimates of the compiler for one chip of {options.topology}; {versions}.")
+    print(text, end="")
+    if options.table is not None:
+        options.table.write_text(text)
+    worse = [case for case, e in rows if e[OURS].cycles > 1.05 * e[LAX].cycles]
+    for case in worse:
+        print(f"above 1.05 of jax.lax: {case}", file=sys.stderr)
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
