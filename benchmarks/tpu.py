@@ -12,7 +12,6 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -89,19 +88,18 @@ def trips(condition: str) -> int:
     return int(limits[0])
 
 
-def table(rows: Iterable[tuple[Case, dict[str, Estimate]]], about: str) -> str:
-    """In Markdown, and who says so."""
-    lines = [
-        "| case | jdeconv, kcycles | jax.lax, kcycles | jdeconv / jax.lax | temporary MiB | jax.lax |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for case, found in rows:
-        ours, theirs = found[OURS], found[LAX]
-        cells = [f"{e.cycles / 1e3:.0f}" for e in (ours, theirs)]
-        cells.append(f"{ours.cycles / theirs.cycles:.2f}")
-        cells += [f"{e.temporary_bytes / 2**20:.1f}" for e in (ours, theirs)]
-        lines.append(f"| {case} | {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\n{about}\n"
+HEADER = """\
+| case | jdeconv, kcycles | jax.lax, kcycles | jdeconv / jax.lax | temporary MiB | jax.lax |
+|---|---:|---:|---:|---:|---:|"""
+
+
+def line(case: Case, found: dict[str, Estimate]) -> str:
+    """A row in Markdown."""
+    ours, theirs = found[OURS], found[LAX]
+    cells = [f"{e.cycles / 1e3:.0f}" for e in (ours, theirs)]
+    cells.append(f"{ours.cycles / theirs.cycles:.2f}")
+    cells += [f"{e.temporary_bytes / 2**20:.1f}" for e in (ours, theirs)]
+    return f"| {case} | {' | '.join(cells)} |"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,17 +121,22 @@ def main(arguments: list[str] | None = None) -> int:
     if not cases:
         print("no case of that name and layout", file=sys.stderr)
         return 2
-    known, rows = peers.peers(), []
+    known, lines, worse = peers.peers(), [HEADER], []
+    print(HEADER)
     with tqdm.tqdm(cases, unit="case", leave=False, disable=None) as bar:
         for case in bar:
             bar.set_postfix_str(str(case))
-            rows.append((case, {n: estimate(case, known[n], device) for n in (OURS, LAX)}))
+            found = {name: estimate(case, known[name], device) for name in (OURS, LAX)}
+            lines.append(line(case, found))
+            bar.write(lines[-1], file=sys.stdout)
+            sys.stdout.flush()
+            if found[OURS].cycles > 1.05 * found[LAX].cycles:
+                worse.append(case)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "libtpu"))
-    text = table(rows, f"Estimates of the compiler for one chip of {options.topology}; {versions}.")
-    print(text, end="")
+    lines += ["", f"Estimates of the compiler for one chip of {options.topology}; {versions}."]
+    print(*lines[-2:], sep="\n")
     if options.table is not None:
-        options.table.write_text(text)
-    worse = [case for case, e in rows if e[OURS].cycles > 1.05 * e[LAX].cycles]
+        options.table.write_text("\n".join(lines) + "\n")
     for case in worse:
         print(f"above 1.05 of jax.lax: {case}", file=sys.stderr)
     return 1 if worse else 0
