@@ -58,8 +58,8 @@ class Convolution:
     def of(cls, lhs: jax.Array, rhs: jax.Array, out: tuple, params: dict) -> Convolution | None:
         """From the operands' and the result's shapes and the primitive's parameters.
 
-        None where it has no such reading: a spatial size that is symbolic or zero, a precision that names an
-        algorithm.
+        None where it has no such reading: no spatial axis at all, a spatial size that is symbolic or zero, a
+        precision that names an algorithm.
         """
         numbers, precision = params["dimension_numbers"], params["precision"]
         axes = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
@@ -67,7 +67,7 @@ class Convolution:
             tuple(shape[axis] for axis in spec[2:])
             for spec, shape in zip(axes, (lhs.shape, rhs.shape, out), strict=True)
         ]
-        if not all(isinstance(size, int) and size > 0 for size in sum(sizes, ())):
+        if not (sizes[0] and all(isinstance(size, int) and size > 0 for size in sum(sizes, ()))):
             return None
         if isinstance(precision, tuple) and all(isinstance(p, lax.Precision) for p in precision):
             precision = max(precision, key=list(lax.Precision).index)

@@ -311,6 +311,21 @@ def test_symbolic_space_stays_with_xla(operands):
     assert "stablehlo.convolution" in exported.mlir_module()
 
 
+def test_no_space_stays_with_xla(rng):
+    """As in a layer that flax calls a convolution over zero axes."""
+    x, k = (rng.integers(-3, 4, s).astype(np.float32) for s in ((6, 4), (8, 2)))
+
+    def f(x, k):
+        return (lax.conv_general_dilated(x, k, (), [], feature_group_count=2) ** 2).sum()
+
+    for function in (f, jax.grad(f, (0, 1))):
+        for ours, theirs in zip(
+            *(jax.tree.leaves(g(x, k)) for g in (jdeconv.accelerate(function), function)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_function_that_changes_its_arguments_is_refused(operands):
     def function(batch):
         batch["y"] = conv(*batch["operands"])
