@@ -320,7 +320,7 @@ def test_no_space_stays_with_xla(rng):
 
     for function in (f, jax.grad(f, (0, 1))):
         for ours, theirs in zip(
-            *(jax.tree.leaves(g(x, k)) for g in (jdeconv.accelerate(function), function)),
+            *(jax.tree.leaves(g(x, k)) for g in (accelerate(function), function)),
             strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs)
