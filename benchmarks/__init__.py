@@ -6,4 +6,8 @@ peers     who does the work: jdeconv, jax.lax, equinox, torch
 machine   what the machine could do: peak of dot, bandwidth of copy
 timing    results compared, then times taken in turn
 report    table, JSON, chart, README's tables
+suite     a run of all that
+
+Two rooms have commands of their own: `switch`, existing models through `jdeconv.accelerate`, and `tpu`, what
+a TPU's compiler expects.
 """

@@ -86,6 +86,11 @@ def aligned(*arrays: jax.Array) -> list[jax.Array]:
     ]
 
 
+def is_asked() -> bool:
+    """Whether XLA's partitioner takes rules: Shardy does, which is JAX's default; GSPMD did not."""
+    return getattr(jax.config, "jax_use_shardy_partitioner", True)
+
+
 @functools.cache
 def probe() -> jax.extend.core.Jaxpr:
     """A jaxpr with such a function in it. As a parameter of a primitive, it makes jit tell the primitive's

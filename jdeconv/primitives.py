@@ -202,7 +202,7 @@ def _evaluator(
     evaluate = partial(_evaluate, contraction, platform)
     if AxisType.Explicit in sharding.mesh.axis_types:
         return partial(partition.mapped, evaluate, contraction, form, dtype)
-    if is_divided:
+    if is_divided and partition.is_asked():
         return partial(partition.partitioned, evaluate, contraction, form, dtype)
     return partial(evaluate, form=form, dtype=dtype)
 
@@ -221,7 +221,8 @@ def _is_divided(ctx) -> bool:
     context = ctx.module_context.axis_context
     mesh = getattr(context, "abstract_mesh", None)
     has_devices = getattr(context, "device_assignment", None) is not None
-    return mesh is not None and mesh.size > 1 and has_devices
+    is_kept = ctx.module_context.lowering_parameters.for_export
+    return mesh is not None and mesh.size > 1 and has_devices and not is_kept
 
 
 @partial(

@@ -1,6 +1,8 @@
 """What XLA's partitioner makes of the contractions on eight devices: sums where there must be, no gathers."""
 
 import re
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -162,6 +164,37 @@ def test_shards_without_a_name(rng):
     for f in (parts, uneven):
         sharded = jax.device_put(x, NamedSharding(mesh, P("d")))
         np.testing.assert_array_equal(jax.jit(f)(sharded), f(x))
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_an_export_for_several_devices_runs_again(axis_type, rng):
+    arrays, steps = work("conv", 8, False, rng)
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        operands = placed(mesh, arrays, GROUPED["batch"], False)
+        exported = jax.export.export(jax.jit(partial(step, "conv", steps)))(*operands)
+        again = jax.export.deserialize(exported.serialize()).call(*operands)
+    for ours, theirs in zip(again, step("conv", steps, *arrays), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_older_partitioner_is_left_alone():
+    """It takes no rules; in a process of its own, since the choice is made once."""
+    script = """
+import jax, jax.numpy as jnp, jdeconv
+from jax.sharding import NamedSharding, PartitionSpec as P
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_use_shardy_partitioner", False)
+x = jnp.arange(24.0).reshape(2, 2, 6)
+k = jnp.ones((2, 1, 3))
+sharded = jax.device_put(x, NamedSharding(jax.make_mesh((2,), ("d",)), P("d")))
+f = lambda x: jdeconv.conv(x, k, groups=2)
+print((jax.jit(f)(sharded) == f(x)).all())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True"]
 
 
 def test_outside_of_jit(rng):

@@ -1,0 +1,49 @@
+"""The estimates of a TPU's compiler: how they are read, and those that are committed."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cases, tpu
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+PROGRAM = """HloModule jit_f, is_scheduled=true
+
+%body.1 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %fusion.1 = f32[8] fusion(%p), kind=kLoop, backend_config={"estimated_cycles":"10"}
+}
+
+%wide.condition (p: (s32[], f32[8])) -> pred[] {
+  %constant.1 = s32[] constant(7)
+  ROOT %lt = pred[] compare(%i, %constant.1), direction=LT
+}
+
+ENTRY %main.2 (x: f32[8]) -> f32[8] {
+  %fusion.2 = f32[8] fusion(%x), kind=kOutput, backend_config={"estimated_cycles":"3"}
+  %while.3 = (s32[], f32[8]) while(%tuple), condition=%wide.condition, body=%body.1
+  ROOT %fusion.4 = f32[8] fusion(%x), kind=kOutput, backend_config={"estimated_cycles":"200"}
+}
+"""
+
+
+def test_loops_count_as_often_as_they_run():
+    assert tpu.cycles(PROGRAM) == 203 + 7 * 10
+
+
+def test_a_loop_of_unknown_length_is_no_estimate():
+    with pytest.raises(ValueError, match="does not count to a constant"):
+        tpu.cycles(PROGRAM.replace("constant(7)", "parameter(0)"))
+
+
+def test_without_the_compiler_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(tpu.importlib.util, "find_spec", lambda name: None)
+    assert tpu.main([]) == 2
+    assert "pip install libtpu==" in capsys.readouterr().err
+
+
+def test_no_case_is_expected_to_take_longer_than_with_lax():
+    rows = [line.split("|") for line in (RESULTS / "tpu.txt").read_text().splitlines()[2:]]
+    found = {row[1].strip(): float(row[4]) for row in rows if len(row) == 8}
+    assert list(found) == [str(case) for case in cases.CASES if case.dtype != "float64"]
+    assert max(found.values()) <= 1.05
+    assert min(found.values()) < 0.7
