@@ -183,15 +183,11 @@ def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype
         wide = jnp.promote_types(accumulator(a.dtype), accumulator(b.dtype))
         common = a.dtype if a.dtype == b.dtype else wide
         wide = jnp.promote_types(wide, accumulator(dtype))
-    name = form.lowering
-    if name is None or LOWERINGS[name].refuses(
-        form, c, o, wide
-    ):  # vmap may have changed what came in
+    form, name = dataclasses.replace(form, platform=platform), form.lowering
+    # vmap may have made of a form that the named lowering serves one that it refuses
+    if name is None or LOWERINGS[name].refuses(form, c, o, wide):
         name = choose(platform, form, common, c, o)
-    evaluate, form = (
-        getattr(LOWERINGS[name], contraction),
-        dataclasses.replace(form, platform=platform),
-    )
+    evaluate = getattr(LOWERINGS[name], contraction)
     return evaluate(a.astype(common), b.astype(common), form, wide).astype(dtype)
 
 
