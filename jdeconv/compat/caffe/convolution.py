@@ -107,14 +107,14 @@ class _Windowed:
     force_nd_im2col: bool = False
 
     @property
-    def call(self) -> str:
+    def _call(self) -> str:
         return type(self).__name__
 
     def split(self, bottom: Sequence[int]) -> tuple[tuple, int, tuple]:
         """The axes before the channels, the channels, and space."""
-        axis = integer(self.call, "axis", self.axis)
+        axis = integer(self._call, "axis", self.axis)
         if not -len(bottom) <= axis < len(bottom):
-            raise refused(self.call, "axis", axis, f"the bottom has {len(bottom)} axes")
+            raise refused(self._call, "axis", axis, f"the bottom has {len(bottom)} axes")
         axis %= len(bottom)
         return tuple(bottom[:axis]), bottom[axis], tuple(bottom[axis + 1 :])
 
@@ -124,12 +124,12 @@ class _Windowed:
         pairs |= {"stride": (self.stride_h, self.stride_w), "dilation": (None, None)}
         defaults = {"kernel_size": None, "pad": 0, "stride": 1, "dilation": 1}
         found = {
-            name: _values(self.call, name, getattr(self, name), pair, rank, defaults[name])
+            name: _values(self._call, name, getattr(self, name), pair, rank, defaults[name])
             for name, pair in pairs.items()
         } if rank else dict.fromkeys(pairs, ())  # fmt: skip
         for name, least in (("kernel_size", 1), ("pad", 0), ("stride", 1), ("dilation", 1)):
             for value in found[name]:
-                integer(self.call, name, value, least)
+                integer(self._call, name, value, least)
         kernel = found.pop("kernel_size")
         found["padding"] = found.pop("pad")
         return kernel, found
@@ -146,11 +146,11 @@ class Im2col(_Windowed):
 
     def forward(self, bottom: jax.Array) -> jax.Array:
         """(items, c, *i) -> (items, c*prod(kernel_size), *q)."""
-        bottom = array(self.call, "bottom", bottom)
+        bottom = array(self._call, "bottom", bottom)
         items, channels, space = self.split(bottom.shape)
         kernel, steps = self.steps(len(space))
         if not space:
-            raise refused(self.call, "bottom", bottom, "needs a spatial axis behind the channels")
+            raise refused(self._call, "bottom", bottom, "needs a spatial axis behind the channels")
         columns = im2col(bottom.reshape(-1, channels, *space), kernel, **steps)
         return columns.reshape(*items, *columns.shape[1:])
 
@@ -175,11 +175,11 @@ class _Learned(_Windowed):
     def blob_shapes(self, bottom: Sequence[int]) -> list[tuple[int, ...]]:
         """Of the weight, and of the bias if there is one, for a bottom of this shape."""
         _, channels, space = self.split(bottom)
-        integer(self.call, "num_output", self.num_output, 1)
-        integer(self.call, "group", self.group, 1)
+        integer(self._call, "num_output", self.num_output, 1)
+        integer(self._call, "group", self.group, 1)
         for name, count in (("the bottom's channels", channels), ("num_output", self.num_output)):
             if count % self.group:
-                raise refused(self.call, "group", self.group, f"must divide {name}, {count}")
+                raise refused(self._call, "group", self.group, f"must divide {name}, {count}")
         outer, inner = self._outer_inner(channels)
         weight = (outer, inner // self.group, *self.steps(len(space))[0])
         return [weight, (self.num_output,)][: 1 + self.bias_term]
@@ -230,7 +230,7 @@ class _Learned(_Windowed):
             ("param_diffs", diffs, len(blobs)),
         ):
             if len(given) != count:
-                raise refused(self.call, name, f"{len(given)} items", f"needs {count}")
+                raise refused(self._call, name, f"{len(given)} items", f"needs {count}")
         bottom_diffs: list[jax.Array | None] = []
         for bottom, top_diff, wanted in zip(bottoms, top_diffs, down, strict=True):
             self._check(blobs, bottom)
@@ -254,10 +254,10 @@ class _Learned(_Windowed):
         return top_diff.sum([i for i in range(ndim) if i != axis])
 
     def _check(self, blobs: Blobs, bottom: jax.Array) -> None:
-        shapes = self.blob_shapes(array(self.call, "bottom", bottom).shape)
+        shapes = self.blob_shapes(array(self._call, "bottom", bottom).shape)
         found = [tuple(blob.shape) for blob in blobs]
         if found != shapes:
-            raise refused(self.call, "blobs", found, f"this bottom needs {shapes}")
+            raise refused(self._call, "blobs", found, f"this bottom needs {shapes}")
 
     def _items(self, a: jax.Array, ndim: int) -> jax.Array:
         """One axis of items, and a spatial axis of size 1 where there is none."""
