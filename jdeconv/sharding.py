@@ -190,6 +190,11 @@ class Halo:
       count: of the devices.
       shard: positions of x on each.
       length, low, step: as above. The step is 0 where shards of x and y lie side by side.
+
+    Example: shards of 4 whose windows see one position on either side.
+      >>> halo = Halo(axis=2, name="h", count=8, shard=4, length=6, low=1, step=0)
+      >>> halo.before, halo.behind
+      (1, 1)
     """
 
     axis: int
@@ -228,7 +233,27 @@ class Halo:
 
 
 def _exchange(x: jax.Array, halo: Halo) -> jax.Array:
-    """The adjoint of `_add`."""
+    """A shard of x with what its windows see of the shards around it, within `jax.shard_map`.
+
+    Formula: device r has ``x[r*shard : (r + 1)*shard]`` and gets the `length` positions of x from
+    ``r*(shard - step) - low`` on, zeros outside of x.
+
+    Shapes: x, with `shard` positions on `halo.axis` -> the same with `length`.
+
+    Args:
+      x: the shard.
+      halo: what is exchanged.
+
+    Differentiation: a `jax.custom_vjp` function, to any order; the backward pass is `add`.
+
+    Example: a single device, which gets nothing from anybody.
+      >>> halo = Halo(axis=0, name="h", count=1, shard=3, length=5, low=1, step=0)
+      >>> specs = {"in_specs": PartitionSpec("h"), "out_specs": PartitionSpec("h")}
+      >>> mesh = jax.make_mesh((1,), ("h",), axis_types=(AxisType.Auto,))
+      >>> wider = jax.shard_map(lambda x: exchange(x, halo), mesh=mesh, **specs)
+      >>> wider(jnp.array([1, 2, 3])).tolist()
+      [0, 1, 2, 3, 0]
+    """
     axis, shard = halo.axis, halo.shard
     parts = [x]
     for hop, size in halo.hops(halo.before):
@@ -240,7 +265,26 @@ def _exchange(x: jax.Array, halo: Halo) -> jax.Array:
 
 
 def _add(seen: jax.Array, halo: Halo) -> jax.Array:
-    """The adjoint of `_exchange`."""
+    """The adjoint of `exchange`: what lies in a halo is added to where it came from.
+
+    Formula: device r adds ``seen[i]`` to position ``r*(shard - step) - low + i`` of x, whosever that is.
+
+    Shapes: seen, with `length` positions on `halo.axis` -> the same with `shard`.
+
+    Args:
+      seen: what the windows of this shard add up.
+      halo: what is exchanged.
+
+    Differentiation: a `jax.custom_vjp` function, to any order; the backward pass is `exchange`.
+
+    Example: a single device, whose halo lies outside of x.
+      >>> halo = Halo(axis=0, name="h", count=1, shard=3, length=5, low=1, step=0)
+      >>> specs = {"in_specs": PartitionSpec("h"), "out_specs": PartitionSpec("h")}
+      >>> mesh = jax.make_mesh((1,), ("h",), axis_types=(AxisType.Auto,))
+      >>> added = jax.shard_map(lambda x: add(x, halo), mesh=mesh, **specs)
+      >>> added(jnp.array([9, 1, 2, 3, 9])).tolist()
+      [1, 2, 3]
+    """
     axis, shard, before = halo.axis, halo.shard, halo.before
     shape = list(seen.shape)
     shape[axis] = before + shard + halo.behind

@@ -36,6 +36,10 @@ class Filler:
       min, max: of "uniform".
       mean, std, sparse: of "gaussian"; sparse is the mean number of inputs per output, -1 for all.
       variance_norm: of "xavier" and "msra": "FAN_IN", "FAN_OUT" or "AVERAGE".
+
+    Example:
+      >>> Filler("bilinear")(jax.random.key(0), (1, 1, 4)).tolist()
+      [[[0.25, 0.75, 0.75, 0.25]]]
     """
 
     type: str = "constant"

@@ -91,6 +91,18 @@ def load(
       ValueError: for a file that cannot be read as such, a layer or a field that is not known, a blob that is
         missing or of another shape, sizes that do not fit or pass 2**29 numbers; with file, layer and field.
       ModuleNotFoundError: without protobuf, which is in the extra "caffe".
+
+    Example: a layer that adds neighbors, from a file of two layers.
+      >>> import pathlib, tempfile
+      >>> import jax.numpy as jnp
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "sum.prototxt")
+      >>> _ = file.write_text('''
+      ...     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 4 } } }
+      ...     layer { name: "y" type: "Convolution" bottom: "x" top: "y" convolution_param {
+      ...       num_output: 1 kernel_size: 2 weight_filler { type: "constant" value: 1 } } }''')
+      >>> net = load(file)
+      >>> net(net.params, {"x": jnp.array([[[1.0, 2.0, 3.0, 4.0]]])})["y"].tolist()
+      [[[3.0, 5.0, 7.0]]]
     """
     message = files.read_prototxt(prototxt)
     build = _Build(str(prototxt), jax.random.key(0) if key is None else key)

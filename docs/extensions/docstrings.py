@@ -1,0 +1,70 @@
+"""This project's docstrings as reStructuredText that napoleon reads.
+
+They are written for `help()`: asterisks are products, a paragraph may open with a word such as "Formula:", and
+"Shapes (legend):" heads a block.
+"""
+
+from __future__ import annotations
+
+import re
+
+LEAD = re.compile(
+    r"(?P<lead>(?:Formula|Shapes|Size|Differentiation|Numbers|Source|Arg)[^:`]*): (?P<text>.+)"
+)
+LEGEND = re.compile(r"Shapes \((?P<legend>[^:]*)\):")
+EXAMPLE = re.compile(r"Example: (?P<text>.+)")
+VERBATIM = re.compile(r"(``.*?``|`[^`]*`)")
+
+
+def convert(lines: list[str]) -> list[str]:
+    r"""The lines of a docstring, in reStructuredText.
+
+    Example:
+      >>> convert(["Formula: y = 2*x", "", "Example: of two", "  >>> 2*3", "  6"])
+      ['**Formula:** y = 2\\*x', '', 'Example:', '  of two', '', '  >>> 2*3', '  6']
+    """
+    result: list[str] = [""]
+    in_doctest = False
+    for line in _unwrapped(lines):
+        begins = line.lstrip().startswith(">>>")
+        in_doctest = begins or (in_doctest and bool(line.strip()))
+        if in_doctest:
+            apart = in_doctest and begins and result[-1].strip() not in ("", "Example:")
+            result += [""] * (apart and not result[-1].lstrip().startswith(">>>")) + [line]
+        elif match := LEGEND.fullmatch(line):
+            result += ["Shapes:", f"  {_escaped(match['legend'])}:", ""]
+        elif match := EXAMPLE.fullmatch(line):
+            result += ["Example:", "  " + _escaped(match["text"])]
+        elif result[-1] == "" and (match := LEAD.fullmatch(line)):
+            result.append(f"**{_escaped(match['lead'])}:** {_escaped(match['text'])}")
+        else:
+            result.append(_escaped(line))
+    return result[1:]
+
+
+def _unwrapped(lines: list[str]) -> list[str]:
+    """The lines, with the heading of a block in one."""
+    result: list[str] = []
+    for line in lines:
+        if result and result[-1].startswith("Shapes (") and not result[-1].endswith(":"):
+            result[-1] += " " + line.strip()
+        else:
+            result.append(line)
+    return result
+
+
+def _escaped(text: str) -> str:
+    """Asterisks, bars and underscores outside of backticks as they are."""
+    parts = VERBATIM.split(text)
+    parts[::2] = [re.sub(r"([*|]|_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def setup(app):
+    """Register with Sphinx, ahead of napoleon."""
+
+    def process(app, what, name, obj, options, lines):
+        lines[:] = convert(lines)
+
+    app.connect("autodoc-process-docstring", process, priority=400)
+    return {"parallel_read_safe": True}
