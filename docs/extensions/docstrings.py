@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 LEAD = re.compile(
-    r"(?P<lead>(?:Formula|Shapes|Size|Differentiation|Numbers|Source|Arg)[^:`]*): (?P<text>.+)"
+    r"(?P<lead>(?:Formula|Shapes|Size|Differentiation|Numbers|Source|Errors|Arg)[^:`]*): (?P<text>.+)"
 )
 LEGEND = re.compile(r"Shapes \((?P<legend>[^:]*)\):")
 EXAMPLE = re.compile(r"Example: (?P<text>.+)")

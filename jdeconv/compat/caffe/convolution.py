@@ -87,15 +87,7 @@ def _values(
 
 @dataclass(frozen=True)
 class _Windowed:
-    """ConvolutionParameter, which the three layers share.
-
-    Args:
-      kernel_size, pad, stride, dilation: none, one value, or one per spatial axis; none is 0 for pad, else 1,
-        and the kernel's size cannot be absent.
-      kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w: the same for two spatial axes, instead of the above.
-      axis: of the channels; those before it count independent items, those behind it are space.
-      force_nd_im2col: of no effect here, as of none on Caffe's results.
-    """
+    """What the three layers share of ConvolutionParameter; `Convolution` and `Im2col` describe the fields."""
 
     kernel_size: Sequence[int] = ()
     pad: Sequence[int] = ()
@@ -143,6 +135,9 @@ class _Windowed:
 class Im2col(_Windowed):
     """Caffe's Im2col layer: every window in a column of its own.
 
+    Args:
+      kernel_size, pad, stride, dilation, axis and the others: as of `Convolution`.
+
     Example:
       >>> Im2col(kernel_size=(2,)).forward(jnp.array([[[1, 2, 3]]])).tolist()
       [[[1, 2], [2, 3]]]
@@ -161,14 +156,7 @@ class Im2col(_Windowed):
 
 @dataclass(frozen=True)
 class _Learned(_Windowed):
-    """What Convolution and Deconvolution have besides.
-
-    Args:
-      num_output: channels of the tops.
-      group: how many independent sets of channels.
-      bias_term: whether there is a bias.
-      weight_filler, bias_filler: how the blobs begin.
-    """
+    """What Convolution and Deconvolution have besides."""
 
     num_output: int = 0
     group: int = 1
@@ -304,7 +292,23 @@ class _Learned(_Windowed):
 
 @dataclass(frozen=True)
 class Convolution(_Learned):
-    """Caffe's Convolution layer.
+    """Caffe's Convolution layer, whose weight is (num_output, bottom's channels / group, *kernel_size).
+
+    Args:
+      num_output: channels of the tops.
+      kernel_size, pad, stride, dilation: none, one value, or one per spatial axis; none is 0 for pad, else 1,
+        and the kernel's size cannot be absent.
+      kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w: the same for two spatial axes, instead of the above.
+      axis: of the channels; those before it count independent items, those behind it are space.
+      force_nd_im2col: of no effect here, as of none on Caffe's results.
+      group: how many independent sets of channels.
+      bias_term: whether there is a bias.
+      weight_filler, bias_filler: how the blobs begin.
+
+    Errors: ValueError and TypeError, when a bottom comes, for fields that do not fit it or one another, and for
+    blobs of other shapes.
+
+    Differentiation: by `backward`, as in Caffe, or by JAX's own transformations, which pass through `forward`.
 
     Example: one bottom of one item, and the diffs that a top diff of ones sends back.
       >>> layer = Convolution(num_output=1, kernel_size=(2,))
@@ -337,6 +341,10 @@ class Convolution(_Learned):
 @dataclass(frozen=True)
 class Deconvolution(_Learned):
     """Caffe's Deconvolution layer, whose weight is (bottom's channels, num_output / group, *kernel_size).
+
+    Args:
+      num_output, kernel_size and the others: as of `Convolution`; pad, stride and dilation are those of the
+        convolution that this transposes.
 
     Example:
       >>> layer = Deconvolution(num_output=1, kernel_size=(2,), stride=(2,), bias_term=False)
