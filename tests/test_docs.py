@@ -340,6 +340,18 @@ def test_sliders_change_the_window_and_the_link(figure):
     assert figure.locator('[data-part="gather"]').is_visible()
 
 
+def test_a_slider_can_be_dragged_all_the_way(figure):
+    box = figure.locator('[data-setting="big0"]').bounding_box()
+    middle = box["y"] + box["height"] / 2
+    figure.mouse.move(box["x"] + box["width"] / 2, middle)
+    figure.mouse.down()
+    for step in range(10):
+        figure.mouse.move(box["x"] + box["width"] * (0.5 + 0.05 * step), middle)
+    figure.mouse.move(box["x"] + box["width"] + 5, middle)
+    figure.mouse.up()
+    assert "x is 16, y is 8." in text(figure, "shapes")
+
+
 def test_links_carry_the_settings(figure, address):
     figure.goto(address + "figure.html#i=5,4&k=3,2&s=2,1&p=1,0&d=1,1")
     figure.reload(wait_until="load")

@@ -39,49 +39,58 @@ document.addEventListener("DOMContentLoaded", () => {
   const values = (array, sizes) =>
     Array.from({ length: Arithmetic.count(sizes) }, (_, n) => changed[array][n] ?? START_VALUES[array](n));
 
-  // ---- controls
+  // ---- controls: made once for a number of axes, then kept in step, so that a slider can be dragged
 
-  function slider(name, label, axis, [least, most], value, set) {
+  let sliders = [];
+
+  function slider(name, label, axis, change) {
     const row = document.createElement("label");
     const text = document.createElement("span");
     const input = document.createElement("input");
     const output = document.createElement("output");
     text.textContent = rank() === 1 ? label : `${label}, ${axis === 0 ? "rows" : "columns"}`;
-    Object.assign(input, { type: "range", min: least, max: most, step: 1, value });
+    Object.assign(input, { type: "range", step: 1 });
     input.dataset.setting = `${name}${axis}`;
-    output.textContent = value;
     input.addEventListener("input", () => {
-      output.textContent = input.value;
-      set(Number(input.value));
+      change(Number(input.value));
+      update();
     });
     row.append(text, input, output);
-    return row;
+    part("controls").append(row);
+    return { axis, name, show: ([least, most], value) => {
+      Object.assign(input, { min: least, max: most, value, disabled: least === most });
+      output.textContent = value;
+    } };
   }
 
-  function controls() {
-    const place = part("controls");
-    const focused = document.activeElement?.dataset?.setting;
-    place.replaceChildren();
+  function makeControls() {
+    part("controls").replaceChildren();
+    sliders = [];
+    const axes = settings.big.map((_, axis) => axis);
     for (const [name, label] of Object.entries(WORDS)) {
-      for (let axis = 0; axis < rank(); axis++) {
-        place.append(slider(name, label, axis, LIMITS[rank()][name], settings[name][axis], (value) => {
-          settings[name][axis] = value;
-          update();
-        }));
+      for (const axis of axes) {
+        sliders.push(slider(name, label, axis, (value) => (settings[name][axis] = value)));
       }
     }
-    for (let axis = 0; axis < rank() && shown; axis++) {
-      const { big, sizes, outputPadding } = shown.axes[axis];
-      const most = Math.min(sizes.at(-1), LIMITS[rank()].big[1]);
-      const [first, last] = [sizes[0], most].map((size) => outputPadding + size - big);
-      place.append(slider("outputPadding", "output_padding", axis, [first, last], outputPadding, (value) => {
-        settings.big[axis] += value - shown.axes[axis].outputPadding;
-        update();
+    for (const axis of axes) {
+      sliders.push(slider("outputPadding", "output_padding", axis, (value) => {
+        if (shown) settings.big[axis] += value - shown.axes[axis].outputPadding;
       }));
     }
-    if (focused) place.querySelector(`[data-setting="${focused}"]`)?.focus();
     for (const button of root.querySelectorAll("[data-rank]")) {
       button.setAttribute("aria-pressed", String(Number(button.dataset.rank) === rank()));
+    }
+  }
+
+  function showControls() {
+    for (const { axis, name, show } of sliders) {
+      if (name !== "outputPadding") {
+        show(LIMITS[rank()][name], settings[name][axis]);
+      } else if (shown) {
+        const { big, sizes, outputPadding } = shown.axes[axis];
+        const most = Math.min(sizes.at(-1), LIMITS[rank()].big[1]);
+        show([sizes[0], most].map((size) => outputPadding + size - big), outputPadding);
+      }
     }
   }
 
@@ -106,9 +115,10 @@ document.addEventListener("DOMContentLoaded", () => {
     place.replaceChildren();
     shown.axes.forEach((a, axis) => {
       const line = document.createElement("p");
-      const where = rank() === 1 ? "" : axis === 0 ? " rows" : " columns";
-      line.append(a.sizes.length === 1 ? `Only size ${a.sizes[0]}${where} has the answer ${a.small}. ` :
-        `These sizes${where} share one answer, ${a.small}: `);
+      const several = rank() === 1 ? "sizes" : axis === 0 ? "numbers of rows" : "numbers of columns";
+      const one = rank() === 1 ? "Only size" : axis === 0 ? "In rows only" : "In columns only";
+      line.append(a.sizes.length === 1 ? `${one} ${a.sizes[0]} has the answer ${a.small}. ` :
+        `These ${several} share one answer, ${a.small}: `);
       for (const size of a.sizes.length === 1 ? [] : a.sizes) {
         const button = document.createElement("button");
         button.type = "button";
@@ -197,7 +207,8 @@ document.addEventListener("DOMContentLoaded", () => {
     root.classList.toggle("impossible", shown === null);
     chosen = shown && chosen && fits(chosen) ? chosen : null;
     pointed = null;
-    controls();
+    if (sliders.length !== 6 * rank()) makeControls();
+    showControls();
     if (!shown) return;
     part("error").textContent = "";
     calls();
@@ -314,6 +325,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!found) return;
     settings = found;
     update();
+    root.scrollIntoView({ block: "start" });
   });
 
   update();
