@@ -172,8 +172,8 @@ def _rule_accelerated(rule: Callable, *args: Any) -> Any:
 
 
 def _convolution(eqn: JaxprEqn) -> JaxprEqn:
-    lhs, rhs = (var.aval for var in eqn.invars)
-    out = eqn.outvars[0].aval
+    avals: list[Any] = [var.aval for var in (*eqn.invars, *eqn.outvars)]
+    lhs, rhs, out = avals
     convolution = Convolution.of(lhs, rhs, out.shape, eqn.params)
     if convolution is None:
         return eqn

@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,13 @@ def refused(
 ) -> Exception:
     """The error for a bad argument: which call, which argument, what came, and what would do."""
     error = kind(f"{call}({argument}={_shown(value)}): {reason}")
-    error.refusal = argument, value, reason
+    vars(error)["refusal"] = argument, value, reason
     return error
+
+
+def refusal(error: Exception) -> tuple[str, object, str] | None:
+    """Argument, value and reason of an error that `refused` made; None of another."""
+    return vars(error).get("refusal")
 
 
 @contextmanager
@@ -39,11 +44,12 @@ def speaking(call: str, **names: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
-        if not hasattr(error, "refusal"):
+        found = refusal(error)
+        if found is None:
             raise
-        argument, value, reason = error.refusal
-        reason = pattern.sub(lambda found: words[found[0]], reason)
-        raise refused(call, names.get(argument, argument), value, reason, type(error)) from None
+        argument, value, reason = found
+        reason = pattern.sub(lambda word: words[word[0]], reason)
+        raise refused(call, names.get(argument) or argument, value, reason, type(error)) from None
 
 
 def integer(call: str, argument: str, value: object, least: int | None = None) -> int:
@@ -136,8 +142,8 @@ def paddings(call: str, value: object, rank: int) -> tuple[Pair, ...] | str:
     entries = (single,) * rank if single is not None else _sequence(value)
     if entries is None:
         raise refused(call, "padding", value, expected, TypeError)
-    pairs = tuple(_pair(entry) for entry in entries)
-    if None in pairs:
+    pairs = tuple(pair for pair in map(_pair, entries) if pair is not None)
+    if len(pairs) != len(entries):
         raise refused(call, "padding", value, expected, TypeError)
     if len(pairs) != rank:
         raise refused(call, "padding", value, f"{expected}, got {len(pairs)}")
@@ -152,7 +158,7 @@ def _pair(entry: object) -> Pair | None:
     return pair if pair is not None and len(pair) == 2 else None
 
 
-def _index(value: object) -> int | None:
+def _index(value: Any) -> int | None:
     if isinstance(value, bool):
         return None
     try:
@@ -162,10 +168,11 @@ def _index(value: object) -> int | None:
 
 
 def _indices(value: object) -> tuple[int, ...] | None:
-    numbers = _sequence(value)
-    if numbers is not None:
-        numbers = tuple(_index(number) for number in numbers)
-    return None if numbers is None or None in numbers else numbers
+    entries = _sequence(value)
+    if entries is None:
+        return None
+    numbers = tuple(number for number in map(_index, entries) if number is not None)
+    return numbers if len(numbers) == len(entries) else None
 
 
 def _sequence(value: object) -> tuple | None:
@@ -181,7 +188,7 @@ def _per_axis(rank: int, what: str = "int") -> str:
     return f"one {what} for the single axis" if rank == 1 else f"one {what} for each of {rank} axes"
 
 
-def _shown(value: object) -> str:
+def _shown(value: Any) -> str:
     # Classes such as np.float32 have these attributes too, and short numpy arrays may be settings.
     is_array = isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
     is_short = isinstance(value, np.ndarray | np.generic) and value.ndim < 2 and value.size <= 8

@@ -19,7 +19,7 @@ FEW_CHANNELS = 8
 MOST_SPECTRA = 1 << 25  # numbers
 
 
-def choose(platform: str, form: Form, dtype: np.dtype, c: int, o: int) -> str:
+def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) -> str:
     """The lowering's name, for c and o channels in a group; the first line that holds decides.
 
     Example:

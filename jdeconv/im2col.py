@@ -66,10 +66,10 @@ def im2col(
 
     Source: Caffe's im2col_nd_cpu.
     """
-    kernel_size, axes, x, batched = _read("im2col", "x", x, kernel_size, dimension_numbers)
-    steps = {"stride": stride, "padding": padding, "dilation": dilation}
-    window = Window.of_conv(space("im2col", "x", x, axes[2:]), kernel_size, **steps, call="im2col")
-    columns = _im2col(x, window, axes)
+    kernel_size, axes, a, batched = _read("im2col", "x", x, kernel_size, dimension_numbers)
+    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    window = Window.of_conv(space("im2col", "x", a, axes[2:]), kernel_size, **steps, call="im2col")
+    columns = _im2col(a, window, axes)
     return columns if batched else jnp.squeeze(columns, axes[0])
 
 
@@ -108,12 +108,12 @@ def col2im(
 
     Source: Caffe's col2im_nd_cpu; PyTorch calls it fold, ONNX Col2Im.
     """
-    kernel_size, axes, columns, batched = _read(
+    kernel_size, axes, a, batched = _read(
         "col2im", "columns", columns, kernel_size, dimension_numbers
     )
     output_size = integers("col2im", "output_size", output_size, len(kernel_size))
     window = Window.of_deconv(
-        space("col2im", "columns", columns, axes[2:]),
+        space("col2im", "columns", a, axes[2:]),
         kernel_size,
         stride=stride,
         padding=padding,
@@ -122,16 +122,18 @@ def col2im(
         call="col2im",
         names=("output_size", "columns"),
     )
-    if columns.shape[axes[1]] % math.prod(window.kernel):
+    if a.shape[axes[1]] % math.prod(window.kernel):
         reason = (
             f"its channel axis must hold a multiple of the kernel's {math.prod(window.kernel)} taps"
         )
-        raise refused("col2im", "columns", columns, reason)
-    x = _col2im(columns, window, axes)
+        raise refused("col2im", "columns", a, reason)
+    x = _col2im(a, window, axes)
     return x if batched else jnp.squeeze(x, axes[0])
 
 
-def _read(call: str, name: str, a: Any, kernel_size: Any, dimension_numbers: Any):
+def _read(
+    call: str, name: str, a: Any, kernel_size: Any, dimension_numbers: Any
+) -> tuple[tuple[int, ...], Axes, jax.Array, bool]:
     """Kernel size, axes, the array with a batch axis, and whether it came with one."""
     kernel_size = sizes(call, "kernel_size", kernel_size)
     if not kernel_size:

@@ -6,7 +6,7 @@ function, `bilinear` the bare primitive, and both get the same arguments, checks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from jdeconv.lowerings import LOWERINGS
 from jdeconv.partition import aligned
 from jdeconv.window import Window
 
-Contract = Callable[[jax.Array, jax.Array, Form, np.dtype], jax.Array]
+Contract = Any  # (jax.Array, jax.Array, Form, np.dtype) -> jax.Array; a custom_vjp has no such type
 
 
 @dataclass(frozen=True)
@@ -283,10 +283,11 @@ def _holds(wide: np.dtype, narrow: np.dtype) -> bool:
 def _precision(name: str, precision: Any) -> lax.Precision | None:
     if precision is None:
         try:
-            return lax.Precision(jax.config.jax_default_matmul_precision)
+            config: Any = jax.config
+            return lax.Precision(config.jax_default_matmul_precision)
         except (
             ValueError
-        ):  # None, or the name of an algorithm, which dot and convolution look up themselves
+        ):  # None, or an algorithm's name, which dot and convolution look up themselves
             return None
     reason = "expected None, a jax.lax.Precision or its name, one for all three contractions"
     if not isinstance(precision, str | lax.Precision):

@@ -92,7 +92,7 @@ def is_asked() -> bool:
 
 
 @functools.cache
-def probe() -> jax.extend.core.Jaxpr:
+def probe() -> Any:
     """A jaxpr with such a function in it. As a parameter of a primitive, it makes jit tell the primitive's
     lowering of the devices, which it otherwise does for JAX's own primitives only.
     """

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding
@@ -109,7 +110,8 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
     count = next(a.shape[d] for a, d in zip(operands, dims, strict=True) if d is not None)
     if count == 0:
         shapes = [
-            np.delete(a.shape, [] if d is None else d) for a, d in zip(operands, dims, strict=True)
+            tuple(size for axis, size in enumerate(a.shape) if axis != d)
+            for a, d in zip(operands, dims, strict=True)
         ]
         return jnp.zeros((0, *form.result_shape(contraction, *shapes)), dtype), 0
     operands = [
@@ -150,7 +152,7 @@ def _fold_out(a: jax.Array, count: int, role: str, index: str, form: Form):
 
 
 def _abstract_eval(contraction: str, a, b, *, form: Form, dtype: np.dtype, **_):
-    return jax.core.ShapedArray(
+    return ShapedArray(
         form.result_shape(contraction, a.shape, b.shape),
         dtype,
         sharding=_sharding(contraction, a, b, form),

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.lax import PrecisionLike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
@@ -87,7 +88,7 @@ def conv(
         shards.space, shards.kernel, stride=stride, padding=padding, dilation=dilation, call="conv"
     )
     halos = shards.halos(window, window.big, window.small)
-    options = {
+    options: dict[str, Any] = {
         "stride": stride,
         "padding": shards.local(window),
         "dilation": dilation,
@@ -150,7 +151,7 @@ def deconv(
         names=("output_size", "input"),
     )
     halos = shards.halos(window, window.small, window.big)
-    options = {
+    options: dict[str, Any] = {
         "stride": stride,
         "padding": shards.local(window),
         "dilation": dilation,
@@ -165,7 +166,8 @@ def deconv(
     def shard(y: jax.Array, kernel: jax.Array, *bias: jax.Array) -> jax.Array:
         whole = jax.eval_shape(functools.partial(functional.deconv, **options), y, kernel, *bias)
         wide = accumulator(whole.dtype)  # until all parts of the sum are together
-        x = functional.deconv(y, kernel, **options | {"preferred_element_type": wide})
+        summed: dict[str, Any] = options | {"preferred_element_type": wide}
+        x = functional.deconv(y, kernel, **summed)
         for halo in halos:
             x = add(x, halo)
         x = x.astype(whole.dtype)
@@ -427,6 +429,6 @@ def _placed(a: jax.Array) -> tuple[Any, PartitionSpec | None]:
     mesh, typed = jax.sharding.get_abstract_mesh(), jax.typeof(a).sharding
     if not typed.mesh.empty and any(entry is not None for entry in typed.spec):
         return typed.mesh, typed.spec
-    if not isinstance(a, jax.core.Tracer) and isinstance(a.sharding, NamedSharding):
+    if not isinstance(a, Tracer) and isinstance(a.sharding, NamedSharding):
         return (a.sharding.mesh if mesh.empty else mesh), a.sharding.spec
     return mesh, None

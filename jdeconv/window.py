@@ -284,5 +284,5 @@ def _reach(q: int, s: int, d: int, span: int, pad: Pair | str) -> tuple[int, int
     """The least, the default and the greatest big size that belong to small size q on one axis."""
     if pad in ("SAME", "SAME_LOWER"):
         return (q - 1) * s + 1, q * s, q * s
-    base = (q - 1) * s + span - (0 if pad == "VALID" else sum(pad))
+    base = (q - 1) * s + span - (0 if isinstance(pad, str) else sum(pad))
     return max(base, 1), base, base + max(s, d) - 1

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,14 +56,14 @@ class Convolution:
     precision: lax.Precision | None
 
     @classmethod
-    def of(cls, lhs: jax.Array, rhs: jax.Array, out: tuple, params: dict) -> Convolution | None:
+    def of(cls, lhs: Any, rhs: Any, out: tuple, params: dict) -> Convolution | None:
         """From the operands' and the result's shapes and the primitive's parameters.
 
         None where it has no such reading: no spatial axis at all, a spatial size that is symbolic or zero, a
         precision that names an algorithm.
         """
         numbers, precision = params["dimension_numbers"], params["precision"]
-        axes = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
+        axes = tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)
         sizes = [
             tuple(shape[axis] for axis in spec[2:])
             for spec, shape in zip(axes, (lhs.shape, rhs.shape, out), strict=True)
@@ -74,7 +75,7 @@ class Convolution:
         if not (precision is None or isinstance(precision, lax.Precision)):
             return None
         return cls(
-            tuple(map(tuple, axes)),
+            axes,
             *sizes,
             stride=tuple(params["window_strides"]),
             low=tuple(low for low, _ in params["padding"]),

@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     picture = options.output / "comparison.png"
     photographs.comparison(rows, picture)
     print(f"wrote {picture}")
-    if own is not None:
+    if own is not None and options.image is not None:
         picture = options.output / f"{options.image.stem}-2x.png"
         enlarge(own).save(picture)
         print(f"wrote {picture}")

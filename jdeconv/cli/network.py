@@ -53,7 +53,7 @@ def lax_conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 def lax_deconv(y: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """The same through jax.lax, whose padding is that of the equivalent conv of stride 1."""
-    pads = [(k - 1 - padding,) * 2 for k in kernel.shape[2:]]
+    pads = [(k - 1 - padding, k - 1 - padding) for k in kernel.shape[2:]]
     layout = ("NCHW", "OIHW", "NCHW")
     return lax.conv_transpose(
         y, kernel, (2, 2), pads, dimension_numbers=layout, transpose_kernel=True

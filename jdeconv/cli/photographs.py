@@ -124,7 +124,7 @@ def comparison(
         left, top = ((extent - size) // 4 * 2 for extent in truth.size)
         for column, picture in enumerate(pictures):
             scale = truth.width // picture.width
-            box = [edge // scale for edge in (left, top, left + size, top + size)]
+            box = left // scale, top // scale, (left + size) // scale, (top + size) // scale
             detail = picture.crop(box).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(detail, (margin + column * (side + margin), header + row * (side + margin)))
     sheet.save(path)

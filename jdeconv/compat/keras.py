@@ -13,6 +13,8 @@ and K = dilation_rate*(k - 1) + 1:
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax.typing import ArrayLike
 
@@ -55,7 +57,7 @@ def conv(
                 f"its {channels} channels must be a multiple of the kernel's {kernel.shape[-2]}"
             )
             raise refused("conv", "inputs", inputs, reason)
-        return bilinear.conv(inputs, kernel, groups=groups, padding=padding.upper(), **steps)
+        return bilinear.conv(inputs, kernel, groups=groups, padding=_named(padding), **steps)
 
 
 def depthwise_conv(
@@ -82,7 +84,7 @@ def depthwise_conv(
         )
         _check_channels(call, "kernel", kernel, -2, channels)
         kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
-        return bilinear.conv(inputs, kernel, groups=channels, padding=padding.upper(), **steps)
+        return bilinear.conv(inputs, kernel, groups=channels, padding=_named(padding), **steps)
 
 
 def separable_conv(
@@ -156,6 +158,11 @@ def conv_transpose(
         axes = zip(sizes, kernel.shape, steps["stride"], steps["dilation"], extra, strict=False)
         pads = [_pads(padding.lower(), *axis) for axis in axes]
         return bilinear.deconv(inputs, kernel, padding=pads, **steps)
+
+
+def _named(padding: str) -> Any:
+    """Under the name that it has here."""
+    return padding.upper()
 
 
 def _pads(padding: str, i: int, k: int, s: int, d: int, extra: int | None) -> tuple[int, int]:

@@ -215,10 +215,10 @@ def conv_general_dilated_patches(
         dimension_numbers=numbers,
         preferred_element_type=preferred_element_type,
     )
-    types = [jax.ShapeDtypeStruct(size, lhs.dtype) for size in (lhs.shape, shape)]
-    (eqn,) = jax.make_jaxpr(read)(*types).eqns
-    result = eqn.outvars[0].aval
-    c = Convolution.of(*types, result.shape, eqn.params)
+    left_type, right_type = (jax.ShapeDtypeStruct(a, lhs.dtype) for a in (lhs.shape, shape))
+    (eqn,) = jax.make_jaxpr(read)(left_type, right_type).eqns
+    result: Any = eqn.outvars[0].aval
+    c = Convolution.of(left_type, right_type, result.shape, eqn.params)
     if c is None:
         raise refused(
             "conv_general_dilated_patches", "lhs", lhs, f"no patch of {taps} has a fixed size"

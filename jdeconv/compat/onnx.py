@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,7 +61,7 @@ def Conv(  # noqa: N802
         steps = _steps("Conv", strides, dilations, rank)
         pairs = _pads("Conv", auto_pad, pads, rank)
         named = {"SAME_UPPER": "SAME", "SAME_LOWER": "SAME_LOWER"}
-        padding = named.get(auto_pad, pairs)
+        padding: Any = named.get(auto_pad, pairs)
         return bilinear.conv(X, W, B, padding=padding, groups=group, **steps)
 
 
@@ -113,7 +114,8 @@ def ConvTranspose(  # noqa: N802
                 raise refused(call, "pads", pads, reason)
             wanted = integers(call, "output_shape", output_shape, rank, 1)
         elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            wanted = [i * s for i, s in zip(np.shape(X)[2:], steps["stride"], strict=True)]
+            axes = zip(np.shape(X)[2:], steps["stride"], strict=True)
+            wanted = tuple(i * s for i, s in axes)
         else:
             wanted = None
         if wanted is not None:
@@ -126,7 +128,7 @@ def ConvTranspose(  # noqa: N802
                 reason = f"X and the strides reach sizes up to {most}"
                 raise refused(call, "output_shape", output_shape, reason)
         size = [f + e - sum(pair) for f, e, pair in zip(full, extra, pairs, strict=True)]
-        size = size if output_shape is None else wanted
+        size = wanted if output_shape is not None and wanted is not None else size
         # All that goes beyond full is zero, however much it is: the window's padding behind is negative there.
         padding = [(low, f - low - b) for (low, _), f, b in zip(pairs, full, size, strict=True)]
         return bilinear.deconv(X, W, B, padding=padding, groups=group, **steps)
@@ -195,7 +197,7 @@ def _rank(call: str, X: ArrayLike, W: ArrayLike, kernel_shape: Sequence[int] | N
     return W.ndim - 2
 
 
-def _steps(call: str, strides, dilations, rank: int) -> dict[str, tuple[int, ...]]:
+def _steps(call: str, strides, dilations, rank: int) -> dict[str, Any]:
     return {
         "stride": _per_axis(call, "strides", strides, rank, 1),
         "dilation": _per_axis(call, "dilations", dilations, rank, 1),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from jax.typing import ArrayLike
@@ -223,7 +223,7 @@ def fold(
         a = array("fold", "input", input)
         if a.ndim not in (2, 3):
             raise refused("fold", "input", a, "needs 3 axes, or 2 without a batch")
-        steps = {
+        steps: dict[str, Any] = {
             "stride": integers("fold", "stride", stride, rank, 1),
             "padding": _pads("fold", padding, rank),
             "dilation": integers("fold", "dilation", dilation, rank, 1),

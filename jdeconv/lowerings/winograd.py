@@ -112,8 +112,8 @@ def products(form: Form) -> float:
 
 def _rows(form: Form, axis: int) -> int:
     """Of a whole tile."""
-    axis = _Tiling(form).axes[axis]
-    return axis.algorithm.positions * axis.dilation
+    tiled = _Tiling(form).axes[axis]
+    return tiled.algorithm.positions * tiled.dilation
 
 
 def _image_bytes(form: Form, c: int, o: int, dtype: np.dtype) -> int:
@@ -132,7 +132,8 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
         )
 
     x = _enter(x, form, "x", dtype)
-    size = tiling.images_per_block(x.shape[0], *kernel.shape[2:], dtype)
+    c, o = kernel.shape[2:]
+    size = tiling.images_per_block(x.shape[0], c, o, dtype)
     return _leave(map_blocks(block, x, size), form, "y")
 
 
@@ -148,7 +149,8 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
         )
 
     y = _enter(y, form, "y", dtype)
-    size = tiling.images_per_block(y.shape[0], *kernel.shape[2:], dtype)
+    c, o = kernel.shape[2:]
+    size = tiling.images_per_block(y.shape[0], c, o, dtype)
     return _leave(map_blocks(block, y, size), form, "x")
 
 

@@ -13,8 +13,10 @@ Source: BVLC Caffe, src/caffe/layers/base_conv_layer.cpp, conv_layer.cpp, deconv
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +55,8 @@ class Filler:
 
     def __call__(self, key: jax.Array, shape: Sequence[int]) -> jax.Array:
         """A float32 blob of this shape."""
-        norm, dtype = {"variance_norm": self.variance_norm.lower()}, jnp.float32
+        norm: dict[str, Any] = {"variance_norm": self.variance_norm.lower()}
+        dtype = jnp.float32
         sparse = None if self.sparse == -1 else self.sparse
         made = {
             "constant": lambda: fillers.constant(shape, dtype, value=self.value),
@@ -114,12 +117,12 @@ class _Windowed:
         axis %= len(bottom)
         return tuple(bottom[:axis]), bottom[axis], tuple(bottom[axis + 1 :])
 
-    def steps(self, rank: int) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
+    def steps(self, rank: int) -> tuple[tuple[int, ...], dict[str, Any]]:
         """Kernel size, and stride, padding and dilation, each with one value per axis."""
         pairs = {"kernel_size": (self.kernel_h, self.kernel_w), "pad": (self.pad_h, self.pad_w)}
         pairs |= {"stride": (self.stride_h, self.stride_w), "dilation": (None, None)}
         defaults = {"kernel_size": None, "pad": 0, "stride": 1, "dilation": 1}
-        found = {
+        found: dict[str, Any] = {
             name: _values(self._call, name, getattr(self, name), pair, rank, defaults[name])
             for name, pair in pairs.items()
         } if rank else dict.fromkeys(pairs, ())  # fmt: skip
@@ -155,7 +158,7 @@ class Im2col(_Windowed):
 
 
 @dataclass(frozen=True)
-class _Learned(_Windowed):
+class _Learned(_Windowed, ABC):
     """What Convolution and Deconvolution have besides."""
 
     num_output: int = 0
@@ -163,6 +166,24 @@ class _Learned(_Windowed):
     bias_term: bool = True
     weight_filler: Filler = field(default_factory=Filler)
     bias_filler: Filler = field(default_factory=Filler)
+
+    @abstractmethod
+    def _outer_inner(self, channels: int) -> tuple[int, int]:
+        """The weight's first axis, and its second times the groups."""
+
+    @abstractmethod
+    def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
+        """The top without bias."""
+
+    @abstractmethod
+    def backward_gemm(
+        self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
+    ) -> jax.Array:
+        """The bottom's diff."""
+
+    @abstractmethod
+    def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
+        """The weight's diff, summed over items."""
 
     def blob_shapes(self, bottom: Sequence[int]) -> list[tuple[int, ...]]:
         """Of the weight, and of the bias if there is one, for a bottom of this shape."""
@@ -276,7 +297,7 @@ class _Learned(_Windowed):
         return self._restored(y, x)
 
     def _deconv(self, y: jax.Array, weight: jax.Array, space: Sequence[int] | None) -> jax.Array:
-        size = {} if space is None else {"output_size": tuple(space) or (1,)}
+        size: dict[str, Any] = {} if space is None else {"output_size": tuple(space) or (1,)}
         x = bilinear.deconv(
             self._items(y, y.ndim), self._kernel(weight, y.ndim), **self._options(y.ndim), **size
         )

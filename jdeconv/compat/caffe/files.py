@@ -107,7 +107,9 @@ def stored(message: Any) -> str:
 
 
 def _v1_name(message: Any) -> str:
-    name = message.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[message.type].name
+    name: str = (
+        message.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[message.type].name
+    )
     return V1_NAMES.get(name, name)
 
 

@@ -153,10 +153,11 @@ def pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     given = _steps(message, "kernel pad stride")
 
     def pair(name: str, short: str, default: int | None) -> list[int]:
-        sides = [given[f"{short}_{side}"] for side in "hw"]
-        if None not in sides:
+        both = (given[f"{short}_{side}"] for side in "hw")
+        sides = [side for side in both if side is not None]
+        if len(sides) == 2:
             return sides
-        if sides != [None, None] or (default is None and not message.HasField(name)):
+        if sides or (default is None and not message.HasField(name)):
             raise refused(layer.type, name, None, f"needs {name}, or {short}_h and {short}_w")
         return [getattr(message, name)] * 2
 
@@ -181,11 +182,11 @@ def pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         sizes.append(size)
         edges.append((p, (size - 1) * s + k - i - p, 0))
     windows = ((1, 1, *kernel), (1, 1, *stride), "VALID")
-    counts = [
+    rows, columns = [
         [min(q * s + k, i + 2 * p) - q * s for q in range(size)]
         for i, k, s, p, size in zip(shape[2:], kernel, stride, pad, sizes, strict=True)
     ]
-    counts = np.outer(*counts).astype(np.float32)
+    counts = np.outer(rows, columns).astype(np.float32)
 
     def apply(_, bottoms):
         (x,) = bottoms

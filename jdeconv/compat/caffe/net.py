@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jdeconv.checks import array, refused
+from jdeconv.checks import array, refusal, refused
 from jdeconv.compat.caffe import files
 from jdeconv.compat.caffe.files import MOST_NUMBERS, LayerMessage
 from jdeconv.compat.caffe.layers import LAYERS, Layer, Shape
@@ -181,7 +181,8 @@ class _Build:
             ]
             tops = [top.shape for top in jax.eval_shape(made.apply, *types)]
         except (TypeError, ValueError) as error:
-            if not hasattr(error, "refusal") or error.refusal[0] == "prototxt":
+            found = refusal(error)
+            if found is None or found[0] == "prototxt":
                 raise
             raise self._refused(layer, str(error).splitlines()[0]) from None
         if len(tops) != len(layer.top):
