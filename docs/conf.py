@@ -21,6 +21,7 @@ extensions = [
     "sphinxcontrib.katex",
     "extensions.complete",
     "extensions.docstrings",
+    "extensions.pages",
 ]
 exclude_patterns = ["_build"]
 default_role = "code"  # single backticks, as docstrings have them

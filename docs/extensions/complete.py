@@ -7,19 +7,14 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import jdeconv
-from jdeconv.compat import caffe, keras, lax, onnx, torch
 
-MODULES = (
-    jdeconv,
-    jdeconv.bilinear,
-    jdeconv.sharding,
-    jdeconv.testing,
-    caffe,
-    keras,
-    lax,
-    onnx,
-    torch,
-)
+
+def modules(package: ModuleType = jdeconv) -> Iterator[ModuleType]:
+    """The package, and the modules among its public names, and so on."""
+    yield package
+    for name in package.__all__ if hasattr(package, "__all__") else ():
+        if isinstance(module := getattr(package, name), ModuleType):
+            yield from modules(module)
 
 
 def public_names() -> Iterator[str]:
@@ -29,7 +24,7 @@ def public_names() -> Iterator[str]:
       >>> {"jdeconv.conv", "jdeconv.Window.of_conv", "jdeconv.testing.as_matrix"} <= set(public_names())
       True
     """
-    for module in MODULES:
+    for module in modules():
         for name in _names(module):
             value = getattr(module, name)
             if isinstance(value, ModuleType):

@@ -29,8 +29,9 @@ def convert(lines: list[str]) -> list[str]:
         begins = line.lstrip().startswith(">>>")
         in_doctest = begins or (in_doctest and bool(line.strip()))
         if in_doctest:
-            apart = in_doctest and begins and result[-1].strip() not in ("", "Example:")
-            result += [""] * (apart and not result[-1].lstrip().startswith(">>>")) + [line]
+            if begins and result[-1].strip() and not result[-1].lstrip().startswith((">>>", "Ex")):
+                result.append("")
+            result.append(line)
         elif match := LEGEND.fullmatch(line):
             result += ["Shapes:", f"  {_escaped(match['legend'])}:", ""]
         elif match := EXAMPLE.fullmatch(line):

@@ -1,1 +1,1 @@
-"""The same computation in a framework and in jdeconv: two functions a file, shown and run by the tutorial."""
+"""The same computation in a framework and in jdeconv: a file each, shown and run by the tutorial."""

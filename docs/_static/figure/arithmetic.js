@@ -7,8 +7,8 @@
 "use strict";
 
 const Arithmetic = (() => {
-  // One axis: what of_conv computes of it in jdeconv/window.py. Throws where the kernel is larger than the input.
-  function axis({ big, kernel, stride, padding, dilation }) {
+  // One axis, as Window.of_conv computes it. Throws where the kernel spans more than the padded input.
+  function axisOf({ big, kernel, stride, padding, dilation }) {
     const span = dilation * (kernel - 1) + 1;
     if (big + 2 * padding < span) {
       throw new RangeError(`the kernel spans ${span}, the padded input has ${padding} + ${big} + ${padding}`);
@@ -20,16 +20,16 @@ const Arithmetic = (() => {
     return { big, small, kernel, stride, dilation, low: padding, high, span, sizes, outputPadding: big - least };
   }
 
-  function window({ big, kernel, stride, padding, dilation }) {
+  function windowOf({ big, kernel, stride, padding, dilation }) {
     const axes = big.map((size, i) =>
-      axis({ big: size, kernel: kernel[i], stride: stride[i], padding: padding[i], dilation: dilation[i] }),
+      axisOf({ big: size, kernel: kernel[i], stride: stride[i], padding: padding[i], dilation: dilation[i] }),
     );
-    const of = (name) => axes.map((a) => a[name]);
-    return { axes, big: of("big"), small: of("small"), kernel: of("kernel"), triples: triples(axes) };
+    const of = (name) => axes.map((axis) => axis[name]);
+    return { axes, big: of("big"), small: of("small"), kernel: of("kernel"), triples: triplesOf(axes) };
   }
 
   // Per axis the triples with b inside the array; of two axes, every pair of them.
-  function triples(axes) {
+  function triplesOf(axes) {
     return axes.reduce(
       (outer, a) => {
         const own = [];
@@ -76,5 +76,5 @@ const Arithmetic = (() => {
     return w.triples.filter((triple) => Object.entries(choice).every(([name, index]) => triple[name] === index));
   }
 
-  return { window, conv, deconv, matrix, inner, partners, count };
+  return { window: windowOf, conv, deconv, matrix, inner, partners, count };
 })();

@@ -1,10 +1,13 @@
-// The three views as SVG: gather, scatter, and the matrix beside its transpose. Each cell knows which choice it stands for.
+// The views as SVG: gather, scatter, the kernel, and the matrix beside its transpose. Each cell knows which choice it
+// stands for, and which value it lets the reader change.
 "use strict";
 
 const Views = (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const CELL = 30;
-  const GAP = 4;
+  const PITCH = 34;
+
+  const hue = (tap, taps) => Math.round((360 * tap) / Math.max(taps, 3) + 20) % 360;
 
   function element(parent, name, attributes = {}, text = "") {
     const made = document.createElementNS(SVG, name);
@@ -14,23 +17,17 @@ const Views = (() => {
     return made;
   }
 
-  // A value in a square. `choice` is what pointing at it chooses; `hue` colors it as a tap.
-  function cell(parent, { x, y, text, label, choice, kind, tap, taps, size = CELL, nudge = null }) {
+  // A value in a square. Where it can be chosen, `choice` is what it stands for; `nudge` is the value behind it.
+  function cell(parent, { x, y, text, label, choice, kind, tap, taps, size = CELL, nudge }) {
     const group = element(parent, "g", { class: `cell ${kind}`, transform: `translate(${x} ${y})` });
     if (choice) {
+      Object.assign(group, { choice, nudge });
       group.dataset.choice = JSON.stringify(choice);
-      group.setAttribute("aria-label", label);
-      group.setAttribute("role", "button");
-      group.setAttribute("tabindex", "-1");
+      for (const [name, value] of [["aria-label", label], ["role", "button"], ["tabindex", "-1"]]) group.setAttribute(name, value);
     }
-    if (nudge) group.dataset.nudge = JSON.stringify(nudge);
-    if (tap != null) group.style.setProperty("--hue", Math.round((360 * tap) / Math.max(taps, 3) + 20) % 360);
+    if (tap != null) group.style.setProperty("--hue", hue(tap, taps));
     element(group, "rect", { width: size, height: size, rx: size > 16 ? 4 : 2 });
-    if (size >= 16) {
-      const small = String(text).length > 3 ? " long" : "";
-      element(group, "text", { x: size / 2, y: size / 2, class: `value${small}` }, text);
-    }
-    return group;
+    if (size >= 16) element(group, "text", { x: size / 2, y: size / 2, class: String(text).length > 3 ? "value long" : "value" }, text);
   }
 
   function frame(place, width, height, title) {
@@ -42,106 +39,85 @@ const Views = (() => {
   }
 
   const caption = (svg, x, y, text) => element(svg, "text", { x, y, class: "caption" }, text);
-  const pitch = CELL + GAP;
 
   // ---- one axis: two rows of cells, and a line for every triple
 
-  function line(place, w, { top, bottom, title, names }) {
+  function line(place, w, { x, y, upper, title }) {
     const a = w.axes[0];
-    const before = Math.max(0, a.low);
-    const behind = Math.max(0, a.high);
-    const left = 44;
-    const column = (b) => left + (b + before) * pitch;
+    const [before, behind] = [Math.max(0, a.low), Math.max(0, a.high)];
+    const column = (b) => 44 + (b + before) * PITCH;
     const middle = (q) => column(q * a.stride - a.low + (a.span - 1) / 2);
     const width = Math.max(column(a.big + behind), middle(a.small - 1) + CELL) + 8;
     const svg = frame(place, width, 158, title);
-    const rows = { big: top.role === "x" ? 16 : 112, small: top.role === "x" ? 112 : 16 };
-    const lines = element(svg, "g", { class: "lines" });
+    const [bigTop, smallTop] = upper === "x" ? [16, 112] : [112, 16];
+    const [near, far] = upper === "x" ? [bigTop + CELL, smallTop] : [bigTop, smallTop + CELL];
     for (const { b, q, t } of w.triples) {
-      const [near, far] = rows.big < rows.small ? [rows.big + CELL, rows.small] : [rows.big, rows.small + CELL];
-      const drawn = element(lines, "line", {
-        x1: column(b) + CELL / 2, y1: near, x2: middle(q) + CELL / 2, y2: far, class: "link",
-      });
-      drawn.style.setProperty("--hue", Math.round((360 * t) / Math.max(a.kernel, 3) + 20) % 360);
-      drawn.dataset.triple = JSON.stringify({ b, q, t });
+      const ends = { x1: column(b) + CELL / 2, y1: near, x2: middle(q) + CELL / 2, y2: far, class: "link" };
+      const drawn = element(svg, "line", ends);
+      drawn.style.setProperty("--hue", hue(t, a.kernel));
+      drawn.triple = { b, q, t };
     }
-    caption(svg, 2, rows.big + 20, names.big);
-    caption(svg, 2, rows.small + 20, names.small);
-    const big = top.role === "x" ? top : bottom;
-    const small = top.role === "y" ? top : bottom;
+    caption(svg, 2, bigTop + 20, x.name);
+    caption(svg, 2, smallTop + 20, y.name);
     for (let b = -before; b < a.big + behind; b++) {
       const inside = b >= 0 && b < a.big;
-      cell(svg, {
-        x: column(b), y: rows.big, kind: inside ? "x" : "pad", text: inside ? big.values[b] : "0",
-        choice: inside ? { b } : null, label: `${names.big}[${b}] = ${big.values[b]}`,
-        nudge: inside && big.free ? { array: "x", index: b } : null,
-      });
+      cell(svg, { x: column(b), y: bigTop, ...(inside ? x.cell(b, `[${b}]`) : { kind: "pad", text: "0" }) });
     }
-    small.values.forEach((value, q) =>
-      cell(svg, {
-        x: middle(q), y: rows.small, kind: "y", text: value, choice: { q }, label: `${names.small}[${q}] = ${value}`,
-        nudge: small.free ? { array: "y", index: q } : null,
-      }),
-    );
+    for (let q = 0; q < a.small; q++) cell(svg, { x: middle(q), y: smallTop, ...y.cell(q, `[${q}]`) });
   }
 
   // ---- two axes: two grids side by side
 
-  function grid(svg, left, top, sizes, make, pads = [[0, 0], [0, 0]]) {
-    const [[up, down], [before, behind]] = pads.map((pair) => pair.map((pad) => Math.max(0, pad)));
+  function grid(svg, left, top, sizes, make, pads) {
+    const [[up, down], [before, behind]] = pads;
     for (let row = -up; row < sizes[0] + down; row++) {
       for (let column = -before; column < sizes[1] + behind; column++) {
         const inside = row >= 0 && row < sizes[0] && column >= 0 && column < sizes[1];
-        const place = { x: left + (column + before) * pitch, y: top + (row + up) * pitch };
-        cell(svg, { ...place, ...(inside ? make(row * sizes[1] + column, row, column) : { kind: "pad", text: "0" }) });
+        const place = { x: left + (column + before) * PITCH, y: top + (row + up) * PITCH };
+        const found = inside ? make(row * sizes[1] + column, `[${row}, ${column}]`) : { kind: "pad", text: "0" };
+        cell(svg, { ...place, ...found });
       }
     }
-    return { width: (before + sizes[1] + behind) * pitch, height: (up + sizes[0] + down) * pitch };
   }
 
-  function plane(place, w, { top, bottom, title, names }) {
-    const pads = w.axes.map((a) => [a.low, a.high]);
-    const first = top.role === "x";
-    const extent = (sizes, p) => sizes.map((n, i) => (n + Math.max(0, p[i][0]) + Math.max(0, p[i][1])) * pitch);
+  const NO_PADS = [[0, 0], [0, 0]];
+
+  function plane(place, w, { x, y, upper, title }) {
+    const pads = w.axes.map((a) => [Math.max(0, a.low), Math.max(0, a.high)]);
+    const extent = (sizes, around) => sizes.map((n, i) => (n + around[i][0] + around[i][1]) * PITCH);
     const [bigHeight, bigWidth] = extent(w.big, pads);
-    const [smallHeight, smallWidth] = extent(w.small, [[0, 0], [0, 0]]);
+    const [smallHeight, smallWidth] = extent(w.small, NO_PADS);
     const svg = frame(place, bigWidth + smallWidth + 48, Math.max(bigHeight, smallHeight) + 24, title);
-    const x = first ? top : bottom;
-    const y = first ? bottom : top;
-    const bigLeft = first ? 2 : smallWidth + 44;
-    const smallLeft = first ? bigWidth + 44 : 2;
-    element(svg, "text", { x: (first ? bigWidth : smallWidth) + 22, y: 50, class: "arrow" }, "→");
-    caption(svg, bigLeft, 14, names.big);
-    caption(svg, smallLeft, 14, names.small);
-    grid(svg, bigLeft, 22, w.big, (b, row, column) => ({
-      kind: "x", text: x.values[b], choice: { b }, label: `${names.big}[${row}, ${column}] = ${x.values[b]}`,
-      nudge: x.free ? { array: "x", index: b } : null,
-    }), pads);
-    grid(svg, smallLeft, 22, w.small, (q, row, column) => ({
-      kind: "y", text: y.values[q], choice: { q }, label: `${names.small}[${row}, ${column}] = ${y.values[q]}`,
-      nudge: y.free ? { array: "y", index: q } : null,
-    }));
+    const [bigLeft, smallLeft] = upper === "x" ? [2, bigWidth + 44] : [smallWidth + 44, 2];
+    element(svg, "text", { x: (upper === "x" ? bigWidth : smallWidth) + 22, y: 50, class: "arrow" }, "→");
+    caption(svg, bigLeft, 14, x.name);
+    caption(svg, smallLeft, 14, y.name);
+    grid(svg, bigLeft, 22, w.big, x.cell, pads);
+    grid(svg, smallLeft, 22, w.small, y.cell, NO_PADS);
   }
 
-  const either = (place, w, parts) => (w.axes.length === 1 ? line : plane)(place, w, parts);
+  // One array of a view: its cells, which can be changed where `array` names one.
+  const side = (kind, name, letter, values, array) => ({
+    name,
+    cell: (index, where) => ({
+      kind, text: values[index], choice: { [letter]: index }, label: `${name}${where} = ${values[index]}`,
+      nudge: array && { array, index },
+    }),
+  });
 
-  function gather(place, w, { x, ax }) {
-    const [top, bottom] = [{ role: "x", values: x, free: true }, { role: "y", values: ax, free: false }];
-    either(place, w, { top, bottom, title: "gather: conv", names: { big: "x", small: "Ax" } });
-  }
+  const draw = (place, w, parts) => (w.axes.length === 1 ? line : plane)(place, w, parts);
 
-  function scatter(place, w, { y, aty }) {
-    const [top, bottom] = [{ role: "y", values: y, free: true }, { role: "x", values: aty, free: false }];
-    either(place, w, { top, bottom, title: "scatter: deconv", names: { big: "A′y", small: "y" } });
-  }
+  const gather = (place, w, { x, ax }) =>
+    draw(place, w, { x: side("x", "x", "b", x, "x"), y: side("y", "Ax", "q", ax), upper: "x", title: "gather: conv" });
+
+  const scatter = (place, w, { y, aty }) =>
+    draw(place, w, { x: side("x", "A′y", "b", aty), y: side("y", "y", "q", y, "y"), upper: "y", title: "scatter: deconv" });
 
   function taps(place, w, kernel) {
     const sizes = w.kernel.length === 1 ? [1, ...w.kernel] : w.kernel;
-    const svg = frame(place, sizes[1] * pitch + 4, sizes[0] * pitch + 4, "kernel");
-    grid(svg, 2, 2, sizes, (t) => ({
-      kind: "tap", tap: t, taps: kernel.length, text: kernel[t], choice: { t }, label: `kernel[${t}] = ${kernel[t]}`,
-      nudge: { array: "kernel", index: t },
-    }));
+    const svg = frame(place, sizes[1] * PITCH + 4, sizes[0] * PITCH + 4, "kernel");
+    const own = side("tap", "kernel", "t", kernel, "kernel");
+    grid(svg, 2, 2, sizes, (t, where) => ({ ...own.cell(t, where), tap: t, taps: kernel.length }), NO_PADS);
   }
 
   function matrix(place, w, kernel, transposed) {
@@ -153,35 +129,54 @@ const Views = (() => {
       for (let column = 0; column < width; column++) {
         const [q, b] = transposed ? [column, row] : [row, column];
         const tap = rows[q][b];
-        const text = tap === null ? "" : kernel[tap];
         cell(svg, {
-          x: 2 + column * size, y: 2 + row * size, size: size - 1, kind: tap === null ? "zero" : "entry", tap, text,
-          taps: kernel.length, choice: { q, b }, label: `row ${row}, column ${column}: ${tap === null ? 0 : text}`,
+          x: 2 + column * size, y: 2 + row * size, size: size - 1, kind: tap === null ? "zero" : "entry", tap,
+          taps: kernel.length, text: tap === null ? "" : kernel[tap], choice: { q, b },
+          label: `row ${row}, column ${column}: ${tap === null ? 0 : kernel[tap]}`,
         });
       }
     }
   }
 
+  const same = (a, b) => Boolean(a && b) && a.b === b.b && a.q === b.q && a.t === b.t;
+
   // Light what takes part in the triples of the choice.
   function light(root, choice, found) {
     const parts = { b: new Set(), q: new Set(), t: new Set() };
     const pairs = new Set(found.map(({ b, q }) => `${q},${b}`));
-    for (const triple of found) for (const name of "bqt") parts[name].add(triple[name]);
-    if (choice) for (const [name, index] of Object.entries(choice)) parts[name].add(index);
-    root.classList.toggle("chosen", Boolean(choice));
-    for (const group of root.querySelectorAll("[data-choice]")) {
-      const { b, q, t } = JSON.parse(group.dataset.choice);
-      const names = Object.entries({ b, q, t }).filter(([, index]) => index !== undefined);
-      const entry = b !== undefined && q !== undefined;
-      const here = choice && entry && choice.q === q && choice.b === b;
-      group.toggleAttribute("data-lit", entry ? pairs.has(`${q},${b}`) || here : names.some(([n, i]) => parts[n].has(i)));
-      group.toggleAttribute("data-here", Boolean(choice) && group.dataset.choice === JSON.stringify(choice));
+    const drawn = new Set(found.map(({ b, q, t }) => `${b},${q},${t}`));
+    for (const triple of [...found, ...(choice ? [choice] : [])]) {
+      for (const [name, index] of Object.entries(triple)) parts[name].add(index);
     }
-    const drawn = new Set(found.map((triple) => JSON.stringify(triple)));
-    for (const link of root.querySelectorAll("[data-triple]")) {
-      link.toggleAttribute("data-lit", drawn.has(link.dataset.triple));
+    root.classList.toggle("chosen", Boolean(choice));
+    for (const group of root.querySelectorAll(".cell[data-choice]")) {
+      const { b, q, t } = group.choice;
+      const here = same(group.choice, choice);
+      const entry = b !== undefined && q !== undefined;
+      const lit = entry ? pairs.has(`${q},${b}`) : parts.b.has(b) || parts.q.has(q) || parts.t.has(t);
+      group.toggleAttribute("data-lit", lit || here);
+      group.toggleAttribute("data-here", here);
+      group.setAttribute("aria-pressed", String(here));
+    }
+    for (const link of root.querySelectorAll(".link")) {
+      const { b, q, t } = link.triple;
+      link.toggleAttribute("data-lit", drawn.has(`${b},${q},${t}`));
     }
   }
 
-  return { gather, scatter, taps, matrix, light };
+  // The nearest cell of the same view that lies more in that direction than aside.
+  function neighbor(group, [right, down]) {
+    const from = group.getBoundingClientRect();
+    let [best, least] = [null, Infinity];
+    for (const other of group.closest("svg").querySelectorAll(".cell[data-choice]")) {
+      const to = other.getBoundingClientRect();
+      const [dx, dy] = [to.x - from.x, to.y - from.y];
+      const along = dx * right + dy * down;
+      const aside = Math.abs(dx * down) + Math.abs(dy * right);
+      if (along > 1 && aside < along && along + 3 * aside < least) [best, least] = [other, along + 3 * aside];
+    }
+    return best;
+  }
+
+  return { gather, scatter, taps, matrix, light, neighbor, same };
 })();
