@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from jdeconv import testing
+from jdeconv.cli import problem
 from jdeconv.form import Form, Layout
 from jdeconv.functional import conv, deconv, kernel_grad
 from jdeconv.lowerings import LOWERINGS
@@ -93,12 +95,29 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--lowering", choices=tuple(LOWERINGS), help="how to evaluate (default: by platform)"
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="of the random integers (default 0)")
+    parser.add_argument("--seed", type=_number, default=0, help="of what is random (default 0)")
+    parser.add_argument(
+        "--fuzz",
+        type=_number,
+        metavar="N",
+        help="compare N random problems (all ranks, paddings, layouts, dtypes, lowerings, vmaps) with the "
+        "definition instead, ten in a second or so, and print how to replay the least that fails; "
+        "JAX_DISABLE_MOST_OPTIMIZATIONS=1 in the environment halves the time",
+    )
+    parser.add_argument(
+        "--replay", type=_problem, metavar="JSON", help="compare this one, which --fuzz printed"
+    )
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a row for each geometry; 1 if any comparison failed."""
+    if options.replay is not None:
+        problem.compare(options.replay)
+        print("1 problem, 0 failures")
+        return 0
+    if options.fuzz is not None:
+        return _fuzz(options.fuzz, options.seed)
     device = jax.devices()[0]
     print(f"jax {jax.__version__} on {device.platform} ({device.device_kind})\n")
     width = max(len(str(geometry)) for geometry in GEOMETRIES)
@@ -198,7 +217,27 @@ def _lax_conv_transpose(y, kernel, window: Window, g: Geometry) -> jax.Array | N
     )
 
 
-def _seed(text: str) -> int:
+def _fuzz(count: int, seed: int) -> int:
+    try:
+        from jdeconv.cli import fuzz
+    except ImportError as error:
+        if error.name not in ("hypothesis", "tqdm"):
+            raise
+        print(
+            f"jdeconv check: {error.name} is missing; pip install 'jdeconv[fuzz]'", file=sys.stderr
+        )
+        return 2
+    return fuzz.campaign(count, seed)
+
+
+def _problem(text: str) -> problem.Problem:
+    try:
+        return problem.Problem.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _number(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
     return int(text)

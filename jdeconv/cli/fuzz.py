@@ -1,0 +1,159 @@
+"""python -m jdeconv check --fuzz: random problems, one after the other, against the definition."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import jax
+from hypothesis import strategies as st
+from tqdm import tqdm
+
+from jdeconv.boundary import MODES
+from jdeconv.checks import NAMED_PADDINGS
+from jdeconv.cli.problem import LETTERS, Problem, compare
+from jdeconv.form import CONTRACTIONS
+
+MOST_RANK, MOST_SIZE = 4, 40
+MOST_CELLS, MOST_TAPS, MOST_COLUMNS = (
+    4000,
+    400,
+    300_000,
+)  # of all axes, and of all channels and images
+FLOATS = ("float32", "float16", "bfloat16", "float64", "complex64", "complex128")
+DTYPES = (*FLOATS, "int8", "int32", "uint8", "int64")
+SIZES = {
+    "mapped": (None, None, 1, 2, 3),  # None for no vmap
+    "n": (1, 2, None, 3, 5, 0),  # None for no batch axis
+    "groups": (1, 1, 1, 2, 3, 5),
+    "c": (1, 2, 3, 8, 17),
+    "o": (1, 2, 5, 16),
+}
+KEPT = 200  # compiled problems; none comes twice
+
+
+@st.composite
+def problems(draw: Callable) -> Problem:
+    """A valid one."""
+    call, rank = draw(st.sampled_from(tuple(CONTRACTIONS))), draw(st.integers(1, MOST_RANK))
+    padding = draw(st.sampled_from(("pairs",) * 5 + NAMED_PADDINGS))
+    dtype = draw(st.sampled_from(DTYPES))
+    cells, taps, axes = MOST_CELLS, MOST_TAPS, []
+    for _ in range(rank):
+        axes.append(draw(_axis(padding, min(MOST_SIZE, cells), min(MOST_SIZE, taps))))
+        cells, taps = max(2, cells // axes[-1][0]), max(1, taps // axes[-1][1])
+    big, kernel, stride, dilation, pads = zip(*axes, strict=True)
+    letters = LETTERS[:rank]
+    layout = ("".join(draw(st.permutations(role + letters))) for role in ("NC", "OI", "NC"))
+    one = Problem(
+        call=call,
+        gradient=dtype in FLOATS and draw(st.booleans()),
+        big=big,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        padding=pads if padding == "pairs" else padding,
+        padding_mode="zeros",
+        groups=1,
+        n=1,
+        c=1,
+        o=1,
+        layout=tuple(layout),
+        dtype=dtype,
+        lowering=None,
+        maps=(),
+        mapped=1,
+        seed=draw(st.integers(0, 9)),
+    )
+    if padding == "pairs":
+        one = dataclasses.replace(
+            one, padding_mode=draw(st.sampled_from(("zeros",) * 6 + MODES[1:]))
+        )
+    sizes = {}
+    fitting = max(1, MOST_COLUMNS // math.prod((*one.small, *kernel)))
+    for name, choices in SIZES.items():
+        sizes[name] = draw(st.sampled_from([s for s in choices if (s or 1) <= fitting]))
+        fitting //= sizes[name] or 1
+    maps = draw(_maps(call, rank, sizes["n"] is not None)) if sizes["mapped"] else ()
+    sizes["mapped"] = sizes["mapped"] or 1
+    one = dataclasses.replace(one, maps=maps, **sizes)
+    return dataclasses.replace(one, lowering=draw(st.sampled_from((None, *one.serving()))))
+
+
+def _axis(padding: str, most: int, taps: int) -> Any:
+    """(big, kernel, stride, dilation, pads) of one axis whose conv is valid."""
+
+    @st.composite
+    def axis(draw: Callable) -> tuple:
+        big, stride, dilation = (draw(st.integers(1, limit)) for limit in (most, 5, 4))
+        kernel = draw(st.integers(1, min(5, taps)) | st.integers(1, taps))
+        low, high = (draw(st.integers(-3, 8)) for _ in range(2)) if padding == "pairs" else (0, 0)
+        if big + low + high < 1:
+            low = high = 0
+        if not padding.startswith("SAME"):
+            kernel = min(kernel, (big + low + high - 1) // dilation + 1)
+        return big, kernel, stride, dilation, (low, high)
+
+    return axis()
+
+
+def _maps(call: str, rank: int, batched: bool) -> Any:
+    """Axes that one or two vmaps map; at least one operand has one."""
+
+    @st.composite
+    def maps(draw: Callable) -> tuple:
+        ranks = [rank + 1 + (batched or role == "kernel") for role in CONTRACTIONS[call][:2]]
+        found = []
+        for _ in range(draw(st.integers(1, 2))):  # the innermost first
+            which = draw(st.sampled_from(((True, True), (True, False), (False, True))))
+            pairs = list(zip(which, ranks, strict=True))
+            found.append(tuple(draw(st.integers(0, r)) if m else None for m, r in pairs))
+            ranks = [r + m for m, r in pairs]
+        return tuple(found[::-1])
+
+    return maps()
+
+
+def campaign(count: int, seed: int) -> int:
+    """Compare so many random problems; 1 if one is wrong, and how to replay the least such."""
+    at_hand = Path(tempfile.gettempdir()) / f"jdeconv-fuzz-{seed}.json"
+    print(f"the problem at hand is in {at_hand}, should the process die of it")
+    bar = tqdm(total=count, unit=" problems", disable=None)
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(problems())
+    def run(problem: Problem) -> None:
+        at_hand.write_text(f"{problem}\n")
+        bar.update()
+        if bar.n % KEPT == 0:
+            jax.clear_caches()
+        compare(problem)
+
+    clean = False
+    try:
+        with bar:
+            run()
+        clean = True
+    except AssertionError as error:
+        print(error)
+    finally:
+        if not clean:
+            print(
+                f"to see it again: python -m jdeconv check --replay '{at_hand.read_text().strip()}'"
+            )
+    at_hand.unlink()
+    print(f"{count} problems, {'0 failures' if clean else 'stopped at a failure'}")
+    return int(not clean)
