@@ -17,7 +17,7 @@ import numpy as np
 
 from jdeconv import functional
 from jdeconv.boundary import NUMPY_MODES
-from jdeconv.form import CONTRACTIONS, Form, Layout
+from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window
 
@@ -184,41 +184,43 @@ def compare(problem: Problem) -> None:
         return jax.vjp(call, a, b)[1](bar)
 
     with jax.enable_x64(problem.dtype in WIDE):
-        got = evaluate(
-            *(
-                _laid_out(problem, v, role, i)
-                for i, (v, role) in enumerate(zip(values, roles, strict=True))
-            )
-        )
-        got = [np.asarray(array) for array in got]
+        laid = [
+            _laid_out(problem, v, role, i)
+            for i, (v, role) in enumerate(zip(values, roles, strict=True))
+        ]
+        got = [np.asarray(array) for array in evaluate(*laid)]
     for i in (0, 1) if problem.gradient else (2,):
         others = [j for j in range(3) if j != i]
         want = _laid_out(problem, _result(problem, values, i, others), roles[i], i)
-        terms = _result(problem, [abs(v) for v in values], i, others)
-        _assert_same(problem, roles[i], got[i % 2], want, float(terms.max(initial=0)))
+        tolerance = 0.0 if _is_exact(problem) else _tolerance(problem, values, i, others)
+        _assert_same(problem, roles[i], got[i % 2], want, tolerance)
 
 
 def _assert_same(
-    problem: Problem, role: str, got: np.ndarray, want: np.ndarray, scale: float
+    problem: Problem, role: str, got: np.ndarray, want: np.ndarray, tolerance: float
 ) -> None:
     what = f"the gradient of {role}" if problem.gradient else "the result"
     if (got.shape, got.dtype) != (want.shape, want.dtype):
         came, due = (f"{a.dtype}{list(a.shape)}" for a in (got, want))
         raise AssertionError(f"{what} is {came}, not {due}")
-    wide = (
-        np.result_type(want.dtype, np.float64)
-        if jnp.issubdtype(want.dtype, jnp.inexact)
-        else want.dtype
-    )
     wrong = got != want
-    if not _is_exact(problem):
-        eps = float(jnp.finfo(want.dtype).eps)
-        wrong = ~(abs(got.astype(wide) - want.astype(wide)) <= 32 * eps * scale)
+    if tolerance:
+        wide = np.result_type(want.dtype, np.float64)
+        wrong = ~(abs(got.astype(wide) - want.astype(wide)) <= tolerance)
     if wrong.any():
         at = tuple(map(int, np.argwhere(wrong)[0]))
         raise AssertionError(
             f"{wrong.sum()} of {wrong.size} numbers of {what} are wrong; at {at} {got[at]}, not {want[at]}"
         )
+
+
+def _tolerance(problem: Problem, values: list[np.ndarray], i: int, others: list[int]) -> float:
+    """For sums that are rounded beside their terms, and FFTs, which round beside the norms of their arrays."""
+    dtype = jnp.dtype(problem.dtype)
+    terms = _result(problem, [abs(v) for v in values], i, others).max(initial=0)
+    norms = math.prod(float(np.linalg.norm(values[j])) for j in others)
+    eps = [float(jnp.finfo(d).eps) for d in (dtype, accumulator(dtype))]
+    return 32 * (eps[0] * float(terms) + eps[1] * norms)
 
 
 def _is_exact(problem: Problem) -> bool:

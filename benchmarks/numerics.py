@@ -1,0 +1,320 @@
+"""How far results are from exact ones, ours beside jax.lax's and torch's: `python -m benchmarks.numerics`.
+
+Value and both gradients of a conv (so conv, deconv and kernel_grad), over random geometries and data that is
+hard on sums. The exact result comes from the definition in float64, that of float64 in numpy's longdouble.
+
+An error is in units of eps * sqrt(sum of the squared terms), which is eps * sqrt(L) * (rms of a term) for a
+sum of L terms. "whole" takes the largest such root of a result for all of it, as error bounds of FFTs and of
+Winograd's algorithm do; "each" takes every element's own. The error of a result is its largest; median and
+worst are over results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax import lax
+
+import jdeconv
+from jdeconv.cli.problem import LETTERS, WIDE, Problem, definition
+from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
+from jdeconv.lowerings import LOWERINGS
+from jdeconv.window import Window
+
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
+PARTS = ("y", "x", "kernel")  # of conv: its value, the gradients
+FORMS = (("native", "cuda"), ("native", "tpu"), ("im2col", "cuda"))
+MEDIAN, WORST = 2.0, 4.0  # at most so many times lax's
+MOST_COLUMNS = 100_000
+
+LONG = (  # (n, c, o, big, kernel, groups): sums of about 1e5 terms, in the value or in a gradient
+    (1, 11_111, 2, (5, 4), (3, 3), 1),
+    (1, 2, 11_111, (5, 4), (3, 3), 1),
+    (1, 50_000, 3, (4,), (2,), 1),
+    (1, 2, 3, (100_000,), (3,), 1),
+    (2, 3, 2, (230, 220), (3, 3), 1),
+    (1, 1, 1, (310, 320), (5, 5), 3),
+    (1, 2, 1, (46, 47, 48), (2, 2, 2), 1),
+    (1, 1, 1, (4000,), (1500,), 1),
+    (1, 2, 1, (90, 100), (41, 40), 1),
+)
+
+
+def geometry(rng: np.random.Generator, dtype: str) -> Problem:
+    """A random one, of few enough columns."""
+    rank = int(rng.choice((1, 2, 2, 2, 3, 4)))
+    while True:
+        large = rank < 3 and rng.random() < 0.25
+        kernel = rng.integers(1, (32 if large else 8, 24 if large else 6, 5, 4)[rank - 1], rank)
+        stride, dilation = rng.choice((1, 1, 1, 2, 3), rank), rng.choice((1, 1, 1, 2), rank)
+        big = rng.integers(1, (400, 40, 14, 7)[rank - 1], rank)
+        pads = rng.integers(-1, 5, (rank, 2))
+        if (big + pads.sum(1) < dilation * (kernel - 1) + 1).any():
+            continue
+        n, groups = rng.integers(1, 4), rng.choice((1, 1, 1, 2, 4))
+        c, o = rng.choice((1, 2, 3, 8, 16, 33, 64), 2)
+        space = "".join(LETTERS[:rank])
+        layout = (
+            (f"NC{space}", f"OI{space}") if rng.random() < 0.5 else (f"N{space}C", f"{space}IO")
+        )
+        found = problem(*map(int, (n, c, o)), _ints(big), _ints(kernel), int(groups), dtype)
+        found = dataclasses.replace(
+            found,
+            stride=_ints(stride),
+            dilation=_ints(dilation),
+            padding=tuple(map(_ints, pads)),
+            layout=(*layout, layout[0]),
+        )
+        if math.prod((*found.small, *found.kernel)) * n * groups * max(c, o) <= MOST_COLUMNS:
+            return found
+
+
+def problem(n: int, c: int, o: int, big: tuple, kernel: tuple, groups: int, dtype: str) -> Problem:
+    """A conv without stride, padding or dilation."""
+    rank = len(big)
+    space = LETTERS[:rank]
+    return Problem(
+        call="conv",
+        gradient=True,
+        big=big,
+        kernel=kernel,
+        stride=(1,) * rank,
+        dilation=(1,) * rank,
+        padding=((0, 0),) * rank,
+        padding_mode="zeros",
+        groups=groups,
+        n=n,
+        c=c,
+        o=o,
+        layout=(f"NC{space}", f"OI{space}", f"NC{space}"),
+        dtype=dtype,
+        lowering=None,
+        maps=(),
+        mapped=1,
+        seed=0,
+    )
+
+
+# Data, by what is hard about it: {"x", "y", "kernel"} -> arrays of float64 or complex128.
+
+
+def normal(p: Problem, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Of mean 0 and variance 1."""
+    return _each(p, lambda shape: rng.standard_normal(shape))
+
+
+def positive(p: Problem, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Evenly in [0, 1): nothing cancels, sums grow as their length."""
+    return _each(p, lambda shape: rng.random(shape))
+
+
+def wide(p: Problem, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Magnitudes over 4 decades in float16, 12 elsewhere."""
+    decades = 2 if p.dtype == "float16" else 6
+    return _each(p, lambda s: 10 ** rng.uniform(-decades, decades, s) * rng.choice((-1, 1), s))
+
+
+def cancelling(p: Problem, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A large constant under small numbers, against weights whose sum is zero."""
+    drawn, base = normal(p, rng), 30 if p.dtype == "float16" else 1000
+    side = "x" if rng.random() < 0.5 else "y"
+    other = "y" if side == "x" else "x"
+    drawn[side] = drawn[side] + base
+    drawn[other] = drawn[other] - drawn[other].mean(axis=(1, *range(3, 3 + p.rank)), keepdims=True)
+    axes = (2, *range(3, 3 + p.rank)) if side == "x" else (1,)
+    drawn["kernel"] = drawn["kernel"] - drawn["kernel"].mean(axis=axes, keepdims=True)
+    return drawn
+
+
+def denormal(p: Problem, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Both sides about the least normal number."""
+    drawn, tiny = normal(p, rng), float(jnp.finfo(jnp.dtype(p.dtype)).tiny)
+    return drawn | {side: drawn[side] * tiny for side in ("x", "y")}
+
+
+DATA = (normal, positive, wide, cancelling, denormal)
+
+
+def _each(p: Problem, draw: Callable) -> dict[str, np.ndarray]:
+    shapes = {role: p.draw(role).shape for role in PARTS}
+    if p.dtype.startswith("complex"):
+        return {role: draw(shape) + 1j * draw(shape) for role, shape in shapes.items()}
+    return {role: draw(shape) for role, shape in shapes.items()}
+
+
+# Ways to evaluate: (x, kernel, y) in the problem's layout -> the parts.
+
+
+def ways(p: Problem, torch: bool) -> Iterator[tuple[str, Callable]]:
+    """Every way that takes this problem, by name."""
+    yield "jax.lax", _derived(functools.partial(_lax, p=p))
+    yield "chosen", _derived(lambda x, k: jdeconv.conv(x, k, **p.steps))
+    for name in p.serving():
+        yield (
+            name,
+            _derived(lambda x, k, name=name: jdeconv.conv(x, k, **p.steps | {"lowering": name})),
+        )
+    for name, platform in FORMS:
+        if name in p.serving():
+            yield f"{name}, {platform}", jax.jit(functools.partial(_form, p, name, platform))
+    if torch and p.rank <= 3:
+        yield "torch", functools.partial(_torch, p)
+
+
+def _derived(conv: Callable) -> Callable:
+    @jax.jit
+    def parts(x: jax.Array, kernel: jax.Array, y: jax.Array) -> tuple:
+        value, pullback = jax.vjp(conv, x, kernel)
+        return value, *pullback(y)
+
+    return parts
+
+
+def _lax(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
+    # Negative padding is cut off first: XLA's CPU convolution reads outside of its input there.
+    space = [letter for letter in p.layout[0] if letter not in "NC"]
+    for letter, (low, high) in zip(space, p.pads, strict=True):
+        axis = p.layout[0].index(letter)
+        x = lax.slice_in_dim(x, max(-low, 0), x.shape[axis] + min(high, 0), axis=axis)
+    padding = [(max(low, 0), max(high, 0)) for low, high in p.pads]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        p.stride,
+        padding,
+        rhs_dilation=p.dilation,
+        dimension_numbers=p.layout,
+        feature_group_count=p.groups,
+    )
+
+
+def _form(p: Problem, name: str, platform: str, x: Any, kernel: Any, y: Any) -> tuple:
+    """What a lowering emits for another platform, evaluated here."""
+    window = Window(p.big, p.small, p.kernel, p.stride, p.dilation, tuple(low for low, _ in p.pads))
+    form = Form(window, p.groups, Layout.of("conv", p.layout, p.rank), None, name, platform)
+    arrays = {"x": x, "kernel": kernel, "y": y}
+    found = {}
+    for contraction, (first, second, result) in CONTRACTIONS.items():
+        evaluate = getattr(LOWERINGS[name], contraction)
+        total = evaluate(arrays[first], arrays[second], form, accumulator(x.dtype))
+        found[result] = total.astype(x.dtype)
+    return tuple(found[role] for role in PARTS)
+
+
+def _torch(p: Problem, x: np.ndarray, kernel: np.ndarray, y: np.ndarray) -> tuple | None:
+    """None where torch has no such convolution on this device."""
+    import torch
+
+    def enter(a: np.ndarray, layout: str, letters: str) -> Any:
+        a = a.transpose([layout.index(letter) for letter in letters])
+        half = a.dtype in ("float16", "bfloat16")
+        tensor = torch.tensor(a.astype(np.float32) if half else np.ascontiguousarray(a))
+        return tensor.to(getattr(torch, p.dtype)) if half else tensor
+
+    def leave(a: Any, layout: str, letters: str) -> np.ndarray:
+        a = a.detach()
+        a = a.float().numpy().astype(jnp.dtype(p.dtype)) if a.itemsize == 2 else a.numpy()
+        return a.transpose([letters.index(letter) for letter in layout])
+
+    letters = {role: p.letters(role) for role in PARTS}
+    x_, kernel_, y_ = (
+        enter(a, layout, letters[role]).requires_grad_(role != "y")
+        for a, layout, role in zip((x, kernel, y), p.layout, ("x", "kernel", "y"), strict=True)
+    )
+    widths = [width for pad in reversed(p.pads) for width in pad]
+    convolution = getattr(torch.nn.functional, f"conv{p.rank}d")
+    try:
+        value = convolution(
+            torch.nn.functional.pad(x_, widths), kernel_, None, p.stride, 0, p.dilation, p.groups
+        )
+        gradients = torch.autograd.grad(value, (x_, kernel_), y_.conj())
+    except RuntimeError as error:
+        if "not implemented" not in str(error):
+            raise
+        return None
+    x_bar, kernel_bar = (g.conj().resolve_conj() for g in gradients)
+    layouts = dict(zip(("x", "kernel", "y"), p.layout, strict=True))
+    results = {"y": value, "x": x_bar, "kernel": kernel_bar}
+    return tuple(leave(results[role], layouts[role], letters[role]) for role in PARTS)
+
+
+def errors(p: Problem, drawn: dict[str, np.ndarray], evaluated: dict[str, tuple]) -> dict:
+    """{way: {part: (whole, each)}} of results of the same drawn arrays."""
+    dtype = jnp.dtype(p.dtype)
+    eps, tiny = (float(getattr(jnp.finfo(dtype), name)) for name in ("eps", "tiny"))
+    precise = np.longdouble if p.dtype == "float64" else None
+    found = defaultdict(dict)
+    for i, part in enumerate(PARTS):
+        others = {role: a for role, a in drawn.items() if role != part}
+        exact = definition(p, part, {r: a.astype(precise or a.dtype) for r, a in others.items()})
+        squares = definition(p, part, {r: abs(a) ** 2 for r, a in others.items()})
+        exact, unit = (_arranged(p, a, part) for a in (exact, np.sqrt(squares)))
+        finite = abs(exact) <= float(jnp.finfo(dtype).max) / 2
+        for way, results in evaluated.items():
+            got = np.asarray(results[i])
+            got = got.astype(
+                np.result_type(exact.dtype, np.float64) if precise is None else precise
+            )
+            error = np.where(finite, abs(got - exact), 0).astype(float)
+            each = error / np.maximum(eps * unit, tiny)
+            whole = error.max() / max(eps * unit.max(), tiny)
+            found[way][part] = float(whole), float(each.max())
+    return found
+
+
+def _arranged(p: Problem, a: np.ndarray, role: str) -> np.ndarray:
+    layout = dict(zip(("x", "kernel", "y"), p.layout, strict=True))[role]
+    return a[0].transpose([p.letters(role).index(letter) for letter in layout])
+
+
+def measure(p: Problem, data: Callable, rng: np.random.Generator, known: dict) -> dict:
+    """The errors of all ways; `known` are the compiled ones of this problem."""
+    dtype = jnp.dtype(p.dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        drawn = {role: a.astype(dtype) for role, a in data(p, rng).items()}
+    laid = [np.ascontiguousarray(_arranged(p, drawn[role], role)) for role in ("x", "kernel", "y")]
+    exact = {
+        role: a.astype(np.complex128 if a.dtype.kind == "c" else np.float64)
+        for role, a in drawn.items()
+    }
+    evaluated = {name: way(*laid) for name, way in known.items()}
+    return errors(p, exact, {name: r for name, r in evaluated.items() if r is not None})
+
+
+def campaign(count: int, seed: int, long: bool, torch: bool) -> list[dict]:
+    """Records of dtype, data, way, part and both errors: `count` geometries for every dtype."""
+    rng, records = np.random.default_rng(seed), []
+    problems = [geometry(rng, dtype) for _ in range(count) for dtype in DTYPES]
+    jobs = [(p, DATA) for p in problems]
+    jobs += [(problem(*sizes, dtype), ()) for sizes in LONG for dtype in DTYPES] if long else []
+    for p, data in tqdm.tqdm(jobs, unit=" geometries", disable=None):
+        with jax.enable_x64(p.dtype in WIDE):
+            known = dict(ways(p, torch))
+            for draw in data or (normal,):
+                name = draw.__name__ if data else "long"
+                for way, parts in measure(p, draw, rng, known).items():
+                    records += [
+                        {"dtype": p.dtype, "data": name, "way": way, "part": part, "at": str(p)}
+                        | {"whole": whole, "each": each}
+                        for part, (whole, each) in parts.items()
+                    ]
+        jax.clear_caches()
+    return records
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    return tuple(map(int, values))
