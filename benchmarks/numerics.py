@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import json
 import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,14 +32,17 @@ import tqdm
 from jax import lax
 
 import jdeconv
+from jdeconv.choose import choose
 from jdeconv.cli.problem import LETTERS, WIDE, Problem, definition
 from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
+LAX, CHOSEN, TORCH = "jax.lax", "chosen", "torch"
 PARTS = ("y", "x", "kernel")  # of conv: its value, the gradients
-FORMS = (("native", "cuda"), ("native", "tpu"), ("im2col", "cuda"))
+FORMS = (("native", "tpu"),)  # what is emitted there and not on a CPU
+SAMPLED = 3  # ways beside lax's and the chosen one's, for each geometry
 MEDIAN, WORST = 2.0, 4.0  # at most so many times lax's
 MOST_COLUMNS = 100_000
 
@@ -52,6 +57,19 @@ LONG = (  # (n, c, o, big, kernel, groups): sums of about 1e5 terms, in the valu
     (1, 1, 1, (4000,), (1500,), 1),
     (1, 2, 1, (90, 100), (41, 40), 1),
 )
+
+
+@dataclass(frozen=True)
+class Record:
+    """The errors of one result in both units: problem, data, way and part say which."""
+
+    dtype: str
+    data: str
+    way: str
+    part: str
+    problem: str
+    whole: float
+    each: float
 
 
 def geometry(rng: np.random.Generator, dtype: str) -> Problem:
@@ -159,20 +177,25 @@ def _each(p: Problem, draw: Callable) -> dict[str, np.ndarray]:
 # Ways to evaluate: (x, kernel, y) in the problem's layout -> the parts.
 
 
-def ways(p: Problem, torch: bool) -> Iterator[tuple[str, Callable]]:
-    """Every way that takes this problem, by name."""
-    yield "jax.lax", _derived(functools.partial(_lax, p=p))
-    yield "chosen", _derived(lambda x, k: jdeconv.conv(x, k, **p.steps))
-    for name in p.serving():
-        yield (
-            name,
-            _derived(lambda x, k, name=name: jdeconv.conv(x, k, **p.steps | {"lowering": name})),
-        )
-    for name, platform in FORMS:
-        if name in p.serving():
-            yield f"{name}, {platform}", jax.jit(functools.partial(_form, p, name, platform))
-    if torch and p.rank <= 3:
-        yield "torch", functools.partial(_torch, p)
+def ways(p: Problem, rng: np.random.Generator | None) -> Iterator[tuple[str, Callable]]:
+    """lax's, the one that is chosen, and a few of those that take this problem; without `rng` all of them."""
+    yield LAX, _derived(functools.partial(_lax, p=p))
+    form = Form(_window(p), p.groups, Layout.of("conv", p.layout, p.rank))
+    name = choose(jax.default_backend(), form, jnp.dtype(p.dtype), p.c, p.o)
+    yield f"{CHOSEN}: {name}", _derived(lambda x, k: jdeconv.conv(x, k, **p.steps))
+    serving = p.serving()
+    names = [*serving, *(form for form in FORMS if form[0] in serving)]
+    names += [TORCH] if p.rank <= 3 and importlib.util.find_spec("torch") else []
+    if rng is not None:
+        names = [names[i] for i in rng.permutation(len(names))[:SAMPLED]]
+    for name in names:
+        if name == TORCH:
+            yield name, functools.partial(_torch, p)
+        elif isinstance(name, tuple):
+            yield f"{name[0]} ({name[1]})", jax.jit(functools.partial(_form, p, *name))
+        else:
+            steps = p.steps | {"lowering": name}
+            yield name, _derived(lambda x, k, steps=steps: jdeconv.conv(x, k, **steps))
 
 
 def _derived(conv: Callable) -> Callable:
@@ -204,8 +227,7 @@ def _lax(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
 
 def _form(p: Problem, name: str, platform: str, x: Any, kernel: Any, y: Any) -> tuple:
     """What a lowering emits for another platform, evaluated here."""
-    window = Window(p.big, p.small, p.kernel, p.stride, p.dilation, tuple(low for low, _ in p.pads))
-    form = Form(window, p.groups, Layout.of("conv", p.layout, p.rank), None, name, platform)
+    form = Form(_window(p), p.groups, Layout.of("conv", p.layout, p.rank), None, name, platform)
     arrays = {"x": x, "kernel": kernel, "y": y}
     found = {}
     for contraction, (first, second, result) in CONTRACTIONS.items():
@@ -213,6 +235,11 @@ def _form(p: Problem, name: str, platform: str, x: Any, kernel: Any, y: Any) -> 
         total = evaluate(arrays[first], arrays[second], form, accumulator(x.dtype))
         found[result] = total.astype(x.dtype)
     return tuple(found[role] for role in PARTS)
+
+
+def _window(p: Problem) -> Window:
+    low = tuple(low for low, _ in p.pads)
+    return Window(p.big, p.small, p.kernel, p.stride, p.dilation, low)
 
 
 def _torch(p: Problem, x: np.ndarray, kernel: np.ndarray, y: np.ndarray) -> tuple | None:
@@ -256,21 +283,16 @@ def errors(p: Problem, drawn: dict[str, np.ndarray], evaluated: dict[str, tuple]
     """{way: {part: (whole, each)}} of results of the same drawn arrays."""
     dtype = jnp.dtype(p.dtype)
     eps, tiny = (float(getattr(jnp.finfo(dtype), name)) for name in ("eps", "tiny"))
-    precise = np.longdouble if p.dtype == "float64" else None
     found = defaultdict(dict)
     for i, part in enumerate(PARTS):
         others = {role: a for role, a in drawn.items() if role != part}
-        exact = definition(p, part, {r: a.astype(precise or a.dtype) for r, a in others.items()})
-        squares = definition(p, part, {r: abs(a) ** 2 for r, a in others.items()})
+        exact = definition(p, part, others)
+        squares = definition(p, part, {role: abs(a) ** 2 for role, a in others.items()})
         exact, unit = (_arranged(p, a, part) for a in (exact, np.sqrt(squares)))
         finite = abs(exact) <= float(jnp.finfo(dtype).max) / 2
         for way, results in evaluated.items():
-            got = np.asarray(results[i])
-            got = got.astype(
-                np.result_type(exact.dtype, np.float64) if precise is None else precise
-            )
-            error = np.where(finite, abs(got - exact), 0).astype(float)
-            each = error / np.maximum(eps * unit, tiny)
+            error = np.where(finite, abs(np.asarray(results[i]).astype(exact.dtype) - exact), 0)
+            each = np.where(unit > 0, error / np.maximum(eps * unit, tiny), 0)
             whole = error.max() / max(eps * unit.max(), tiny)
             found[way][part] = float(whole), float(each.max())
     return found
@@ -287,34 +309,118 @@ def measure(p: Problem, data: Callable, rng: np.random.Generator, known: dict) -
     with np.errstate(over="ignore", under="ignore"):
         drawn = {role: a.astype(dtype) for role, a in data(p, rng).items()}
     laid = [np.ascontiguousarray(_arranged(p, drawn[role], role)) for role in ("x", "kernel", "y")]
-    exact = {
-        role: a.astype(np.complex128 if a.dtype.kind == "c" else np.float64)
-        for role, a in drawn.items()
-    }
+    precise = {"float64": np.longdouble, "complex64": np.complex128}.get(p.dtype, np.float64)
+    exact = {role: a.astype(precise) for role, a in drawn.items()}
     evaluated = {name: way(*laid) for name, way in known.items()}
     return errors(p, exact, {name: r for name, r in evaluated.items() if r is not None})
 
 
-def campaign(count: int, seed: int, long: bool, torch: bool) -> list[dict]:
-    """Records of dtype, data, way, part and both errors: `count` geometries for every dtype."""
-    rng, records = np.random.default_rng(seed), []
-    problems = [geometry(rng, dtype) for _ in range(count) for dtype in DTYPES]
-    jobs = [(p, DATA) for p in problems]
-    jobs += [(problem(*sizes, dtype), ()) for sizes in LONG for dtype in DTYPES] if long else []
+def campaign(count: int, seed: int) -> Iterator[Record]:
+    """`count` random geometries of every dtype with every kind of data, and those of LONG."""
+    rng = np.random.default_rng(seed)
+    jobs = [(geometry(rng, dtype), DATA) for _ in range(count) for dtype in DTYPES]
+    jobs += [(problem(*sizes, dtype), ()) for sizes in LONG for dtype in DTYPES]
     for p, data in tqdm.tqdm(jobs, unit=" geometries", disable=None):
         with jax.enable_x64(p.dtype in WIDE):
-            known = dict(ways(p, torch))
+            known = dict(ways(p, rng if data else None))
             for draw in data or (normal,):
                 name = draw.__name__ if data else "long"
                 for way, parts in measure(p, draw, rng, known).items():
-                    records += [
-                        {"dtype": p.dtype, "data": name, "way": way, "part": part, "at": str(p)}
-                        | {"whole": whole, "each": each}
-                        for part, (whole, each) in parts.items()
-                    ]
+                    for part, found in parts.items():
+                        yield Record(p.dtype, name, way, part, str(p), *found)
         jax.clear_caches()
-    return records
+
+
+# Tables.
+
+
+def beside_lax(records: list[Record], columns: tuple[str, ...]) -> dict[tuple, np.ndarray]:
+    """{values of columns: (whole, each) of a way and of lax, an array (results, 4)}, over the same results."""
+    lax_ = {(r.problem, r.data, r.part): r for r in records if r.way == LAX}
+    found = defaultdict(list)
+    for r in records:
+        if r.way != LAX:
+            other = lax_[r.problem, r.data, r.part]
+            key = tuple(getattr(r, column) for column in columns)
+            found[key].append((r.whole, r.each, other.whole, other.each))
+    return {key: np.array(rows) for key, rows in sorted(found.items(), key=_order)}
+
+
+def broken(records: list[Record]) -> list[str]:
+    """Where a way is beyond the bound, over all results of a dtype and kind of data."""
+    lines = []
+    for key, rows in beside_lax(records, ("way", "dtype", "data")).items():
+        ours, _, theirs, _ = rows.T
+        median = _ratio(np.median(ours), np.median(theirs))
+        worst = _ratio(ours.max(), theirs.max())
+        if median > MEDIAN or worst > WORST:
+            lines.append(f"{', '.join(key)}: median {median:.2f}, worst {worst:.2f} of lax's")
+    return lines
+
+
+def table(records: list[Record], columns: tuple[str, ...]) -> str:
+    """Median and worst in both units, and as shares of lax's over the same results."""
+    head = [*columns, "results"]
+    for unit in ("whole", "each"):
+        head += [f"{unit}: median", "/ lax", "worst", "/ lax"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(columns) + "|---:" * 9 + "|"]
+    for key, rows in beside_lax(records, columns).items():
+        cells = [*key, f"{len(rows):,}"]
+        median, worst = np.median(rows, 0), rows.max(0)
+        for unit in (0, 1):
+            for value in (median, worst):
+                share = _ratio(value[unit], value[unit + 2])
+                cells += [f"{value[unit]:.3g}", f"{share:.2f}" if share < 1e3 else f"{share:.0e}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    return 1.0 if ours == theirs else ours / theirs if theirs else math.inf
+
+
+def _order(item: tuple) -> tuple:
+    """Rows by way, dtypes from narrow to wide."""
+    return tuple(DTYPES.index(value) if value in DTYPES else value for value in item[0])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, tell and write; 1 where a way is beyond the bound."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.numerics", description=__doc__)
+    parser.add_argument("--count", type=int, default=400, help="geometries for each dtype")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", type=Path, metavar="PATH", help="write the tables there")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write every error there, a line each"
+    )
+    options = parser.parse_args(arguments)
+    records = list(campaign(options.count, options.seed))
+    text = report(records, options.count, options.seed)
+    print(text)
+    if options.table is not None:
+        options.table.write_text(text + "\n")
+    if options.json is not None:
+        lines = (json.dumps(dataclasses.asdict(record)) for record in records)
+        options.json.write_text("\n".join(lines) + "\n")
+    for line in broken(records):
+        print(line, file=sys.stderr)
+    return int(bool(broken(records)))
+
+
+def report(records: list[Record], count: int, seed: int) -> str:
+    """Both tables, and what was run."""
+    names = [name for name in ("jax", "jaxlib", "numpy", TORCH) if importlib.util.find_spec(name)]
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    geometries = len({r.problem for r in records})
+    about = f"{geometries:,} geometries, {len(records):,} results; --count {count} --seed {seed}; {versions}"
+    return "\n\n".join(
+        (about, table(records, ("way", "dtype")), table(records, ("way", "dtype", "data")))
+    )
 
 
 def _ints(values: Any) -> tuple[int, ...]:
     return tuple(map(int, values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdeconv.axes import padded, reshaped
 from jdeconv.form import Form
 from jdeconv.im2col import fold, unfold
 from jdeconv.lowerings import blocks
@@ -25,6 +26,8 @@ from jdeconv.lowerings.slabs import in_slabs
 # Batch and positions stand side by side, so that a block of images is one matrix.
 CHANNELS_FIRST = {"columns": "gc t n q", "kernel": "go c t", "y": "go n q"}
 CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
+
+MOST_SUMMED = 2048  # numbers in a row, by the loop that XLA has on a CPU for a matrix and a vector
 
 
 def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
@@ -140,14 +143,34 @@ class _Letters:
         return a.reshape([size for word in self.words[name].split() for size in sizes[word]])
 
     def dot(self, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.Array:
+        """The einsum of two arrays in letters."""
         letters = {name: word.replace(" ", "") for name, word in self.words.items()}
-        subscripts = f"{','.join(letters[name] for name in operands)}->{letters[result]}"
-        return jnp.einsum(
-            subscripts,
-            *operands.values(),
+        terms, arrays, total = (
+            [letters[name] for name in operands],
+            [*operands.values()],
+            letters[result],
+        )
+        sizes = dict(zip("".join(terms), sum((a.shape for a in arrays), ()), strict=True))
+        summed = [letter for letter in sizes if letter not in total]
+        free = [math.prod(sizes[i] for i in term if i in total and i != "g") for term in terms]
+        length, parted = math.prod(sizes[i] for i in summed), max(summed, key=sizes.__getitem__)
+        parts = -(-length // MOST_SUMMED)
+        if self.form.platform == "cpu" and min(free) == 1 and 1 < parts <= sizes[parted]:
+            size = -(-sizes[parted] // parts)
+            for i, (term, a) in enumerate(zip(terms, arrays, strict=True)):
+                if parted in term:
+                    axis = term.index(parted)
+                    a = padded(a, axis, 0, parts * size - sizes[parted])
+                    arrays[i] = reshaped(a, axis, 1, (parts, size))
+                    terms[i] = term.replace(parted, "p" + parted)
+            total = "p" + total
+        product = jnp.einsum(
+            f"{','.join(terms)}->{total}",
+            *arrays,
             precision=self.form.precision,
             preferred_element_type=dtype,
         )
+        return product.sum(0) if total.startswith("p") else product
 
     def images_per_block(self, images: jax.Array, dtype: np.dtype) -> int:
         window = self.form.window

@@ -27,6 +27,7 @@ from jdeconv.lowerings.arrange import arrange, channels_last, restore
 from jdeconv.window import Window
 
 MOST_TERMS, MOST_PHASES = 128, 64  # compile time grows with them
+MOST_SUMMED = 1024  # numbers in a row
 
 
 def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
@@ -82,28 +83,40 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
-    """One reduction over images and positions, with a result for every channel of x and tap.
+    """One reduction over positions, with a result for every channel of x and tap; then one over the rest.
 
     Always with channels first: XLA's reduction over leading axes is four times slower than over the last ones.
+    It adds one number after the other, and what that loses grows as the root of their count; hence the two.
     """
     w = form.window
-    x = _padded(_split(x, form, "x", False), False, w.padding)
-    x, y = lax.optimization_barrier((x, _split(y, form, "y", False)))
+    x, y = _split(x, form, "x", False), _split(y, form, "y", False)
+    rows = -(-w.small[-1] // MOST_SUMMED)  # on the last axis
+    length = -(-w.small[-1] // rows)
+    more = rows * length - w.small[-1]
+    sizes = (*w.small[:-1], rows * length)
+    x = _padded(x, False, (*w.padding[:-1], (w.low[-1], w.high[-1] + more * w.stride[-1])))
+    y = _padded(y, False, [(0, 0)] * (w.rank - 1) + [(0, more)])
+    x, y = lax.optimization_barrier((x, y))
     # Cast behind the barrier: of bfloat16 widened, reshaped, multiplied and summed, jaxlib 0.10.2 makes a
     # kernel that adds to memory nobody has cleared.
     x, y = x.astype(dtype), y.astype(dtype)
     products = tuple(
-        _slice(channel, False, _start(tap, w), w.small, w.stride) * y
+        (_slice(channel, False, _start(tap, w), sizes, w.stride) * y).reshape(
+            *y.shape[:-1], rows, length
+        )
         for channel in _channels(x, False)
         for tap in _indices(w.kernel)
     )
+    shape = products[0].shape
+    first = next(i for i in range(3, len(shape)) if math.prod(shape[i:]) <= MOST_SUMMED)
     sums = lax.reduce(
         products,
         tuple(np.zeros((), dtype) for _ in products),
         lambda a, b: tuple(map(operator.add, a, b)),
-        (0, *range(3, 3 + w.rank)),
+        tuple(range(first, len(shape))),
     )
-    kernel = jnp.stack(sums, 2).reshape(form.groups * y.shape[2], x.shape[2], *w.kernel)
+    kernel = jnp.stack(sums, 3).sum((0, *range(4, first + 1)))
+    kernel = kernel.reshape(form.groups * y.shape[2], x.shape[2], *w.kernel)
     return restore(kernel, form, "kernel", last=False)
 
 
