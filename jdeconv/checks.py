@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -15,6 +17,10 @@ import numpy as np
 Ints = int | Sequence[int]
 Pair = tuple[int, int]
 Padding = Ints | Sequence[Pair] | Literal["SAME", "SAME_LOWER", "VALID"]
+
+MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
+MOST_CELLS = 2**40  # in an array, beyond any one memory
+MOST_FINITE = sys.float_info.max
 
 NAMED_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
 
@@ -59,7 +65,49 @@ def integer(call: str, argument: str, value: object, least: int | None = None) -
         raise refused(call, argument, value, "expected an int", TypeError)
     if least is not None and number < least:
         raise refused(call, argument, value, f"must be at least {least}")
-    return number
+    return _bounded(call, argument, value, (number,))[0]
+
+
+def number(call: str, argument: str, value: Any) -> float:
+    """One static number, real and finite."""
+    if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
+        if isinstance(value, jax.core.Tracer):
+            reason = "expected a number that is known while tracing"
+            raise refused(call, argument, value, reason, TypeError)
+        value = value.item() if jnp.issubdtype(value.dtype, jnp.number) else None
+    if isinstance(value, bool) or not isinstance(value, float | int | np.integer | np.floating):
+        raise refused(call, argument, value, "expected a real number", TypeError)
+    if not abs(value) < math.inf or abs(value) > MOST_FINITE:
+        raise refused(call, argument, value, "must be finite")
+    return value
+
+
+def number_dtype(value: Any) -> np.dtype | None:
+    """The dtype of numbers that is meant, or None."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return None
+    try:
+        dtype = jnp.dtype(value)
+    except (TypeError, ValueError):  # numpy raises either, by what the value is
+        return None
+    return dtype if jnp.issubdtype(dtype, jnp.number) else None
+
+
+def key(call: str, value: Any) -> jax.Array:
+    """One PRNG key, of JAX's new or old kind."""
+    is_array = isinstance(value, jax.Array | np.ndarray)
+    is_new = is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim == 0
+    if not is_new and not (is_array and value.dtype == np.uint32 and value.ndim == 1):
+        reason = "expected a PRNG key, as jax.random.key(0)"
+        raise refused(call, "key", value, reason, TypeError)
+    return value
+
+
+def cells(call: str, argument: str, value: object, space: Sequence[int]) -> None:
+    """Refuse what asks for an array of these sizes, where no memory could hold it."""
+    if max(space, default=0) > MOST or math.prod(space) > MOST_CELLS:
+        reason = f"asks for {' x '.join(map(str, space))} cells; the most are 2**31 - 1 on an axis and 2**40"
+        raise refused(call, argument, value, reason)
 
 
 def one_of(call: str, argument: str, value: object, names: Iterable[str]) -> str:
@@ -99,6 +147,7 @@ def space(call: str, argument: str, a: jax.Array, axes: Sequence[int]) -> tuple[
     if not all(isinstance(size, int) and size > 0 for size in found):
         reason = "each spatial axis needs a static size of at least 1"
         raise refused(call, argument, a, reason)
+    cells(call, argument, a, found)
     return found
 
 
@@ -111,6 +160,7 @@ def sizes(call: str, argument: str, value: object) -> tuple[int, ...]:
         )
     if min(numbers, default=1) < 1:
         raise refused(call, argument, value, "must be at least 1")
+    cells(call, argument, value, numbers)
     return numbers
 
 
@@ -128,7 +178,7 @@ def integers(
         )
     if least is not None and min(numbers, default=least) < least:
         raise refused(call, argument, value, f"must be at least {least}")
-    return numbers
+    return _bounded(call, argument, value, numbers)
 
 
 def paddings(call: str, value: object, rank: int) -> tuple[Pair, ...] | str:
@@ -147,7 +197,14 @@ def paddings(call: str, value: object, rank: int) -> tuple[Pair, ...] | str:
         raise refused(call, "padding", value, expected, TypeError)
     if len(pairs) != rank:
         raise refused(call, "padding", value, f"{expected}, got {len(pairs)}")
+    _bounded(call, "padding", value, sum(pairs, ()))
     return pairs
+
+
+def _bounded(call: str, argument: str, value: object, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if max(map(abs, numbers), default=0) > MOST:
+        raise refused(call, argument, value, "must lie within 2**31 - 1 of zero")
+    return numbers
 
 
 def _pair(entry: object) -> Pair | None:

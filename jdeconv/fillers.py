@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jdeconv import checks
 from jdeconv.checks import integer, one_of, refused, sizes
 
 Fan = Literal["fan_in", "fan_out", "average"]
@@ -27,10 +28,15 @@ FANS = ("fan_in", "fan_out", "average")
 def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0.0) -> jax.Array:
     """Every weight is `value`.
 
+    Raises:
+      TypeError, ValueError: for arguments of another kind, and a value that the dtype cannot hold.
+
     Example:
       >>> constant((2,), int, value=3).tolist()
       [3, 3]
     """
+    dtype = _dtype("constant", dtype, jnp.number, "numbers")
+    value = _number("constant", "value", value, dtype)
     return jnp.full(sizes("constant", "shape", shape), value, dtype)
 
 
@@ -51,9 +57,13 @@ def uniform(
       >>> uniform(jax.random.key(0), (2, 3), min=5, max=5).tolist()
       [[5.0, 5.0, 5.0], [5.0, 5.0, 5.0]]
     """
-    if not min <= max:
+    key, dtype = checks.key("uniform", key), _dtype("uniform", dtype, jnp.floating, "floats")
+    low, high = (
+        _number("uniform", name, value, dtype) for name, value in (("min", min), ("max", max))
+    )
+    if not low <= high:
         raise refused("uniform", "min", min, f"must not be greater than max={max!r}")
-    return jax.random.uniform(key, sizes("uniform", "shape", shape), dtype, min, max)
+    return jax.random.uniform(key, sizes("uniform", "shape", shape), dtype, low, high)
 
 
 def gaussian(
@@ -74,6 +84,10 @@ def gaussian(
       >>> gaussian(jax.random.key(0), (2, 3), mean=4, std=0).tolist()
       [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
     """
+    key, dtype = checks.key("gaussian", key), _dtype("gaussian", dtype, jnp.inexact, "floats")
+    mean, std = (
+        _number("gaussian", name, value, dtype) for name, value in (("mean", mean), ("std", std))
+    )
     shape, order = _kernel_axes("gaussian", shape, dimension_numbers)
     if not std >= 0:
         raise refused("gaussian", "std", std, "must be at least 0")
@@ -104,6 +118,10 @@ def positive_unitball(
       >>> positive_unitball(jax.random.key(0), (4, 1, 1)).tolist()
       [[[1.0]], [[1.0]], [[1.0]], [[1.0]]]
     """
+    key, dtype = (
+        checks.key("positive_unitball", key),
+        _dtype("positive_unitball", dtype, jnp.floating, "floats"),
+    )
     shape, order = _kernel_axes("positive_unitball", shape, dimension_numbers)
     weights = jax.random.uniform(key, shape, dtype)
     total = weights.sum(axis=tuple(range(1, len(shape))), keepdims=True)
@@ -129,6 +147,7 @@ def xavier(
 
     Source: Glorot and Bengio, AISTATS 2010; Caffe's default of fan_in.
     """
+    key, dtype = checks.key("xavier", key), _dtype("xavier", dtype, jnp.floating, "floats")
     shape, order = _kernel_axes("xavier", shape, dimension_numbers)
     bound = math.sqrt(3 / _fan("xavier", shape, variance_norm))
     return jax.random.uniform(key, shape, dtype, -bound, bound).transpose(order)
@@ -150,6 +169,7 @@ def msra(
 
     Source: He et al., arXiv:1502.01852.
     """
+    key, dtype = checks.key("msra", key), _dtype("msra", dtype, jnp.inexact, "floats")
     shape, order = _kernel_axes("msra", shape, dimension_numbers)
     std = math.sqrt(2 / _fan("msra", shape, variance_norm))
     return (std * jax.random.normal(key, shape, dtype)).transpose(order)
@@ -171,10 +191,8 @@ def bilinear_kernel(
 
     Source: Caffe's BilinearFiller; Long et al., arXiv:1411.4038.
     """
+    dtype = _dtype("bilinear_kernel", dtype, jnp.inexact, "floats, since the weights are fractions")
     shape, order = _kernel_axes("bilinear_kernel", shape, dimension_numbers)
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        reason = "expected floats; the weights are fractions"
-        raise refused("bilinear_kernel", "dtype", dtype, reason, TypeError)
     if len(shape) < 3:
         raise refused("bilinear_kernel", "shape", shape, "needs two channel axes and a spatial one")
     weights = np.ones(shape)
@@ -183,6 +201,27 @@ def bilinear_kernel(
         triangle = 1 - np.abs(np.arange(k) / f - (k - 1) / (2 * f))
         weights *= triangle.reshape([-1 if i == axis else 1 for i in range(len(shape))])
     return jnp.asarray(weights, dtype).transpose(order)
+
+
+def _dtype(call: str, dtype: Any, kind: Any, what: str) -> Any:
+    """A dtype as it came, if it is one of this kind; None is JAX's default float."""
+    found = checks.number_dtype(float if dtype is None else dtype)
+    if found is None or not jnp.issubdtype(found, kind):
+        raise refused(call, "dtype", dtype, f"expected a dtype of {what}", TypeError)
+    return dtype
+
+
+def _number(call: str, argument: str, value: Any, dtype: Any) -> float:
+    """A number that the dtype can hold."""
+    value, dtype = checks.number(call, argument, value), jnp.dtype(dtype or float)
+    if jnp.issubdtype(dtype, jnp.integer):
+        info = jnp.iinfo(dtype)
+        fits = value == int(value) and info.min <= value <= info.max
+    else:
+        fits = abs(value) <= float(jnp.finfo(dtype).max)
+    if not fits:
+        raise refused(call, argument, value, f"{dtype} cannot hold it")
+    return value if jnp.issubdtype(dtype, jnp.integer) else float(value)
 
 
 def _kernel_axes(call: str, shape: Sequence[int], dimension_numbers: str | None):

@@ -22,6 +22,7 @@ from jdeconv.checks import (
     array,
     has_batch,
     integer,
+    number_dtype,
     one_of,
     refused,
     sizes,
@@ -249,7 +250,7 @@ def _common_dtype(name: str, arrays: dict[str, jax.Array]) -> np.dtype:
 def _result_dtype(name: str, dtype: np.dtype, preferred: Any) -> np.dtype:
     if preferred is None:
         return np.dtype(dtype)
-    wanted = _number_dtype(preferred)
+    wanted = number_dtype(preferred)
     if wanted is None:
         reason = "expected a dtype of integers, floats or complex numbers"
         raise refused(name, "preferred_element_type", preferred, reason, TypeError)
@@ -260,16 +261,6 @@ def _result_dtype(name: str, dtype: np.dtype, preferred: Any) -> np.dtype:
         reason = f"cannot hold a result of {np.dtype(dtype).name} operands"
         raise refused(name, "preferred_element_type", preferred, reason, TypeError)
     return wanted
-
-
-def _number_dtype(value: Any) -> np.dtype | None:
-    if isinstance(value, jax.Array | np.ndarray):
-        return None
-    try:
-        dtype = jnp.dtype(value)
-    except (TypeError, ValueError):  # numpy raises either, by what the value is
-        return None
-    return dtype if jnp.issubdtype(dtype, jnp.number) else None
 
 
 def _holds(wide: np.dtype, narrow: np.dtype) -> bool:

@@ -185,7 +185,9 @@ def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype
         wide = jnp.promote_types(accumulator(a.dtype), accumulator(b.dtype))
         common = a.dtype if a.dtype == b.dtype else wide
         wide = jnp.promote_types(wide, accumulator(dtype))
-    form, name = dataclasses.replace(form, platform=platform), form.lowering
+    # Of a step that nothing takes, a lowering would still count the phases.
+    form = dataclasses.replace(form, window=form.window.reduced, platform=platform)
+    name = form.lowering
     # vmap may have made of a form that the named lowering serves one that it refuses
     if name is None or LOWERINGS[name].refuses(form, c, o, wide):
         name = choose(platform, form, common, c, o)

@@ -29,7 +29,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jdeconv import functional
 from jdeconv.axes import padded
-from jdeconv.checks import Ints, Padding, array, refused
+from jdeconv.checks import Ints, Padding, array, refused, space
 from jdeconv.form import Layout, accumulator
 from jdeconv.window import Window
 
@@ -337,6 +337,7 @@ class _Shards:
             reason = f"needs {kernel.ndim} axes, as many as the kernel: batch, channels and space"
             raise refused(call, role, a, reason)
         layout = Layout.of(call, numbers, rank)
+        space(call, role, a, getattr(layout, role)[2:])
         mesh, found = _placed(a)
         if mesh.empty:
             reason = "there is no mesh; call it within jax.set_mesh(mesh)"
@@ -345,6 +346,9 @@ class _Shards:
         if spec is None:
             reason = f"{role}'s type does not say how it is sharded; pass its PartitionSpec"
             raise refused(call, "spec", spec, reason)
+        if not isinstance(spec, PartitionSpec):
+            reason = f"expected a PartitionSpec of {role}'s axes"
+            raise refused(call, "spec", spec, reason, TypeError)
         entries = (*spec, *[None] * (a.ndim - len(spec)))
         for entry in entries:
             for axis in entry if isinstance(entry, tuple) else (entry,):
@@ -416,7 +420,8 @@ class _Shards:
         for axes in (getattr(self.layout, self.role), out):
             entries = dict(zip(axes, (self.batch, None, *self.names), strict=True))
             specs.append(PartitionSpec(*(entries[axis] for axis in range(len(entries)))))
-        arrays = [jnp.asarray(b) for b in (a, kernel, bias) if b is not None]
+        arrays = [jnp.asarray(b) for b in (a, kernel)]
+        arrays += [] if bias is None else [array(self.call, "bias", bias)]
         in_specs = (specs[0], *[PartitionSpec()] * (len(arrays) - 1))
         if AxisType.Explicit in self.mesh.axis_types:
             places = [NamedSharding(self.mesh, spec) for spec in in_specs]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from jdeconv.checks import Ints, Padding, Pair, integers, paddings, refused, sizes
+from jdeconv.checks import Ints, Padding, Pair, cells, integers, paddings, refused, sizes
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Window:
             least = None if field.name == "low" else 1
             value = integers("Window", field.name, getattr(self, field.name), rank, least)
             object.__setattr__(self, field.name, value)
+        for name, space in (("big", self.big), ("small", self.small), ("small", self.full)):
+            cells("Window", name, getattr(self, name), space)
 
     @property
     def rank(self) -> int:
@@ -91,6 +93,15 @@ class Window:
     def padding(self) -> tuple[Pair, ...]:
         """The (low, high) pairs with which a conv of `big` gives exactly `small`."""
         return tuple(zip(self.low, self.high, strict=True))
+
+    @property
+    def reduced(self) -> Window:
+        """The same window, with steps of 1 where a single position or a single tap has no use for them."""
+        stride = tuple(1 if q == 1 else s for q, s in zip(self.small, self.stride, strict=True))
+        dilation = tuple(
+            1 if k == 1 else d for k, d in zip(self.kernel, self.dilation, strict=True)
+        )
+        return Window(self.big, self.small, self.kernel, stride, dilation, self.low)
 
     @property
     def padded(self) -> Window:
@@ -131,7 +142,9 @@ class Window:
         kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
         rank = len(kernel)
         big = integers(call, "big", big, rank, 1)
+        cells(call, "big", big, big)
         pads = _pads(paddings(call, padding, rank), big, stride_, spans)
+        cells(call, "padding", padding, [b + sum(pad) for b, pad in zip(big, pads, strict=True)])
         small = []
         for axis, (b, (low, high), s, span) in enumerate(
             zip(big, pads, stride_, spans, strict=True)
@@ -218,6 +231,10 @@ class Window:
                 )
                 raise refused(call, names[0], output_size, reason)
             big.append(size)
+        full = [(q - 1) * s + span for q, s, span in zip(small, stride_, spans, strict=True)]
+        name, value = ("stride", stride) if max(stride_) > 1 else (names[1], small)
+        for space in (small, big, full):
+            cells(call, name, value, space)
         low = tuple(low for low, _ in _pads(pads, big, stride_, spans))
         return cls(tuple(big), small, kernel, stride_, dilation_, low)
 
@@ -242,6 +259,8 @@ class Window:
           >>> Window.of_kernel_grad((8,), (4,), (3,), stride=2, padding=1).high
           (0,)
         """
+        if big is None:  # which of_deconv takes for a size that it may choose
+            raise refused(call, names[0], big, "expected one int for each axis", TypeError)
         return cls.of_deconv(
             small,
             kernel,

@@ -205,6 +205,8 @@ def _read(call: str, inputs, kernel, strides, padding, data_format, dilation_rat
         )
     if inputs.ndim != kernel.ndim:
         raise refused(call, "inputs", inputs, f"needs {kernel.ndim} axes, as many as the kernel")
+    if 0 in kernel.shape:
+        raise refused(call, "kernel", kernel, "needs at least 1 on every axis")
     last = _format(call, data_format) == "channels_last"
     one_of(
         call, "padding", padding.lower() if isinstance(padding, str) else padding, ("valid", "same")

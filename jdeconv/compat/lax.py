@@ -1,8 +1,9 @@
 """The convolutions of `jax.lax`, by their own names and signatures.
 
-Arguments, checks, texts of errors and results are jax.lax's own, because its functions read the arguments:
-each function here is jax.lax's with its one convolution evaluated by jdeconv. So forward mode, batch groups,
-dilation on both sides and `out_sharding` work as they do there.
+Arguments, results and the texts about sizes that do not fit are jax.lax's own, because its functions read the
+arguments: each function here is jax.lax's with its one convolution evaluated by jdeconv. So forward mode, batch
+groups, dilation on both sides and `out_sharding` work as they do there. Arguments of the wrong kind, for which
+jax.lax may raise anything, are refused here by their names.
 
 Two things differ. `conv_transpose` raises where jax.lax misreads: any name of padding but "SAME" and "VALID",
 such as "valid", it takes for a forward convolution's. `conv_general_dilated_patches` copies where jax.lax
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import jax
@@ -23,7 +25,17 @@ from jax.lax import ConvGeneralDilatedDimensionNumbers, PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
 from jdeconv.accelerate import accelerate
-from jdeconv.checks import refused
+from jdeconv.checks import (
+    NAMED_PADDINGS,
+    array,
+    integer,
+    integers,
+    number_dtype,
+    one_of,
+    paddings,
+    refused,
+    sizes,
+)
 from jdeconv.im2col import unfold
 from jdeconv.window import Window
 from jdeconv.xla import Convolution
@@ -67,9 +79,21 @@ def conv_general_dilated(
       >>> conv_general_dilated(jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]]), (1,), "VALID").tolist()
       [[[21, 32]]]
     """
+    call, steps = (
+        "conv_general_dilated",
+        {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation},
+    )
+    lhs, rhs = _arrays(call, lhs, rhs)
+    _check_steps(call, rhs.ndim - 2, padding, window_strides=window_strides, **steps)
+    integer(call, "feature_group_count", feature_group_count, 1)
+    integer(call, "batch_group_count", batch_group_count, 1)
+    _check_kinds(call, dimension_numbers, precision, preferred_element_type)
+    if not isinstance(out_sharding, NoneType | jax.sharding.Sharding | jax.sharding.PartitionSpec):
+        reason = "expected None, a sharding or a PartitionSpec"
+        raise refused(call, "out_sharding", out_sharding, reason, TypeError)
     return accelerate(lax.conv_general_dilated)(
-        jnp.asarray(lhs),
-        jnp.asarray(rhs),
+        lhs,
+        rhs,
         window_strides,
         padding,
         lhs_dilation=lhs_dilation,
@@ -165,12 +189,22 @@ def conv_transpose(
       >>> conv_transpose(lhs, rhs, (2,), "SAME").ravel().tolist()
       [10, 1, 20, 2]
     """
+    call = "conv_transpose"
     if isinstance(padding, str) and padding not in ("SAME", "VALID"):
         reason = "expected 'SAME', 'VALID' or one (low, high) pair per axis"
-        raise refused("conv_transpose", "padding", padding, reason)
+        raise refused(call, "padding", padding, reason)
+    lhs, rhs = _arrays(call, lhs, rhs)
+    if lhs.ndim != rhs.ndim:
+        raise refused(call, "lhs", lhs, f"needs as many axes as rhs, {rhs.ndim}")
+    _check_steps(call, rhs.ndim - 2, padding, strides=strides, rhs_dilation=rhs_dilation)
+    _check_kinds(call, dimension_numbers, precision, preferred_element_type)
+    flags = {"transpose_kernel": transpose_kernel, "use_consistent_padding": use_consistent_padding}
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise refused(call, name, flag, "expected True or False", TypeError)
     return accelerate(lax.conv_transpose)(
-        jnp.asarray(lhs),
-        jnp.asarray(rhs),
+        lhs,
+        rhs,
         strides,
         padding,
         rhs_dilation=rhs_dilation,
@@ -202,7 +236,13 @@ def conv_general_dilated_patches(
       >>> conv_general_dilated_patches(jnp.array([[[1, 2, 3]]]), (2,), (1,), "VALID").tolist()
       [[[1, 2], [2, 3]]]
     """
-    lhs, taps = jnp.asarray(lhs), tuple(filter_shape)
+    call, steps = "conv_general_dilated_patches", {"lhs_dilation": lhs_dilation}
+    lhs, taps = array(call, "lhs", lhs), sizes(call, "filter_shape", filter_shape)
+    steps |= {"window_strides": window_strides, "rhs_dilation": rhs_dilation}
+    _check_steps(call, len(taps), padding, **steps)
+    _check_kinds(call, dimension_numbers, precision, preferred_element_type)
+    if lhs.ndim != len(taps) + 2:
+        raise refused(call, "lhs", lhs, f"needs {len(taps) + 2} axes for patches of {taps}")
     numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *taps), dimension_numbers)
     left, right, out = numbers
     shape = _at(right, (1, lhs.shape[left[1]], *taps))
@@ -220,15 +260,50 @@ def conv_general_dilated_patches(
     result: Any = eqn.outvars[0].aval
     c = Convolution.of(left_type, right_type, result.shape, eqn.params)
     if c is None:
-        raise refused(
-            "conv_general_dilated_patches", "lhs", lhs, f"no patch of {taps} has a fixed size"
-        )
+        raise refused(call, "lhs", lhs, f"no patch of {taps} has a fixed size")
     filled = [(0, 0, e - 1) for e in (1, 1, *c.lhs_dilation)]
     x = lax.pad(lax.transpose(lhs, left), jnp.zeros((), lhs.dtype), filled)
     window = Window(x.shape[2:], c.out, taps, c.stride, c.rhs_dilation, c.low)
     columns = unfold(x, window, space=2, tap=2)
     columns = columns.reshape(x.shape[0], -1, *c.out).astype(result.dtype)
     return lax.transpose(columns, np.argsort(out))
+
+
+def _arrays(call: str, lhs: Any, rhs: Any) -> tuple[jax.Array, jax.Array]:
+    arrays = array(call, "lhs", lhs), array(call, "rhs", rhs)
+    for name, a in zip(("lhs", "rhs"), arrays, strict=True):
+        if a.ndim < 2:
+            raise refused(call, name, a, "needs an axis of channels and another beside it")
+    return arrays
+
+
+def _check_steps(call: str, rank: int, padding: Any, **steps: Any) -> None:
+    """Strides and dilations are sequences of ints, padding is a name or pairs of ints."""
+    for name, value in steps.items():
+        if value is None and name.endswith("dilation"):
+            continue
+        if np.ndim(value) == 0:
+            raise refused(call, name, value, "expected one int per axis", TypeError)
+        integers(call, name, value, rank, 1)
+    if isinstance(padding, str):
+        one_of(call, "padding", padding.upper(), NAMED_PADDINGS)
+        return
+    for pair in paddings(call, padding, rank) and padding:
+        if np.ndim(pair) == 0:
+            raise refused(call, "padding", padding, "expected (low, high) pairs", TypeError)
+
+
+def _check_kinds(call: str, numbers: Any, precision: Any, dtype: Any) -> None:
+    if not isinstance(numbers, NoneType | tuple | list | lax.ConvDimensionNumbers):
+        reason = "expected None, three strings or a ConvDimensionNumbers"
+        raise refused(call, "dimension_numbers", numbers, reason, TypeError)
+    kinds = lax.Precision, lax.DotAlgorithm, lax.DotAlgorithmPreset
+    if not isinstance(precision, NoneType | str | tuple | list | kinds[0] | kinds[1] | kinds[2]):
+        reason = "expected None, a jax.lax.Precision or its name, or two of them"
+        raise refused(call, "precision", precision, reason, TypeError)
+    if dtype is not None and number_dtype(dtype) is None:
+        reason = "expected a dtype of integers, floats or complex numbers"
+        raise refused(call, "preferred_element_type", dtype, reason, TypeError)
 
 
 def _at(axes: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:

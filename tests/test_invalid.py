@@ -1,0 +1,361 @@
+"""Wrong arguments of every public function: an error that names call and argument, and no other end."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jdeconv
+from jdeconv import bilinear, sharding
+from jdeconv.compat import keras, lax, onnx, torch
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+# What is wrong with an argument of a kind: values of other kinds, which the error must name it for, and values
+# that do not fit the others, where it may name one of those.
+
+THINGS = (object(), {}, {1, 2}, len, int, 1j, b"ab", np.array("a"), np.array([object()]))
+NOT_INTS = (
+    *THINGS,
+    1.5,
+    math.nan,
+    math.inf,
+    True,
+    "x",
+    "",
+    (1.5, 2),
+    ((1,), (2,)),
+    [None],
+    ones(2, 2),
+)
+HUGE = (2**31, 10**20, -(10**20), (2**31, 1), (10**20, 1), [1, 2**63])
+NOT_ARRAYS = (
+    *THINGS,
+    None,
+    1,
+    1.5,
+    "x",
+    [1.0],
+    np.ones((1, 4, 7, 5), bool),
+    np.ma.ones((1, 4, 7, 5)),
+)
+ARRAYS = (ones(), ones(3), ones(2, 2), ones(1, 4, 0, 5), ones(*(1,) * 9))
+KINDS = {
+    "array": (NOT_ARRAYS, ARRAYS),
+    "bias": (NOT_ARRAYS[:9], (ones(), ones(5), ones(1, 6))),
+    "steps": ((*NOT_INTS, None, *HUGE), (0, -1, (), (1,), (1,) * 3, (0, 1), np.ones(0, int))),
+    "optional steps": ((*NOT_INTS, *HUGE), (0, -1, (1,), (1,) * 3)),
+    "sizes": ((*NOT_INTS, None, 3, *HUGE[3:]), ((), (1,), (1,) * 7, (0, 1), (2**30, 2**30))),
+    "padding": (
+        (*NOT_INTS, None, *HUGE, "same ", ((1, 2, 3), (1, 2, 3)), ((0, 2**31), (0, 0))),
+        ((1,), (1,) * 3, ((0, 0),) * 3, (2**30, 2**30)),
+    ),
+    "taps": ((*NOT_INTS, None, *HUGE), (0, -1, ())),
+    "widths": ((*NOT_INTS, None, *HUGE), (-1, (1,) * 3)),
+    "pads": ((*NOT_INTS, *HUGE), ((1,), (7,) * 3)),
+    "shape": ((*NOT_INTS, None, 3, *HUGE[3:]), ((0, 1), (2**30, 2**30))),
+    "lax array": (NOT_ARRAYS, (ones(), ones(3))),
+    "lax precision": ((*THINGS[:6], 1, 1.5), ()),
+    "positions": ((*NOT_INTS, None, *HUGE), ((), (1,), (1,) * 3)),
+    "extra": ((*NOT_INTS, None, *HUGE), (-1, 9, (1,) * 3)),
+    "optional size": ((*NOT_INTS, *HUGE), (0, 99, (1,), (7,) * 3)),
+    "count": ((*NOT_INTS, None, (1, 1), *HUGE[:3]), (0, -1, 5)),
+    "optional count": ((*NOT_INTS, (1, 1), *HUGE[:3]), (-1, 5)),
+    "name": ((*THINGS, None, 1, "x", "Zeros", ""), ()),
+    "optional name": ((*THINGS, 1, "x", "IM2COL", ""), ()),
+    "layout": (
+        (*THINGS[:6], 1, 1.5, "x"),
+        (("NCHW", "OIHW"), ("NC", "OI", "NC"), ("NCHH", "OIHH", "NCHH")),
+    ),
+    "one layout": ((*THINGS[:6], 1, 1.5, ("NCHW",)), ("NC", "NCHH", "OIHW")),
+    "precision": ((*THINGS[:6], 1, 1.5, "x", ""), ()),
+    "dtype": ((object(), 1.5, True, "x", len, "float99", ones(2), bool, str), ("int8",)),
+    "any dtype": ((object(), 1.5, True, "x", len, "float99", ones(2), bool, str), ()),
+    "number": ((*THINGS[:6], None, "x", True, math.nan, math.inf, -math.inf, ones(2), 10**400), ()),
+    "key": ((*THINGS[:6], None, 0, 1.5, "x", ones(2), np.zeros((2, 2), np.uint32)), ()),
+    "spec": ((*THINGS[:6], 1, "x", ("d",)), (jax.sharding.PartitionSpec("other"),)),
+    "flag": ((*THINGS[:4], None, 1, "x", 0.5), ()),
+    "callable": ((object(), None, 1, "x", ones(2)), ()),
+}
+STATIC = [kind for kind in KINDS if kind not in ("array", "lax array", "bias", "key")]
+
+X, Y, KERNEL, COLUMNS = ones(1, 4, 7, 5), ones(1, 6, 5, 4), ones(6, 2, 3, 2), ones(1, 24, 5, 4)
+LAST, LAST_KERNEL = ones(1, 7, 5, 4), ones(3, 2, 4, 6)
+KEY = jax.random.key(0)
+STEPS = {"stride": ("steps", 1), "padding": ("padding", 0), "dilation": ("steps", 1)}
+REST = {
+    "groups": ("count", 2),
+    "dimension_numbers": ("layout", None),
+    "precision": ("precision", None),
+    "preferred_element_type": ("dtype", None),
+    "lowering": ("optional name", None),
+}
+MODE = {"padding_mode": ("name", "zeros")}
+CONV = {"x": ("array", X), "kernel": ("array", KERNEL), "bias": ("bias", ones(6)), **STEPS, **REST}
+DECONV = {
+    "y": ("array", Y),
+    "kernel": ("array", KERNEL),
+    "bias": ("bias", ones(4)),
+    **STEPS,
+    **REST,
+}
+DECONV |= {"output_padding": ("extra", 0), "output_size": ("optional size", None)}
+GRAD = {
+    "x": ("array", X),
+    "y": ("array", Y),
+    "kernel_size": ("sizes", (3, 2)),
+    **STEPS,
+    **REST,
+    **MODE,
+}
+SPEC = {"spec": ("spec", jax.sharding.PartitionSpec())}
+SHAPED = {"shape": ("shape", (2, 3, 3)), "dtype": ("dtype", float)}
+ORDER = {"dimension_numbers": ("one layout", None)}
+DRAWN = {"key": ("key", KEY), **SHAPED}
+TORCH = {
+    "input": ("array", X),
+    "weight": ("array", KERNEL),
+    "bias": ("bias", None),
+    "stride": ("steps", 1),
+    "padding": ("widths", 0),
+    "dilation": ("steps", 1),
+    "groups": ("count", 2),
+}
+KERAS = {
+    "strides": ("steps", 1),
+    "padding": ("name", "valid"),
+    "data_format": ("optional name", None),
+    "dilation_rate": ("steps", 1),
+}
+ONNX = {
+    "X": ("array", X),
+    "W": ("array", KERNEL),
+    "auto_pad": ("name", "NOTSET"),
+    "dilations": ("optional steps", None),
+    "group": ("count", 2),
+    "kernel_shape": ("optional size", None),
+    "pads": ("pads", None),
+    "strides": ("optional steps", None),
+}
+LAX = {
+    "lhs": ("lax array", X),
+    "rhs": ("lax array", KERNEL),
+    "window_strides": ("steps", (1, 1)),
+    "padding": ("padding", "VALID"),
+}
+LAX_KINDS = {"precision": ("lax precision", None), "preferred_element_type": ("any dtype", None)}
+DILATIONS = {"lhs_dilation": ("optional steps", None), "rhs_dilation": ("optional steps", None)}
+CALLS = {
+    "conv": (jdeconv.conv, CONV | MODE),
+    "deconv": (jdeconv.deconv, DECONV | MODE),
+    "kernel_grad": (jdeconv.kernel_grad, GRAD),
+    "bilinear.conv": (bilinear.conv, CONV | MODE),
+    "bilinear.deconv": (bilinear.deconv, DECONV | MODE),
+    "bilinear.kernel_grad": (bilinear.kernel_grad, GRAD),
+    "sharding.conv": (sharding.conv, CONV | SPEC),
+    "sharding.deconv": (sharding.deconv, DECONV | SPEC),
+    "im2col": (
+        jdeconv.im2col,
+        {"x": ("array", X), "kernel_size": ("sizes", (3, 2)), **STEPS, **ORDER},
+    ),
+    "col2im": (
+        jdeconv.col2im,
+        {"columns": ("array", COLUMNS), "output_size": ("optional size", (7, 5))}
+        | {"kernel_size": ("sizes", (3, 2)), **STEPS, **ORDER},
+    ),
+    "Window": (
+        jdeconv.Window,
+        {"big": ("steps", (7, 5)), "small": ("steps", (5, 4)), "kernel": ("sizes", (3, 2))}
+        | {
+            "stride": ("steps", (1, 1)),
+            "dilation": ("steps", (1, 1)),
+            "low": ("positions", (0, 0)),
+        },
+    ),
+    "Window.of_conv": (
+        jdeconv.Window.of_conv,
+        {"big": ("steps", (7, 5)), "kernel": ("sizes", (3, 2)), **STEPS},
+    ),
+    "Window.of_deconv": (
+        jdeconv.Window.of_deconv,
+        {"small": ("steps", (5, 4)), "kernel": ("sizes", (3, 2)), **STEPS}
+        | {"output_padding": ("extra", 0), "output_size": ("optional size", None)},
+    ),
+    "Window.of_kernel_grad": (
+        jdeconv.Window.of_kernel_grad,
+        {
+            "big": ("steps", (7, 5)),
+            "small": ("steps", (5, 4)),
+            "kernel": ("sizes", (3, 2)),
+            **STEPS,
+        },
+    ),
+    "constant": (
+        jdeconv.constant,
+        {"shape": ("shape", (2, 3)), "dtype": ("any dtype", float), "value": ("number", 0.0)},
+    ),
+    "uniform": (jdeconv.uniform, DRAWN | {"min": ("number", 0.0), "max": ("number", 1.0)}),
+    "gaussian": (
+        jdeconv.gaussian,
+        DRAWN
+        | ORDER
+        | {"mean": ("number", 0.0), "std": ("number", 1.0), "sparse": ("optional count", None)},
+    ),
+    "positive_unitball": (jdeconv.positive_unitball, DRAWN | ORDER),
+    "xavier": (jdeconv.xavier, DRAWN | ORDER | {"variance_norm": ("name", "fan_in")}),
+    "msra": (jdeconv.msra, DRAWN | ORDER | {"variance_norm": ("name", "fan_in")}),
+    "bilinear_kernel": (jdeconv.bilinear_kernel, SHAPED | ORDER),
+    "accelerate": (jdeconv.accelerate, {"function": ("callable", len)}),
+    "conv2d": (torch.conv2d, TORCH),
+    "conv_transpose2d": (
+        torch.conv_transpose2d,
+        TORCH | {"input": ("array", Y), "output_padding": ("extra", 0)},
+    ),
+    "unfold": (
+        torch.unfold,
+        {"input": ("array", X), "kernel_size": ("taps", (3, 2)), "dilation": ("steps", 1)}
+        | {"padding": ("widths", 0), "stride": ("steps", 1)},
+    ),
+    "fold": (
+        torch.fold,
+        {"input": ("array", ones(1, 24, 20)), "output_size": ("steps", (7, 5))}
+        | {"kernel_size": ("steps", (3, 2)), "dilation": ("steps", 1)}
+        | {"padding": ("widths", 0), "stride": ("steps", 1)},
+    ),
+    "keras.conv": (
+        keras.conv,
+        {"inputs": ("array", LAST), "kernel": ("array", LAST_KERNEL), **KERAS},
+    ),
+    "keras.conv_transpose": (
+        keras.conv_transpose,
+        {"inputs": ("array", LAST), "kernel": ("array", ones(3, 2, 6, 4)), **KERAS}
+        | {"output_padding": ("pads", None)},
+    ),
+    "keras.depthwise_conv": (
+        keras.depthwise_conv,
+        {"inputs": ("array", LAST), "kernel": ("array", ones(3, 2, 4, 2)), **KERAS},
+    ),
+    "keras.separable_conv": (
+        keras.separable_conv,
+        {"inputs": ("array", LAST), "depthwise_kernel": ("array", ones(3, 2, 4, 2))}
+        | {"pointwise_kernel": ("array", ones(1, 1, 8, 3)), **KERAS},
+    ),
+    "Conv": (onnx.Conv, ONNX),
+    "ConvTranspose": (
+        onnx.ConvTranspose,
+        ONNX
+        | {"X": ("array", Y), "output_padding": ("pads", None)}
+        | {"output_shape": ("optional size", None)},
+    ),
+    "Col2Im": (
+        onnx.Col2Im,
+        {"input": ("array", ones(1, 24, 20)), "image_shape": ("steps", (7, 5))}
+        | {"block_shape": ("sizes", (3, 2)), "dilations": ("optional steps", None)}
+        | {"pads": ("pads", None), "strides": ("optional steps", None)},
+    ),
+    "lax.conv_general_dilated": (
+        lax.conv_general_dilated,
+        LAX
+        | LAX_KINDS
+        | DILATIONS
+        | {"feature_group_count": ("count", 2), "batch_group_count": ("count", 1)},
+    ),
+    "lax.conv": (lax.conv, LAX | LAX_KINDS | {"rhs": ("lax array", ones(6, 4, 3, 2))}),
+    "lax.conv_with_general_padding": (
+        lax.conv_with_general_padding,
+        LAX | LAX_KINDS | DILATIONS | {"rhs": ("lax array", ones(6, 4, 3, 2))},
+    ),
+    "lax.conv_transpose": (
+        lax.conv_transpose,
+        {
+            "lhs": ("lax array", LAST),
+            "rhs": ("lax array", LAST_KERNEL),
+            "strides": ("steps", (1, 1)),
+        }
+        | {"padding": ("padding", "VALID"), "rhs_dilation": ("optional steps", None), **LAX_KINDS}
+        | {"transpose_kernel": ("flag", False), "use_consistent_padding": ("flag", False)},
+    ),
+    "lax.conv_general_dilated_patches": (
+        lax.conv_general_dilated_patches,
+        {
+            "lhs": ("lax array", X),
+            "filter_shape": ("sizes", (3, 2)),
+            "window_strides": ("steps", (1, 1)),
+        }
+        | {
+            "padding": ("padding", "VALID"),
+            **DILATIONS,
+            "preferred_element_type": ("any dtype", None),
+        },
+    ),
+}
+
+
+def label(name):
+    """With which the texts of its errors begin."""
+    if name == "lax.conv" or name.startswith("lax.conv_w"):
+        return "conv_general_dilated"
+    return name.rpartition(".")[2] if not name.startswith("Window") else name
+
+
+@pytest.fixture(autouse=True, scope="module")
+def mesh():
+    with jax.set_mesh(jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))):
+        yield
+
+
+def run(name, **wrong):
+    function, arguments = CALLS[name]
+    given = {argument: value for argument, (_, value) in arguments.items()} | wrong
+    if name.startswith("Window") or name == "accelerate":
+        return function(**given)
+    return jax.eval_shape(lambda: function(**given))
+
+
+@st.composite
+def wrongs(draw):
+    name = draw(st.sampled_from(sorted(CALLS)))
+    argument, (kind, _) = draw(st.sampled_from(sorted(CALLS[name][1].items(), key=lambda a: a[0])))
+    kinds, misfits = KINDS[kind]
+    is_kind = draw(st.booleans()) if misfits else True
+    return name, argument, draw(st.sampled_from(kinds if is_kind else misfits)), is_kind
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_arguments_that_the_others_spoil_are_right(name):
+    run(name)
+
+
+@given(wrongs())
+@settings(derandomize=True, max_examples=3000, deadline=None)
+def test_a_wrong_argument_is_named(wrong):
+    name, argument, value, is_kind = wrong
+    with pytest.raises((TypeError, ValueError, NotImplementedError)) as caught:
+        run(name, **{argument: value})
+    said = re.match(r"([\w.]+)\((\w+)=", str(caught.value))
+    if name.startswith("lax.") and not is_kind and not said:
+        return  # sizes that do not fit are told in jax.lax's own words
+    assert said, caught.value
+    assert said[1] == label(name)
+    assert said[2] == argument or (not is_kind and said[2] in {*CALLS[name][1], "input"})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_tracer_is_no_static_argument(name):
+    function, arguments = CALLS[name]
+    given = {argument: value for argument, (_, value) in arguments.items()}
+    for argument, (kind, _) in arguments.items():
+        if kind in STATIC and kind != "callable":
+            with pytest.raises(TypeError, match=rf"^{re.escape(label(name))}\({argument}="):
+                jax.eval_shape(
+                    lambda traced, argument=argument: function(**given | {argument: traced}),
+                    jnp.ones((), jnp.int32),
+                )
