@@ -26,6 +26,7 @@ from jdeconv.im2col import unfold
 from jdeconv.lowerings.arrange import arrange, restore
 from jdeconv.lowerings.blocks import BLOCK_BYTES, items_per_block, sum_blocks
 from jdeconv.lowerings.native import cropped
+from jdeconv.lowerings.slabs import in_slabs
 
 MOST_GROUPS = 16  # compile time grows with them
 
@@ -63,10 +64,18 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     return restore(_by_groups(one, form.groups, y, kernel), form, "x", last=True)
 
 
+def _columns_bytes(form: Form, c: int, o: int, dtype: np.dtype) -> int:
+    """Of both sides, of one image."""
+    sides = _Sides(form)
+    widths = math.prod(sides.x.kernel) * c + math.prod(sides.y.kernel) * o
+    return form.groups * widths * math.prod(sides.x.small) * np.dtype(dtype).itemsize
+
+
+@in_slabs(_columns_bytes)
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """The dot of x's columns for the taps of all axes but the last, and y's for the taps of the last."""
+    sides, shapes = _Sides(form), (x.shape, y.shape)
     x, y = arrange(x, form, "x", last=True), arrange(y, form, "y", last=True)
-    sides = _Sides(form)
 
     def one(x, y):
         x, y = sides.unfold(x, sides.x), jnp.flip(sides.unfold(y, sides.y), 1)
@@ -77,7 +86,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         kernel = _by_groups(one, form.groups, x, y)
         return kernel.reshape(*form.window.kernel, *kernel.shape[2:])
 
-    size = items_per_block(x.shape[0], sides.bytes_per_image(x, y, dtype), BLOCK_BYTES)
+    per_image = _columns_bytes(form, *form.channels("kernel_grad", *shapes), dtype)
+    size = items_per_block(x.shape[0], per_image, BLOCK_BYTES)
     return restore(sum_blocks(block, (x, y), size), form, "kernel", last=True)
 
 
@@ -104,10 +114,6 @@ class _Sides:
         """Columns (batch and position, tap, channel)."""
         columns = unfold(a, window, space=1, tap=1 + window.rank)
         return columns.reshape(-1, math.prod(window.kernel), columns.shape[-1])
-
-    def bytes_per_image(self, x: jax.Array, y: jax.Array, dtype: np.dtype) -> int:
-        widths = (math.prod(w.kernel) * a.shape[-1] for w, a in ((self.x, x), (self.y, y)))
-        return sum(widths) * math.prod(self.x.small) * np.dtype(dtype).itemsize
 
 
 def _by_groups(one: Callable, groups: int, a: jax.Array, b: jax.Array) -> jax.Array:

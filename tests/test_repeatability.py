@@ -1,0 +1,109 @@
+"""The same call gives the same bits: again, in another process, on other threads, from a cache."""
+
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jdeconv import conv
+from jdeconv.lowerings import LOWERINGS
+
+ROOT = Path(__file__).parent.parent
+SHAPES = {  # large enough for XLA to divide the work among threads; sums of up to 8192 terms
+    None: ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
+    "im2col": ((8, 16, 32, 32), (24, 16, 5, 5), {"stride": 2, "padding": 2}),
+    "taps": ((8, 32, 32, 32), (32, 1, 3, 3), {"padding": 1, "groups": 32}),
+    "winograd": ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
+    "fft": ((2, 2, 96, 96), (3, 2, 31, 31), {}),
+    "direct": ((8, 16, 32, 32), (24, 16, 5, 5), {"padding": 2}),
+    "native": ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
+}
+
+
+def parts(lowering):
+    """Conv and both its gradients, and random operands."""
+    x, kernel, options = SHAPES[lowering]
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.standard_normal(shape, np.float32) for shape in (x, kernel))
+
+    def all_of(x, kernel):
+        value, pullback = jax.vjp(lambda x, k: conv(x, k, lowering=lowering, **options), x, kernel)
+        return value, *pullback(value)
+
+    return all_of, (x, kernel)
+
+
+def digest(lowering, jitted=True):
+    function, operands = parts(lowering)
+    results = (jax.jit(function) if jitted else function)(*operands)
+    return hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in results)).hexdigest()
+
+
+@functools.cache
+def first(lowering):
+    return digest(lowering)
+
+
+def elsewhere(**environment):
+    """The digests that another process finds, in the order of SHAPES."""
+    command = [sys.executable, __file__]
+    found = subprocess.run(
+        command, check=True, text=True, capture_output=True, cwd=ROOT, env=os.environ | environment
+    )
+    return dict(zip(SHAPES, found.stdout.split(), strict=True))
+
+
+@pytest.mark.parametrize("lowering", SHAPES)
+def test_run_to_run_and_with_jit_or_without(lowering):
+    assert digest(lowering) == first(lowering)
+    assert digest(lowering, jitted=False) == first(lowering)
+
+
+def test_process_to_process_and_whatever_the_number_of_threads():
+    found = elsewhere()
+    assert found == {lowering: first(lowering) for lowering in SHAPES}
+    single = elsewhere(XLA_FLAGS="--xla_cpu_multi_thread_eigen=false", OMP_NUM_THREADS="1")
+    assert single == found
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_on_one_core_as_on_all():
+    one = elsewhere(JDECONV_CORES="1")
+    assert one == {lowering: first(lowering) for lowering in SHAPES}
+
+
+def test_with_a_compilation_cache_cold_and_warm(tmp_path):
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+    cold = elsewhere(**cache)
+    assert list(tmp_path.iterdir())
+    assert cold == elsewhere(**cache) == {lowering: first(lowering) for lowering in SHAPES}
+
+
+def test_many_threads_at_once():
+    """Tracing, compiling and running, each thread its own functions."""
+    wanted = {lowering: first(lowering) for lowering in SHAPES}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(digest, list(SHAPES) * 3))
+    assert found == list(wanted.values()) * 3
+
+
+def main():
+    if cores := os.environ.get("JDECONV_CORES"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+    assert set(SHAPES) == {None, *LOWERINGS}
+    print(*map(digest, SHAPES))
+
+
+if __name__ == "__main__":
+    main()
