@@ -1,0 +1,106 @@
+"""One infinity or NaN in an operand: what must carry it, what must stay as it was, and what may go with it.
+
+A result reads a number if the number is in one of its terms. For every lowering
+  1. what reads it is not finite, so that no fault is hidden;
+  2. what is finite and does not read it has the bits that it had.
+Between the two, results that read nothing wrong and are NaN all the same:
+  im2col, taps, direct, native  from x and y none in conv and deconv. From a kernel, and to one, in the same
+                                channel, where a window reaches into zeros that are multiplied: padding, the gaps
+                                of a strided deconv. To a kernel by `native`, over groups: XLA's CPU backend
+                                multiplies by a mask.
+  winograd                      besides, positions of the same tile, two to an axis.
+  fft                           besides, the whole image.
+"""
+
+import numpy as np
+import pytest
+
+from jdeconv import conv, deconv, kernel_grad, testing
+from jdeconv.lowerings import LOWERINGS
+
+N, GROUPS, C, OUT = 2, 2, 2, 3  # channels of x and y in a group
+BIG, KERNEL = (11, 9), (3, 3)
+CALLS = {
+    "conv": ("x", "kernel", "y"),
+    "deconv": ("y", "kernel", "x"),
+    "kernel_grad": ("x", "y", "kernel"),
+}
+
+
+def sizes(stride, padding):
+    small = tuple((b + 2 * padding - k) // stride + 1 for b, k in zip(BIG, KERNEL, strict=True))
+    shapes = {
+        "x": (N, GROUPS * C, *BIG),
+        "kernel": (GROUPS * OUT, C, *KERNEL),
+        "y": (N, GROUPS * OUT, *small),
+    }
+    return shapes, {"stride": stride, "padding": padding, "groups": GROUPS}
+
+
+def evaluate(call, arrays, lowering, options):
+    first, second, _ = CALLS[call]
+    function = {"conv": conv, "deconv": deconv, "kernel_grad": kernel_grad}[call]
+    more = {"deconv": {"output_size": BIG}, "kernel_grad": {"kernel_size": KERNEL}}.get(call, {})
+    return np.asarray(function(arrays[first], arrays[second], lowering=lowering, **options, **more))
+
+
+def readers(call, role, index, shapes, options):
+    """Where the result has a term with this number."""
+    first, second, result = CALLS[call]
+    arrays = {name: np.ones(shape) for name, shape in shapes.items()}
+    arrays[role] = np.zeros(shapes[role])
+    arrays[role][index] = 1
+    loops = getattr(testing, f"{call}_loops")
+    steps = {
+        "stride": (options["stride"],) * 2,
+        "dilation": (1, 1),
+        "low": (options["padding"],) * 2,
+    }
+    return loops(arrays[first], arrays[second], shapes[result][2:], groups=GROUPS, **steps) > 0
+
+
+def may_follow(call, role, index, lowering, reads, stride):
+    """Where a NaN may be beside what reads the number."""
+    allowed = reads.copy()
+    if role == "kernel":
+        channel = index[0] if call == "conv" else index[0] // OUT * C + index[1]
+        allowed[:, channel] = True
+    elif call == "kernel_grad" and role == "y":
+        allowed[index[1]] = True
+    elif call == "kernel_grad":
+        group, channel = divmod(index[1], C)
+        allowed[group * OUT : (group + 1) * OUT, channel] = True
+    if lowering == "native" and call == "kernel_grad":
+        allowed |= True
+    if lowering == "winograd" and call != "kernel_grad":
+        reach = 1 if call == "conv" else 2 * stride
+        for axis in (2, 3):
+            near = [np.roll(allowed, shift, axis) for shift in range(-reach, reach + 1)]
+            allowed = np.any(near, axis=0)
+    if lowering == "fft":
+        allowed |= allowed.any(axis=(2, 3), keepdims=True)
+    return allowed
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (1, 1), (2, 1)])
+def test_what_is_not_finite_goes_where_it_belongs(lowering, stride, padding, bad, rng):
+    shapes, options = sizes(stride, padding)
+    if lowering == "direct" and stride > 1:
+        return
+    arrays = {name: rng.integers(1, 5, shape).astype(np.float32) for name, shape in shapes.items()}
+    for call, (*operands, result) in CALLS.items():
+        clean = evaluate(call, arrays, lowering, options)
+        for role in operands:
+            index = tuple(int(rng.integers(size)) for size in shapes[role])
+            spoiled = arrays[role].copy()
+            spoiled[index] = bad
+            found = evaluate(call, arrays | {role: spoiled}, lowering, options)
+            reads = readers(call, role, index, shapes, options)
+            finite = np.isfinite(found)
+            assert not (finite & reads).any(), (call, role, index)
+            if lowering != "fft":
+                assert (found[finite] == clean[finite]).all(), (call, role, index)
+            allowed = may_follow(call, role, index, lowering, reads, stride)
+            assert finite[~allowed].all(), (call, role, index, result)
