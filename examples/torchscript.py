@@ -51,14 +51,18 @@ def read_torchscript(path: Path, limit: int = LIMIT) -> dict[str, np.ndarray]:
       limit: bytes that may be read, counted each time a tensor names its array.
 
     Raises:
+      OSError: where the file cannot be opened.
       ValueError: for what is no such archive, for a class that no tensor needs, and beyond the limit; the text
         names the file and what was found in it.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _tensors(_Entries(str(path), archive, limit))
-    except (zipfile.BadZipFile, EOFError, RuntimeError, UnicodeDecodeError) as error:
-        raise refused("read_torchscript", "path", str(path), f"no TorchScript: {error}") from None
+    with open(path, "rb") as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                return _tensors(_Entries(str(path), archive, limit))
+        # The last is of a seek to where the directory says, which may be before the beginning.
+        except (zipfile.BadZipFile, EOFError, RuntimeError, UnicodeDecodeError, OSError) as error:
+            reason = f"no TorchScript: {error}"
+            raise refused("read_torchscript", "path", str(path), reason) from None
 
 
 def _tensors(entries: _Entries) -> dict[str, np.ndarray]:

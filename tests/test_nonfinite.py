@@ -4,8 +4,8 @@ A result reads a number if the number is in one of its terms. For every lowering
   1. what reads it is not finite, so that no fault is hidden;
   2. what is finite and does not read it has the bits that it had.
 Between the two, results that read nothing wrong and are NaN all the same:
-  im2col, taps, direct, native  from x and y none in conv and deconv. From a kernel, and to one, in the same
-                                channel, where a window reaches into zeros that are multiplied: padding, the gaps
+  im2col, taps, direct, native  from x and y none in conv and deconv. From a kernel and to one in the same
+                                channel, where a window reaches into zeros that are multiplied: padding, gaps
                                 of a strided deconv. To a kernel by `native`, over groups: XLA's CPU backend
                                 multiplies by a mask.
   winograd                      besides, positions of the same tile, two to an axis.

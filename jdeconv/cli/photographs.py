@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import skimage.data
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 TRAINING = ("astronaut", "coffee", "brick", "gravel", "coins", "cell", "retina")
 HELD_OUT = ("chelsea", "camera", "rocket")
@@ -19,13 +20,25 @@ def load(name: str) -> Image.Image:
     return even(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"))
 
 
+BROKEN = (SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+"""What Pillow's decoders raise for damaged pictures, beside OSError."""
+
+
 def opened(path: Path) -> Image.Image:
-    """A picture from a file, in RGB; 16-bit gray is scaled to 8, and what is transparent becomes white."""
-    with Image.open(path) as file:
-        if file.mode.startswith("I"):
-            gray = (np.asarray(file) // 257).clip(0, 255).astype(np.uint8)
-            return Image.fromarray(gray).convert("RGB")
-        picture = file.convert("RGBA")
+    """A picture from a file, in RGB; 16-bit gray is scaled to 8, and what is transparent becomes white.
+
+    Raises:
+      OSError: where there is no such picture; UnidentifiedImageError is one.
+      DecompressionBombError: of Pillow, for one of 180 million pixels and more.
+    """
+    try:
+        with Image.open(path) as file:
+            if file.mode.startswith("I"):
+                gray = (np.asarray(file) // 257).clip(0, 255).astype(np.uint8)
+                return Image.fromarray(gray).convert("RGB")
+            picture = file.convert("RGBA")
+    except BROKEN as error:
+        raise UnidentifiedImageError(f"{path}: {error}") from None
     white = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(white, picture).convert("RGB")
 

@@ -89,7 +89,8 @@ def load(
 
     Raises:
       ValueError: for a file that cannot be read as such, a layer or a field that is not known, a blob that is
-        missing or of another shape, sizes that do not fit or pass 2**29 numbers; with file, layer and field.
+        missing or of another shape, sizes that do not fit, more than 2**29 numbers in a top or in all blobs
+        together; with file, layer and field.
       ModuleNotFoundError: without protobuf, which is in the extra "caffe".
 
     Example: a layer that adds neighbors, from a file of two layers.
@@ -128,6 +129,7 @@ class _Build:
         self.available: dict[str, None] = {}  # tops that nobody has read, in their order
         self.owners: dict[str, tuple[str, int, Shape]] = {}  # of shared blobs, by their shared name
         self.params: Params = {}
+        self.numbers = 0  # in them
         self.steps: list[_Step] = []
 
     def declare(self, message: Any) -> None:
@@ -174,7 +176,7 @@ class _Build:
         try:
             made = LAYERS[layer.type](layer, bottoms)
             for index, shape in enumerate(made.blobs):
-                self._sized(shape, f"layer {layer.name!r}, blob {index}")
+                self._sized(shape, f"layer {layer.name!r}, blob {index}", self.numbers)
             types = [
                 [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
                 for shapes in (made.blobs, bottoms)
@@ -203,6 +205,7 @@ class _Build:
         if shared:
             self.owners[shared] = (layer.name, len(kept), shape)
         kept.append(self._value(layer, made, index, shape))
+        self.numbers += math.prod(shape)
         return layer.name, len(kept) - 1
 
     def _value(self, layer: LayerMessage, made: Layer, index: int, shape: Shape) -> jax.Array:
@@ -227,9 +230,9 @@ class _Build:
         self.inputs[name] = self.shapes[name] = shape
         self.available[name] = None
 
-    def _sized(self, shape: Shape, where: str) -> None:
-        """Every size at least 1, and not too many numbers."""
-        if min(shape, default=1) < 1 or math.prod(shape) > MOST_NUMBERS:
+    def _sized(self, shape: Shape, where: str, others: int = 0) -> None:
+        """Every size at least 1, and not too many numbers, together with those of other blobs."""
+        if min(shape, default=1) < 1 or math.prod(shape) + others > MOST_NUMBERS:
             reason = f"{where}: shape {list(shape)}; sizes are at least 1, {MOST_NUMBERS} numbers the most"
             raise refused("load", "prototxt", self.file, reason)
 

@@ -1,0 +1,308 @@
+"""Files from strangers: whatever their bytes, a reader answers or refuses, and soon, and in little memory.
+
+As a program it searches longer, guided by the coverage of the readers: `python tests/test_files.py --help`.
+"""
+
+import argparse
+import ast
+import io
+import random
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+import warnings
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parent.parent
+guided = nullcontext()
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    if "--folder" in sys.argv:
+        import atheris
+
+        guided = atheris.instrument_imports(
+            include=["jdeconv.compat.caffe", "examples", "google", "PIL"]
+        )
+
+with guided:
+    from PIL import Image
+
+    from examples.ncnn_model import read_ncnn
+    from examples.torchscript import read_torchscript
+    from jdeconv.cli import photographs
+    from jdeconv.compat import caffe
+
+MOST_NUMBERS = 1 << 16  # in a net, in place of 2**29, so that nothing here takes a second
+PROTOTXT = b"""
+name: "net"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 name: "w" }
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 group: 1 weight_filler { type: "xavier" }
+    bias_filler { type: "constant" value: 0.5 } } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" relu_param { negative_slope: 0.1 } }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+  pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "up" type: "Deconvolution" bottom: "pool" top: "up" include { phase: TEST }
+  convolution_param { num_output: 4 kernel_size: 4 stride: 2 group: 4 bias_term: false
+    weight_filler { type: "bilinear" } } }
+layer { name: "crop" type: "Crop" bottom: "up" bottom: "conv" top: "crop" crop_param { axis: 2 offset: 0 } }
+layer { name: "both" type: "Concat" bottom: "crop" bottom: "conv" top: "both" concat_param { axis: 1 } }
+"""
+NCNN = (
+    b"7767517\n3 3\nInput data 0 1 data 0=4 1=4 2=3\n"
+    b"Convolution a 1 1 data a 0=2 1=3 4=1 5=1 6=54 -23310=1,1.000000e-01\n"
+    b"Deconvolution b 1 1 a b 0=1 1=4 3=2 4=3 5=1 6=32\n"
+)
+
+
+def picture(kind):
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3)).save(stream, kind)
+    return stream.getvalue()
+
+
+def caffemodel():
+    """The net's own weights, as Caffe stores them."""
+    from google.protobuf import text_format
+
+    from jdeconv.compat.caffe.schema import message_class
+
+    message = text_format.Parse(PROTOTXT.decode(), message_class("NetParameter")())
+    for layer, shapes in zip(
+        message.layer[1::3], (((4, 3, 3, 3), (4,)), ((4, 1, 4, 4),)), strict=False
+    ):
+        for shape in shapes:
+            blob = layer.blobs.add()
+            blob.shape.dim.extend(shape)
+            blob.data.extend([0.5] * int(np.prod(shape)))
+    return message.SerializeToString()
+
+
+def archive():
+    """A TorchScript archive's bytes: a zip with a pickle of one module, and one array."""
+    program = (
+        b"\x80\x02c__torch__\nNet\nq\x00)\x81}(X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n"
+        b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ"
+        b"K\x00K\x02K\x03\x86K\x03K\x01\x86\x89ccollections\nOrderedDict\n)RtRub."
+    )
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr("net/data.pkl", program)
+        file.writestr("net/data/0", np.arange(6, dtype=np.float32).tobytes())
+        file.writestr("net/version", "3\n")
+    return stream.getvalue()
+
+
+# A target writes bytes to a file and reads it. What it may raise, all readers say in their docstrings.
+
+
+def read_prototxt(data, folder):
+    path = folder / "net.prototxt"
+    path.write_bytes(data)
+    with mock.patch("jdeconv.compat.caffe.net.MOST_NUMBERS", MOST_NUMBERS):
+        caffe.load(path)
+
+
+def read_caffemodel(data, folder):
+    definition, weights = folder / "net.prototxt", folder / "net.caffemodel"
+    definition.write_bytes(PROTOTXT)
+    weights.write_bytes(data)
+    caffe.load(definition, weights)
+
+
+def read_ncnn_param(data, folder):
+    (folder / "net.param").write_bytes(data)
+    (folder / "net.bin").write_bytes(bytes(4 + 4 * 54 + 8 + 4 + 4 * 32 + 4))
+    read_ncnn(folder / "net.param", folder / "net.bin")
+
+
+def read_ncnn_bin(data, folder):
+    (folder / "net.param").write_bytes(NCNN)
+    (folder / "net.bin").write_bytes(data)
+    read_ncnn(folder / "net.param", folder / "net.bin")
+
+
+def read_archive(data, folder):
+    (folder / "net.pt").write_bytes(data)
+    read_torchscript(folder / "net.pt", limit=1 << 20)
+
+
+def read_picture(data, folder):
+    (folder / "picture").write_bytes(data)
+    with mock.patch.object(Image, "MAX_IMAGE_PIXELS", 1 << 16):
+        photographs.opened(folder / "picture")
+
+
+REFUSALS = (ValueError, TypeError, NotImplementedError)
+TARGETS = {  # reader, what it may raise, real files
+    "prototxt": (read_prototxt, REFUSALS, lambda: [PROTOTXT]),
+    "caffemodel": (read_caffemodel, REFUSALS, lambda: [caffemodel()]),
+    "ncnn_param": (read_ncnn_param, REFUSALS, lambda: [NCNN]),
+    "ncnn_bin": (read_ncnn_bin, REFUSALS, lambda: [bytes(4 + 4 * 54 + 8 + 4 + 4 * 32 + 4)]),
+    "torchscript": (read_archive, REFUSALS, lambda: [archive()]),
+    "picture": (
+        read_picture,
+        (OSError, Image.DecompressionBombError),
+        lambda: [picture("PNG"), picture("JPEG"), picture("GIF"), picture("BMP")],
+    ),
+}
+
+
+def attempt(name, data, folder):
+    """Read; whether it was refused. Every other exception is a fault."""
+    reader, refusals, _ = TARGETS[name]
+    try:
+        reader(data, folder)
+    except refusals:
+        return True
+    return False
+
+
+@st.composite
+def damaged(draw, whole):
+    """Real bytes after a few cuts, swaps, repeats, flips and numbers of a stranger."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        at, length = draw(st.integers(0, max(len(data) - 1, 0))), draw(st.integers(1, 24))
+        piece = data[at : at + length]
+        data[at : at + length] = draw(
+            st.sampled_from((b"", piece + piece, piece[::-1], b"-1", b"99999999999", b"nan", b"}"))
+            | st.binary(max_size=9)
+        )
+    return bytes(data[: draw(st.sampled_from((len(data), len(data) // 2, len(data) - 1)))])
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore::UserWarning")
+def test_damaged_files_are_read_or_refused(name, tmp_path):
+    if name in ("prototxt", "caffemodel"):
+        pytest.importorskip("google.protobuf")
+    outcomes = []
+
+    @settings(derandomize=True, max_examples=250, deadline=10_000)
+    @given(st.data())
+    def tried(data):
+        outcomes.append(
+            attempt(name, data.draw(st.sampled_from(wholes).flatmap(damaged)), tmp_path)
+        )
+
+    wholes = TARGETS[name][2]()
+    assert not any(attempt(name, whole, tmp_path) for whole in wholes)
+    tried()
+    assert sum(outcomes) > len(outcomes) // 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"num_output: 4", b"num_output: 2000000000"),
+        (b"num_output: 4 kernel_size: 3", b"num_output: 4 kernel_size: 60000"),
+        (b"dim: 8 dim: 8", b"dim: 2000000000 dim: 2000000000"),
+        (b"pad: 1", b"pad: 2000000000"),
+    ],
+)
+def test_a_few_bytes_ask_for_no_memory(change, tmp_path):
+    pytest.importorskip("google.protobuf")
+    assert change[0] in PROTOTXT
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(PROTOTXT.replace(*change, 1))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"load\(prototxt='.*net.prototxt'\)"):
+        caffe.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+def test_many_layers_ask_for_no_more_than_one(tmp_path):
+    pytest.importorskip("google.protobuf")
+    head, body = PROTOTXT.split(b'layer { name: "relu"')[0].split(b'layer { name: "conv"')
+    body = body.replace(b'name: "w"', b"").replace(b'top: "conv"', b'top: "%d"')
+    layers = (b'layer { name: "%d"' % i + body % i for i in range(9))
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(head + b"".join(layers).replace(b"num_output: 4", b"num_output: 5000"))
+    with (
+        mock.patch("jdeconv.compat.caffe.net.MOST_NUMBERS", 1 << 20),
+        pytest.raises(ValueError, match=r"layer '7'.*1048576 numbers the most"),
+    ):
+        caffe.load(path)
+
+
+def test_nothing_is_ever_unpickled_or_evaluated():
+    for path in (ROOT / "jdeconv").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            roots = {name.partition(".")[0] for name in names}
+            assert not roots & {"pickle", "marshal", "shelve", "dill", "joblib", "yaml"}, path
+            if isinstance(node, ast.Call):
+                assert getattr(node.func, "id", "") not in ("eval", "exec", "compile"), path
+                assert "allow_pickle" not in {k.arg for k in node.keywords}, path
+
+
+def test_a_minute_of_search_guided_by_coverage():
+    pytest.importorskip("atheris")
+    command = [sys.executable, __file__, "--seconds", str(60 // len(TARGETS))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert done.stdout.count(" files, none ") == len(TARGETS)
+
+
+def main(arguments=None):
+    """Search every target, each in a process of its own, since libFuzzer ends it."""
+    parser = argparse.ArgumentParser(
+        description="Damage real files, guided by the coverage of the readers (by atheris, libFuzzer), "
+        "and read them. Exit code 1 where a reader crashed, hung for 10 s, took 2 GiB, or raised what it does "
+        "not promise."
+    )
+    parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
+    parser.add_argument("--target", choices=TARGETS, help="only this one")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.folder:
+        return search(options.target, options.folder, options.seconds)
+    failures = 0
+    for name in [options.target] if options.target else TARGETS:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--target", name, "--folder", folder]
+            command += ["--seconds", str(options.seconds)]
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+            runs = [
+                line.split()[1] for line in done.stderr.splitlines() if line.startswith("Done ")
+            ]
+            if done.returncode or not runs:
+                failures += 1
+                kept = Path(tempfile.mkdtemp(prefix=f"jdeconv-{name}-"))
+                for path in Path(folder).glob("fault-*"):
+                    path.rename(kept / path.name)
+                print(f"{name}: a fault; the file is in {kept}\n{done.stderr[-3000:]}")
+            else:
+                print(f"{name}: {int(runs[0]):,} files, none at fault", flush=True)
+    return int(failures > 0)
+
+
+def search(name, folder, seconds):
+    warnings.simplefilter("ignore")
+    seeds = folder / "seeds"
+    seeds.mkdir()
+    for i, whole in enumerate(TARGETS[name][2]()):
+        (seeds / str(i)).write_bytes(whole)
+    random.seed(0)
+    flags = [f"-max_total_time={seconds}", f"-artifact_prefix={folder}/fault-", "-timeout=10"]
+    flags += ["-rss_limit_mb=2048", "-print_final_stats=0", "-seed=1", "-max_len=4096"]
+    atheris.Setup(
+        [sys.argv[0], *flags, str(seeds)], lambda data: attempt(name, data, folder) and None
+    )
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
