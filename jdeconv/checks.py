@@ -75,7 +75,8 @@ def number(call: str, argument: str, value: Any) -> float:
             reason = "expected a number that is known while tracing"
             raise refused(call, argument, value, reason, TypeError)
         value = value.item() if jnp.issubdtype(value.dtype, jnp.number) else None
-    if isinstance(value, bool) or not isinstance(value, float | int | np.integer | np.floating):
+    value = value.item() if isinstance(value, np.integer | np.floating) else value
+    if isinstance(value, bool) or not isinstance(value, float | int):
         raise refused(call, argument, value, "expected a real number", TypeError)
     if not abs(value) < math.inf or abs(value) > MOST_FINITE:
         raise refused(call, argument, value, "must be finite")

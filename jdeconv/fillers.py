@@ -191,7 +191,7 @@ def bilinear_kernel(
 
     Source: Caffe's BilinearFiller; Long et al., arXiv:1411.4038.
     """
-    dtype = _dtype("bilinear_kernel", dtype, jnp.inexact, "floats, since the weights are fractions")
+    dtype = _dtype("bilinear_kernel", dtype, jnp.inexact, "floats; the weights are fractions")
     shape, order = _kernel_axes("bilinear_kernel", shape, dimension_numbers)
     if len(shape) < 3:
         raise refused("bilinear_kernel", "shape", shape, "needs two channel axes and a spatial one")
@@ -207,7 +207,7 @@ def _dtype(call: str, dtype: Any, kind: Any, what: str) -> Any:
     """A dtype as it came, if it is one of this kind; None is JAX's default float."""
     found = checks.number_dtype(float if dtype is None else dtype)
     if found is None or not jnp.issubdtype(found, kind):
-        raise refused(call, "dtype", dtype, f"expected a dtype of {what}", TypeError)
+        raise refused(call, "dtype", dtype, f"expected {what}", TypeError)
     return dtype
 
 

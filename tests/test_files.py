@@ -5,8 +5,11 @@ As a program it searches longer, guided by the coverage of the readers: `python 
 
 import argparse
 import ast
+import importlib.util
 import io
 import random
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +60,7 @@ layer { name: "up" type: "Deconvolution" bottom: "pool" top: "up" include { phas
 layer { name: "crop" type: "Crop" bottom: "up" bottom: "conv" top: "crop" crop_param { axis: 2 offset: 0 } }
 layer { name: "both" type: "Concat" bottom: "crop" bottom: "conv" top: "both" concat_param { axis: 1 } }
 """
+POOLING = b"kernel_size: 2 stride: 2"
 NCNN = (
     b"7767517\n3 3\nInput data 0 1 data 0=4 1=4 2=3\n"
     b"Convolution a 1 1 data a 0=2 1=3 4=1 5=1 6=54 -23310=1,1.000000e-01\n"
@@ -144,27 +148,30 @@ def read_picture(data, folder):
 
 REFUSALS = (ValueError, TypeError, NotImplementedError)
 TARGETS = {  # reader, what it may raise, real files
-    "prototxt": (read_prototxt, REFUSALS, lambda: [PROTOTXT]),
-    "caffemodel": (read_caffemodel, REFUSALS, lambda: [caffemodel()]),
+    "prototxt": (read_prototxt, ValueError, lambda: [PROTOTXT]),
+    "caffemodel": (read_caffemodel, ValueError, lambda: [caffemodel()]),
     "ncnn_param": (read_ncnn_param, REFUSALS, lambda: [NCNN]),
     "ncnn_bin": (read_ncnn_bin, REFUSALS, lambda: [bytes(4 + 4 * 54 + 8 + 4 + 4 * 32 + 4)]),
     "torchscript": (read_archive, REFUSALS, lambda: [archive()]),
     "picture": (
         read_picture,
         (OSError, Image.DecompressionBombError),
-        lambda: [picture("PNG"), picture("JPEG"), picture("GIF"), picture("BMP")],
+        lambda: [picture(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "DDS", "PPM")],
     ),
 }
 
 
 def attempt(name, data, folder):
-    """Read; whether it was refused. Every other exception is a fault."""
+    """Read; whether it was refused, by Caffe's reader with the file. All else that is raised is a fault."""
     reader, refusals, _ = TARGETS[name]
     try:
         reader(data, folder)
-    except refusals:
-        return True
-    return False
+    except refusals as error:
+        text = str(error)
+    else:
+        return False
+    assert name not in ("prototxt", "caffemodel") or str(folder) in text, text
+    return True
 
 
 @st.composite
@@ -179,6 +186,36 @@ def damaged(draw, whole):
             | st.binary(max_size=9)
         )
     return bytes(data[: draw(st.sampled_from((len(data), len(data) // 2, len(data) - 1)))])
+
+
+NUMBERS = (b"-1", b"0", b"2000000000", b"4294967295", b"9" * 5000, b"1e39", b"nan", b"-inf")
+PATTERNS = rb"(?<!\w)[\d.]+(?!\w)", rb"\w+(?=:)", rb"\w+(?= {)", rb'"\w+"'
+
+
+@st.composite
+def misspelt(draw, whole):
+    """A real definition with other numbers, and with fields, messages and names in one another's places."""
+    data = whole
+    for _ in range(draw(st.integers(1, 3))):
+        pattern = draw(st.sampled_from(PATTERNS))
+        found = list(re.finditer(pattern, data))
+        words = NUMBERS if pattern is PATTERNS[0] else sorted({match[0] for match in found})
+        match = draw(st.sampled_from(found))
+        data = data[: match.start()] + draw(st.sampled_from(words)) + data[match.end() :]
+    return data
+
+
+def test_misspelt_definitions_are_read_or_refused(tmp_path):
+    pytest.importorskip("google.protobuf")
+    outcomes = []
+
+    @settings(derandomize=True, max_examples=250, deadline=10_000)
+    @given(misspelt(PROTOTXT))
+    def tried(data):
+        outcomes.append(attempt("prototxt", data, tmp_path))
+
+    tried()
+    assert len(outcomes) // 8 < sum(outcomes) < len(outcomes)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -208,6 +245,13 @@ def test_damaged_files_are_read_or_refused(name, tmp_path):
         (b"num_output: 4 kernel_size: 3", b"num_output: 4 kernel_size: 60000"),
         (b"dim: 8 dim: 8", b"dim: 2000000000 dim: 2000000000"),
         (b"pad: 1", b"pad: 2000000000"),
+        (POOLING, b"kernel_size: 2000000000 pad: 1999999999"),
+        (POOLING, b"kernel_h: 200000000 pad_h: 199999999 kernel_w: 1 pad_w: 0"),
+        (b"MAX " + POOLING, b"AVE kernel_size: 20000 pad: 19999"),
+        (
+            b'"Pooling" bottom: "conv" top: "pool"\n  pooling_param { pool: MAX ' + POOLING,
+            b'"Im2col" bottom: "conv" top: "pool" convolution_param { kernel_size: 20000 pad: 20000',
+        ),
     ],
 )
 def test_a_few_bytes_ask_for_no_memory(change, tmp_path):
@@ -220,6 +264,40 @@ def test_a_few_bytes_ask_for_no_memory(change, tmp_path):
         caffe.load(path)
     assert tracemalloc.get_traced_memory()[1] < 64 << 20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ((b'"xavier"', b'"xaver"'), r"layer 'conv' \(Convolution\): Filler\(type='xaver'\)"),
+        ((b"value: 0.5", b"value: nan"), r"layer 'conv' \(Convolution\): constant\(value=nan\)"),
+        ((b'"Concat" bottom: "crop" bottom: "conv" top: "both"', b'"Slice" bottom: "crop"'),
+         r"layer 'both' \(Slice\): Slice\(top=\[\]\): 0 tops do not divide"),
+    ],
+)  # fmt: skip
+def test_fillers_and_tops_are_refused_with_file_and_layer(change, reason, tmp_path):
+    pytest.importorskip("google.protobuf")
+    assert change[0] in PROTOTXT
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(PROTOTXT.replace(*change, 1))
+    with pytest.raises(ValueError, match=r"load\(prototxt='.*net.prototxt'\): " + reason):
+        caffe.load(path)
+
+
+def test_a_blob_of_more_axes_than_numpy_has(tmp_path):
+    pytest.importorskip("google.protobuf")
+    from jdeconv.compat.caffe.schema import message_class
+
+    path, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    head = b'layer { type: "Input" top: "x" input_param { shape { ' + b"dim: 1 " * 70 + b"} } }"
+    layer = b"""layer { name: "y" type: "Convolution" bottom: "x" top: "y"
+        convolution_param { num_output: 1 kernel_size: 1 bias_term: false } }"""
+    path.write_bytes(head + layer)
+    message = message_class("NetParameter")()
+    blob = message.layer.add(name="y").blobs.add(data=[2])
+    blob.shape.dim.extend([1] * 70)
+    weights.write_bytes(message.SerializeToString())
+    assert caffe.load(path, weights).params["y"][0].shape == (1,) * 70
 
 
 def test_many_layers_ask_for_no_more_than_one(tmp_path):
@@ -269,6 +347,8 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.folder:
         return search(options.target, options.folder, options.seconds)
+    if importlib.util.find_spec("atheris") is None:
+        parser.error("atheris is missing; pip install atheris")
     failures = 0
     for name in [options.target] if options.target else TARGETS:
         with tempfile.TemporaryDirectory() as folder:
@@ -282,8 +362,9 @@ def main(arguments=None):
                 failures += 1
                 kept = Path(tempfile.mkdtemp(prefix=f"jdeconv-{name}-"))
                 for path in Path(folder).glob("fault-*"):
-                    path.rename(kept / path.name)
-                print(f"{name}: a fault; the file is in {kept}\n{done.stderr[-3000:]}")
+                    shutil.move(path, kept)
+                found = ", ".join(map(str, kept.iterdir())) or "none was kept"
+                print(f"{name}: a fault; the file: {found}\n{done.stderr[-3000:]}", flush=True)
             else:
                 print(f"{name}: {int(runs[0]):,} files, none at fault", flush=True)
     return int(failures > 0)

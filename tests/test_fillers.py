@@ -204,9 +204,9 @@ SPECS = [
 OTHERS = [
     ("uniform", {"min": 2}, ValueError, "min=2): must not be greater than max=1.0"),
     ("uniform", {"max": -1}, ValueError, "min=0.0): must not be greater than max=-1"),
-    ("uniform", {"max": np.nan}, ValueError, "min=0.0): must not be greater than max=nan"),
+    ("uniform", {"max": np.nan}, ValueError, "max=nan): must be finite"),
     ("gaussian", {"std": -0.5}, ValueError, "std=-0.5): must be at least 0"),
-    ("gaussian", {"std": np.nan}, ValueError, "std=nan): must be at least 0"),
+    ("gaussian", {"std": np.nan}, ValueError, "std=nan): must be finite"),
     ("gaussian", {"sparse": -1}, ValueError, "sparse=-1): must be at least 0"),
     ("gaussian", {"sparse": 5}, ValueError, "sparse=5): must not exceed the 4 outputs"),
     ("gaussian", {"sparse": 0.5}, TypeError, "sparse=0.5): expected an int"),

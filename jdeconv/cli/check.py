@@ -113,9 +113,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Print a row for each geometry; 1 if any comparison failed."""
     if options.replay is not None:
-        problem.compare(options.replay)
-        print("1 problem, 0 failures")
-        return 0
+        return _replay(options.replay)
     if options.fuzz is not None:
         return _fuzz(options.fuzz, options.seed)
     device = jax.devices()[0]
@@ -228,6 +226,16 @@ def _fuzz(count: int, seed: int) -> int:
         )
         return 2
     return fuzz.campaign(count, seed)
+
+
+def _replay(one: problem.Problem) -> int:
+    try:
+        problem.compare(one)
+    except AssertionError as error:
+        print(error)
+        return 1
+    print("1 problem, 0 failures")
+    return 0
 
 
 def _problem(text: str) -> problem.Problem:

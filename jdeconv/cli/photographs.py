@@ -20,7 +20,9 @@ def load(name: str) -> Image.Image:
     return even(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"))
 
 
-BROKEN = (SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+BROKEN = (
+    SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, RuntimeError, MemoryError,
+)  # fmt: skip
 """What Pillow's decoders raise for damaged pictures, beside OSError."""
 
 

@@ -84,7 +84,7 @@ def layers(net: Any) -> list[LayerMessage]:
 
 
 def blob(message: Any, shape: Sequence[int]) -> np.ndarray | None:
-    """A stored blob's numbers in this shape, or None where it has another one.
+    """A stored blob's numbers, on one axis, or None where its shape is not this one.
 
     Files of old give four sizes, of which the first ones are 1 where the blob has fewer axes.
     """
@@ -96,7 +96,7 @@ def blob(message: Any, shape: Sequence[int]) -> np.ndarray | None:
         fits = found == [1] * (4 - len(shape)) + list(shape)
     if not fits or len(data) != np.prod(shape, dtype=object):
         return None
-    return np.asarray(data, np.float32).reshape(shape)
+    return np.asarray(data, np.float32)
 
 
 def stored(message: Any) -> str:

@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv.checks import refused
+from jdeconv.checks import cells, refused
 from jdeconv.compat.caffe.convolution import Convolution, Deconvolution, Filler, Im2col
+from jdeconv.window import Window
 
 Shape = tuple[int, ...]
 
@@ -37,11 +38,13 @@ class Layer:
       apply: (blobs, bottoms) -> tops.
       blobs: shapes of the blobs that it learns.
       fillers: how they begin.
+      tops: shapes of the tops, where tracing `apply` would take memory; none for the others.
     """
 
     apply: Callable[[Sequence[jax.Array], Sequence[jax.Array]], Sequence[jax.Array]]
     blobs: Sequence[Shape] = ()
     fillers: Sequence[Filler] = ()
+    tops: Sequence[Shape] = ()
 
 
 def _filler(message: Any) -> Filler:
@@ -105,7 +108,13 @@ def im2col(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Im2col."""
     _count(layer, bottoms, 1)
     made = Im2col(**_windowed(layer.convolution_param))
-    return Layer(lambda _, bottoms: [made.forward(bottoms[0])])
+    items, channels, space = made.split(bottoms[0])
+    kernel, steps = made.steps(len(space))
+    if not space:
+        raise refused(layer.type, "bottom", bottoms[0], "needs a spatial axis behind the channels")
+    small = Window.of_conv(space, kernel, **steps, call="im2col").small
+    top = (*items, channels * math.prod(kernel), *small)
+    return Layer(lambda _, bottoms: [made.forward(bottoms[0])], tops=[top])
 
 
 def elementwise(function: Callable, layer: Any, bottoms: Sequence[Shape]) -> Layer:
@@ -181,12 +190,20 @@ def pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
             size -= 1
         sizes.append(size)
         edges.append((p, (size - 1) * s + k - i - p, 0))
+    padded = [low + i + high for i, (low, high, _) in zip(shape[2:], edges[2:], strict=True)]
+    cells(layer.type, "pooling_param", f"kernel {kernel}, stride {stride}, pad {pad}", padded)
     windows = ((1, 1, *kernel), (1, 1, *stride), "VALID")
-    rows, columns = [
-        [min(q * s + k, i + 2 * p) - q * s for q in range(size)]
+    lasts = [  # only the last window may hang over
+        min(k, i + 2 * p - (size - 1) * s)
         for i, k, s, p, size in zip(shape[2:], kernel, stride, pad, sizes, strict=True)
     ]
-    counts = np.outer(rows, columns).astype(np.float32)
+
+    def counts():
+        rows, columns = [
+            jnp.full(size, float(k), jnp.float32).at[-1].set(float(last))
+            for k, size, last in zip(kernel, sizes, lasts, strict=True)
+        ]
+        return jnp.outer(rows, columns)[None, None]
 
     def apply(_, bottoms):
         (x,) = bottoms
@@ -196,7 +213,7 @@ def pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
             )  # Caffe's top where a window is empty
             return [lax.reduce_window(lax.pad(x, least, edges), -np.inf, lax.max, *windows)]
         sums = lax.reduce_window(lax.pad(x, jnp.zeros((), x.dtype), edges), 0.0, lax.add, *windows)
-        return [sums / counts[None, None]]
+        return [sums / counts()]
 
     return Layer(apply)
 
@@ -240,7 +257,7 @@ def slicing(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     axis = _axis(layer, "axis", named, len(bottoms[0]))
     size, points = bottoms[0][axis], list(message.slice_point)
     if not points:
-        if size % parts:
+        if not parts or size % parts:
             raise refused(layer.type, "top", list(layer.top), f"{parts} tops do not divide {size}")
         points = [size // parts * i for i in range(1, parts)]
     bounds = [0, *points, size]

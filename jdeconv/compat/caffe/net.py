@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,7 +174,7 @@ class _Build:
 
     def _made(self, layer: LayerMessage, bottoms: list[Shape]) -> tuple[Layer, list[Shape]]:
         """The layer, and the shapes of its tops, without computing any."""
-        try:
+        with self._speaking(layer):
             made = LAYERS[layer.type](layer, bottoms)
             for index, shape in enumerate(made.blobs):
                 self._sized(shape, f"layer {layer.name!r}, blob {index}", self.numbers)
@@ -181,12 +182,7 @@ class _Build:
                 [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
                 for shapes in (made.blobs, bottoms)
             ]
-            tops = [top.shape for top in jax.eval_shape(made.apply, *types)]
-        except (TypeError, ValueError) as error:
-            found = refusal(error)
-            if found is None or found[0] == "prototxt":
-                raise
-            raise self._refused(layer, str(error).splitlines()[0]) from None
+            tops = [*made.tops] or [top.shape for top in jax.eval_shape(made.apply, *types)]
         if len(tops) != len(layer.top):
             raise self._refused(layer, f"top: it has {len(tops)}, the file names {list(layer.top)}")
         return made, tops
@@ -212,7 +208,8 @@ class _Build:
         """A blob from the weights, or from its filler."""
         if self.weights is None:
             key = jax.random.fold_in(self.key, sum(map(len, self.params.values())))
-            return made.fillers[index](key, shape)
+            with self._speaking(layer):
+                return made.fillers[index](key, shape)
         source = self.stored.get(layer.name)
         found = [] if source is None else source.blobs
         if len(found) != len(made.blobs):
@@ -223,7 +220,7 @@ class _Build:
             came = files.stored(found[index])
             reason = f"layer {layer.name!r}, blob {index}: {came}, needed is {list(shape)}"
             raise refused("load", "caffemodel", self.weights, reason)
-        return jnp.asarray(value)
+        return jnp.asarray(value).reshape(shape)
 
     def _input(self, name: str, shape: Shape, where: str) -> None:
         self._sized(shape, where)
@@ -235,6 +232,17 @@ class _Build:
         if min(shape, default=1) < 1 or math.prod(shape) + others > MOST_NUMBERS:
             reason = f"{where}: shape {list(shape)}; sizes are at least 1, {MOST_NUMBERS} numbers the most"
             raise refused("load", "prototxt", self.file, reason)
+
+    @contextmanager
+    def _speaking(self, layer: LayerMessage) -> Iterator[None]:
+        """Inside, what is refused is refused in the name of file and layer."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            found = refusal(error)
+            if found is None or found[0] == "prototxt":
+                raise
+            raise self._refused(layer, str(error).splitlines()[0]) from None
 
     def _refused(self, layer: LayerMessage, reason: str) -> Exception:
         text = f"layer {layer.name!r} ({layer.type}): {reason}"
