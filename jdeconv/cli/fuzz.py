@@ -20,19 +20,16 @@ from jdeconv.cli.problem import LETTERS, Problem, compare
 from jdeconv.form import CONTRACTIONS
 
 MOST_RANK, MOST_SIZE = 4, 40
-MOST_CELLS, MOST_TAPS, MOST_COLUMNS = (
-    4000,
-    400,
-    300_000,
-)  # of all axes, and of all channels and images
+MOST_CELLS, MOST_TAPS = 4000, 400  # of all axes
+MOST_COLUMNS = 300_000  # numbers, of all channels and images
 FLOATS = ("float32", "float16", "bfloat16", "float64", "complex64", "complex128")
 DTYPES = (*FLOATS, "int8", "int32", "uint8", "int64")
 SIZES = {
     "mapped": (None, None, 1, 2, 3),  # None for no vmap
     "n": (1, 2, None, 3, 5, 0),  # None for no batch axis
     "groups": (1, 1, 1, 2, 3, 5),
-    "c": (1, 2, 3, 8, 17),
-    "o": (1, 2, 5, 16),
+    "c": (1, 2, 3, 8, 17, 0),
+    "o": (1, 2, 5, 16, 0),
 }
 KEPT = 200  # compiled problems; none comes twice
 

@@ -28,6 +28,7 @@ CHANNELS_FIRST = {"columns": "gc t n q", "kernel": "go c t", "y": "go n q"}
 CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
 
 MOST_SUMMED = 2048  # numbers in a row, by the loop that XLA has on a CPU for a matrix and a vector
+PART = "p"  # the letter of such stages of a sum
 
 
 def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
@@ -145,32 +146,17 @@ class _Letters:
     def dot(self, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.Array:
         """The einsum of two arrays in letters."""
         letters = {name: word.replace(" ", "") for name, word in self.words.items()}
-        terms, arrays, total = (
-            [letters[name] for name in operands],
-            [*operands.values()],
-            letters[result],
-        )
-        sizes = dict(zip("".join(terms), sum((a.shape for a in arrays), ()), strict=True))
-        summed = [letter for letter in sizes if letter not in total]
-        free = [math.prod(sizes[i] for i in term if i in total and i != "g") for term in terms]
-        length, parted = math.prod(sizes[i] for i in summed), max(summed, key=sizes.__getitem__)
-        parts = -(-length // MOST_SUMMED)
-        if self.form.platform == "cpu" and min(free) == 1 and 1 < parts <= sizes[parted]:
-            size = -(-sizes[parted] // parts)
-            for i, (term, a) in enumerate(zip(terms, arrays, strict=True)):
-                if parted in term:
-                    axis = term.index(parted)
-                    a = padded(a, axis, 0, parts * size - sizes[parted])
-                    arrays[i] = reshaped(a, axis, 1, (parts, size))
-                    terms[i] = term.replace(parted, "p" + parted)
-            total = "p" + total
+        terms, total = [letters[name] for name in operands], letters[result]
+        arrays = [*operands.values()]
+        if self.form.platform == "cpu":
+            terms, arrays, total = _staged(terms, arrays, total)
         product = jnp.einsum(
             f"{','.join(terms)}->{total}",
             *arrays,
             precision=self.form.precision,
             preferred_element_type=dtype,
         )
-        return product.sum(0) if total.startswith("p") else product
+        return product.sum(0) if total.startswith(PART) else product
 
     def images_per_block(self, images: jax.Array, dtype: np.dtype) -> int:
         window = self.form.window
@@ -179,3 +165,27 @@ class _Letters:
         size = _columns_bytes(self.form, self.c, self.o, dtype)
         most = blocks.bytes_for(self.form.platform, blocks.BLOCK_BYTES)
         return items_per_block(images.shape[0], size, most)
+
+
+def _staged(terms: list[str], arrays: list[jax.Array], total: str) -> tuple:
+    """The same einsum, with the longest index that is summed in parts, where XLA would take a loop for it."""
+    sizes = dict(zip("".join(terms), sum((a.shape for a in arrays), ()), strict=True))
+    if not all(isinstance(size, int) for size in sizes.values()):  # symbolic, in an export
+        return terms, arrays, total
+    summed = [letter for letter in sizes if letter not in total]
+    free = [math.prod(sizes[i] for i in term if i in total and i != "g") for term in terms]
+    long = max(summed, key=sizes.__getitem__)
+    parts = -(-math.prod(sizes[i] for i in summed) // MOST_SUMMED)
+    if min(free) > 1 or not 1 < parts <= sizes[long]:
+        return terms, arrays, total
+    length = -(-sizes[long] // parts)
+
+    def parted(term: str, a: jax.Array) -> jax.Array:
+        axis = term.index(long)
+        a = padded(a, axis, 0, parts * length - sizes[long])
+        return reshaped(a, axis, 1, (parts, length))
+
+    arrays = [
+        parted(term, a) if long in term else a for term, a in zip(terms, arrays, strict=True)
+    ]
+    return [term.replace(long, PART + long) for term in terms], arrays, PART + total
