@@ -185,7 +185,5 @@ def _staged(terms: list[str], arrays: list[jax.Array], total: str) -> tuple:
         a = padded(a, axis, 0, parts * length - sizes[long])
         return reshaped(a, axis, 1, (parts, length))
 
-    arrays = [
-        parted(term, a) if long in term else a for term, a in zip(terms, arrays, strict=True)
-    ]
+    arrays = [parted(term, a) if long in term else a for term, a in zip(terms, arrays, strict=True)]
     return [term.replace(long, PART + long) for term in terms], arrays, PART + total
