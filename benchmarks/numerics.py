@@ -34,7 +34,8 @@ from jax import lax
 
 import jdeconv
 from jdeconv.choose import choose
-from jdeconv.cli.problem import LETTERS, WIDE, Problem, definition
+from jdeconv.cli.definition import definition
+from jdeconv.cli.problem import LETTERS, WIDE, Problem
 from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from jdeconv import functional
 from jdeconv.__main__ import main
 from jdeconv.cli import fuzz
-from jdeconv.cli.problem import Problem, compare
+from jdeconv.cli.definition import compare
+from jdeconv.cli.problem import Problem
 
 
 @given(fuzz.problems())
@@ -47,6 +48,45 @@ def test_what_is_no_problem_is_refused(text, capsys):
         main(["check", "--replay", text])
     assert stop.value.code == 2
     assert "argument --replay: " in capsys.readouterr().err
+
+
+VALID = {
+    "call": "deconv", "gradient": False, "big": [5, 27], "kernel": [3, 13], "stride": [5, 1],
+    "dilation": [4, 1], "padding": [[7, -2], [3, 7]], "padding_mode": "zeros", "groups": 1, "n": 2, "c": 3,
+    "o": 1, "layout": ["HWCN", "HIWO", "CNWH"], "dtype": "int8", "lowering": None, "maps": [[2, None]],
+    "mapped": 3, "seed": 7,
+}  # fmt: skip
+WRONG = {
+    "call": ("convolve", None, ["conv"]),
+    "gradient": (1, None, True),  # of integers there is none
+    "big": ([5], [0, 27], "5", None, [5.0, 27], [2, 27]),
+    "kernel": ([0, 13], {"a": 1}, [99, 13]),
+    "stride": ([5, 0], [5], 1.5),
+    "padding": ("same", [[7, -2]], [[7, -2], [3]], [[-9, -9], [0, 0]]),
+    "padding_mode": ("mirror", None),
+    "groups": (0, True, "1"),
+    "n": (-1, 2.0, True),
+    "c": (-1, None),
+    "layout": ("HWCN", ["HWCN", "HIWO"], ["HWCN", "HIWO", "CNWW"], ["HWCN", "HIWO", 3]),
+    "dtype": ("float8", "bool", None),
+    "lowering": ("fastest", "direct", 0),
+    "maps": ([[4, 9]], [[None, None]], [[2]], [2], None, [[-1, 0]]),
+    "mapped": (-1, None),
+    "seed": (-1, 0.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(f, v) for f, values in WRONG.items() for v in values]
+)
+def test_a_field_of_a_problem_that_cannot_be_is_named(field, value, capsys):
+    assert Problem.read(json.dumps(VALID)).mapped == 3
+    with pytest.raises(SystemExit) as stop:
+        main(["check", "--replay", json.dumps(VALID | {field: value})])
+    assert stop.value.code == 2
+    # A kernel, a stride and an input that do not fit are told of the padding.
+    named = f"({field}|padding)" if field in ("big", "kernel") else field
+    assert re.search(rf"argument --replay: problem\({named}=", capsys.readouterr().err)
 
 
 def test_without_hypothesis_the_extra_is_named(monkeypatch, capsys):

@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 
 from jdeconv import testing
-from jdeconv.cli import problem
+from jdeconv.cli import definition
+from jdeconv.cli.problem import Problem
 from jdeconv.form import Form, Layout
 from jdeconv.functional import conv, deconv, kernel_grad
 from jdeconv.lowerings import LOWERINGS
@@ -228,9 +229,9 @@ def _fuzz(count: int, seed: int) -> int:
     return fuzz.campaign(count, seed)
 
 
-def _replay(one: problem.Problem) -> int:
+def _replay(one: Problem) -> int:
     try:
-        problem.compare(one)
+        definition.compare(one)
     except AssertionError as error:
         print(error)
         return 1
@@ -238,10 +239,10 @@ def _replay(one: problem.Problem) -> int:
     return 0
 
 
-def _problem(text: str) -> problem.Problem:
+def _problem(text: str) -> Problem:
     try:
-        return problem.Problem.read(text)
-    except ValueError as error:
+        return Problem.read(text)
+    except (TypeError, ValueError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -16,14 +16,13 @@ from tqdm import tqdm
 
 from jdeconv.boundary import MODES
 from jdeconv.checks import NAMED_PADDINGS
-from jdeconv.cli.problem import LETTERS, Problem, compare
+from jdeconv.cli.definition import compare
+from jdeconv.cli.problem import DTYPES, FLOATS, LETTERS, Problem
 from jdeconv.form import CONTRACTIONS
 
 MOST_RANK, MOST_SIZE = 4, 40
 MOST_CELLS, MOST_TAPS = 4000, 400  # of all axes
 MOST_COLUMNS = 300_000  # numbers, of all channels and images
-FLOATS = ("float32", "float16", "bfloat16", "float64", "complex64", "complex128")
-DTYPES = (*FLOATS, "int8", "int32", "uint8", "int64")
 SIZES = {
     "mapped": (None, None, 1, 2, 3),  # None for no vmap
     "n": (1, 2, None, 3, 5, 0),  # None for no batch axis

@@ -1,27 +1,26 @@
-"""One call with all that shapes it, and what the definition makes of it.
-
-The definition is a table, the cell of x that each tap of each window reads, and sums in float64 over it.
-"""
+"""One call with all that shapes it, its random integers and their layout, as one line of JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdeconv import functional
-from jdeconv.boundary import NUMPY_MODES
-from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
+from jdeconv.boundary import MODES
+from jdeconv.checks import refused
+from jdeconv.form import CONTRACTIONS, Form, Layout
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window
 
 LETTERS = "WHDT"
+FLOATS = ("float32", "float16", "bfloat16", "float64", "complex64", "complex128")
+DTYPES = (*FLOATS, "int8", "int32", "uint8", "int64")
+MOST_COUNT = 1 << 20
 WIDE = ("float64", "complex128", "int64")
 
 
@@ -66,12 +65,17 @@ class Problem:
 
     @classmethod
     def read(cls, text: str) -> Problem:
-        """The inverse of `str`; ValueError where it is none."""
+        """The inverse of `str`; TypeError or ValueError where it is none, with the field."""
         fields = json.loads(text)
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(fields, dict) or set(fields) != names:
             raise ValueError(f"a problem is a JSON object of {', '.join(sorted(names))}")
-        return cls(**{name: _frozen(value) for name, value in fields.items()})
+        one = cls(**{name: _frozen(value) for name, value in fields.items()})
+        Window.of_conv(one.big, one.kernel, **one.geometry, call="problem")
+        for name, (holds, what) in RULES.items():
+            if not holds(one):
+                raise refused("problem", name, getattr(one, name), f"expected {what}")
+        return one
 
     @property
     def rank(self) -> int:
@@ -103,13 +107,15 @@ class Problem:
         return tuple((b + sum(pad) - span) // s + 1 for b, pad, span, s in axes)
 
     @property
+    def geometry(self) -> dict[str, Any]:
+        """What shapes the window, beside sizes."""
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+
+    @property
     def steps(self) -> dict[str, Any]:
         """Keyword arguments of all three calls."""
         numbers = dict(zip(("x", "kernel", "y"), self.layout, strict=True))
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
+        return self.geometry | {
             "groups": self.groups,
             "padding_mode": self.padding_mode,
             "dimension_numbers": tuple(numbers[role] for role in CONTRACTIONS[self.call]),
@@ -160,182 +166,56 @@ class Problem:
         ]
 
 
-def compare(problem: Problem) -> None:
-    """Evaluate a problem and the definition.
-
-    Raises:
-      AssertionError: where a result has another shape, dtype or value.
-    """
-    roles = CONTRACTIONS[problem.call]
-    sizes = {"kernel_grad": {"kernel_size": problem.kernel}, "deconv": {"output_size": problem.big}}
-    arguments = problem.steps | sizes.get(problem.call, {})
-    values = [_values(problem, role, i) for i, role in enumerate(roles)]
-
-    def call(a: jax.Array, b: jax.Array) -> jax.Array:
-        return getattr(functional, problem.call)(a, b, **arguments)
-
-    for axes in problem.maps[::-1]:
-        call = jax.vmap(call, in_axes=axes)
-
-    @jax.jit
-    def evaluate(a: jax.Array, b: jax.Array, bar: jax.Array) -> tuple:
-        if not problem.gradient:
-            return (call(a, b),)
-        return jax.vjp(call, a, b)[1](bar)
-
-    with jax.enable_x64(problem.dtype in WIDE):
-        laid = [
-            _laid_out(problem, v, role, i)
-            for i, (v, role) in enumerate(zip(values, roles, strict=True))
-        ]
-        got = [np.asarray(array) for array in evaluate(*laid)]
-    for i in (0, 1) if problem.gradient else (2,):
-        others = [j for j in range(3) if j != i]
-        want = _laid_out(problem, _result(problem, values, i, others), roles[i], i)
-        tolerance = 0.0 if _is_exact(problem) else _tolerance(problem, values, i, others)
-        _assert_same(problem, roles[i], got[i % 2], want, tolerance)
-
-
-def _assert_same(
-    problem: Problem, role: str, got: np.ndarray, want: np.ndarray, tolerance: float
-) -> None:
-    what = f"the gradient of {role}" if problem.gradient else "the result"
-    if (got.shape, got.dtype) != (want.shape, want.dtype):
-        came, due = (f"{a.dtype}{list(a.shape)}" for a in (got, want))
-        raise AssertionError(f"{what} is {came}, not {due}")
-    wrong = got != want
-    if tolerance:
-        wide = np.result_type(want.dtype, np.float64)
-        wrong = ~(abs(got.astype(wide) - want.astype(wide)) <= tolerance)
-    if wrong.any():
-        at = tuple(map(int, np.argwhere(wrong)[0]))
-        raise AssertionError(
-            f"{wrong.sum()} of {wrong.size} numbers of {what} are wrong; at {at} {got[at]}, not {want[at]}"
-        )
-
-
-def _tolerance(problem: Problem, values: list[np.ndarray], i: int, others: list[int]) -> float:
-    """For sums that are rounded beside their terms, and FFTs, which round beside the norms of their arrays."""
-    dtype = jnp.dtype(problem.dtype)
-    terms = _result(problem, [abs(v) for v in values], i, others).max(initial=0)
-    norms = math.prod(float(np.linalg.norm(values[j])) for j in others)
-    eps = [float(jnp.finfo(d).eps) for d in (dtype, accumulator(dtype))]
-    return 32 * (eps[0] * float(terms) + eps[1] * norms)
-
-
-def _is_exact(problem: Problem) -> bool:
-    """Whether every sum of integers comes out to the last bit.
-
-    Not by FFT; nor where a gradient in half precision is rounded and then summed, over copies of a cell or
-    over a mapped axis that an operand lacks.
-    """
-    if not jnp.issubdtype(jnp.dtype(problem.dtype), jnp.inexact):
-        return True
-    if problem.lowering == "fft" or (problem.lowering is None and math.prod(problem.kernel) > 100):
-        return False
-    summed = problem.padding_mode != "zeros" or any(None in axes for axes in problem.maps)
-    return not (problem.gradient and problem.dtype in ("float16", "bfloat16") and summed)
-
-
-def _levels(problem: Problem, i: int) -> tuple[int | None, ...]:
-    """The axis that each vmap maps, the outermost first, of an operand or the result."""
-    return tuple(axes[i] for axes in problem.maps) if i < 2 else (0,) * len(problem.maps)
-
-
-def _values(problem: Problem, role: str, i: int) -> np.ndarray:
-    """(levels, definition's axes), a level of size 1 where there is no map."""
-    levels = tuple(1 if axis is None else problem.mapped for axis in _levels(problem, i))
-    values = problem.draw(role, math.prod(levels))
-    return values.reshape(*levels, *values.shape[1:])
-
-
-def _result(problem: Problem, values: list[np.ndarray], i: int, others: list[int]) -> np.ndarray:
-    """What the definition makes of two of the three arrays, summed over levels that the third has not."""
-    roles, depth = CONTRACTIONS[problem.call], len(problem.maps)
-    levels = (problem.mapped,) * depth
-    flat = {}
-    for j in others:
-        shape = values[j].shape[depth:]
-        flat[roles[j]] = np.broadcast_to(values[j], levels + shape).reshape(
-            math.prod(levels), *shape
-        )
-    total = definition(problem, roles[i], flat)
-    total = total.reshape(*levels, *total.shape[1:])
-    missing = tuple(level for level, axis in enumerate(_levels(problem, i)) if axis is None)
-    return total.sum(missing, keepdims=True)
-
-
-def definition(problem: Problem, role: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """One of x, y and kernel of the other two; each (count, outer, inner, *space), in float64.
-
-    Over the table of cells, columns[q, t] = x[cells[q, t]], and the form is a product of three matrices.
-    """
-    cells, size, p = _cells(problem), math.prod(problem.big), problem
-    count = next(iter(arrays.values())).shape[0]
-    n = 1 if p.n is None else p.n
-    x_shape, y_shape, k_shape = (
-        (count, n, p.groups, p.c),
-        (count, n, p.groups, p.o),
-        (count, p.groups, p.o),
-    )
-    columns, y, kernel = None, None, None
-    if "x" in arrays:
-        x = arrays["x"].reshape(*x_shape, size)
-        x = np.concatenate([x, np.zeros((*x_shape, 1))], -1)  # what lies outside
-        columns = x[..., cells].transpose(0, 2, 1, 4, 3, 5)  # count, g, n, q, c, t
-        columns = columns.reshape(count, p.groups, n * len(cells), p.c * cells.shape[1])
-    if "y" in arrays:
-        y = arrays["y"].reshape(*y_shape, len(cells)).transpose(0, 2, 3, 1, 4)
-        y = y.reshape(count, p.groups, p.o, n * len(cells))
-    if "kernel" in arrays:
-        kernel = arrays["kernel"].reshape(*k_shape, p.c * cells.shape[1])
-    if kernel is None:
-        return (y @ columns).reshape(count, p.groups * p.o, p.c, *p.kernel)
-    if y is None:
-        y = (kernel @ columns.swapaxes(2, 3)).reshape(count, p.groups, p.o, n, len(cells))
-        return y.transpose(0, 3, 1, 2, 4).reshape(count, n, p.groups * p.o, *p.small)
-    columns = (y.swapaxes(2, 3) @ kernel).reshape(
-        count, p.groups, n, *cells.shape[:1], p.c, cells.shape[1]
-    )
-    x = np.zeros((*x_shape, size + 1), columns.dtype)
-    np.add.at(x, (..., cells), columns.transpose(0, 2, 1, 4, 3, 5))
-    return x[..., :size].reshape(count, n, p.groups * p.c, *p.big)
-
-
-def _cells(problem: Problem) -> np.ndarray:
-    """For every window q and tap t, both flat over axes, the cell b of x that it reads; x's size for none."""
-    cells, inside = np.zeros((1, 1), int), np.ones((1, 1), bool)
-    axes = (
-        problem.big,
-        problem.pads,
-        problem.small,
-        problem.kernel,
-        problem.stride,
-        problem.dilation,
-    )
-    for b, (low, high), q, k, s, d in zip(*axes, strict=True):
-        mode = NUMPY_MODES.get(problem.padding_mode)
-        how = {"mode": mode} if mode else {"constant_values": -1}
-        source = np.pad(np.arange(b), (max(low, 0), max(high, 0)), **how)[max(-low, 0) :]
-        read = source[np.arange(q)[:, None] * s + np.arange(k) * d]
-        cells = (cells[:, None, :, None] * b + read[:, None]).reshape(-1, cells.shape[1] * k)
-        inside = (inside[:, None, :, None] & (read >= 0)[:, None]).reshape(cells.shape)
-    return np.where(inside, cells, math.prod(problem.big))
-
-
-def _laid_out(problem: Problem, values: np.ndarray, role: str, i: int) -> np.ndarray:
-    """An array of levels and the definition's axes as the call has it."""
-    levels = _levels(problem, i)
-    shape = values.shape[: len(levels)]
-    values = problem.arranged(values.reshape(math.prod(shape), *values.shape[len(levels) :]), role)
-    mapped = [level for level, axis in enumerate(levels) if axis is not None]
-    values = values.reshape(*(shape[level] for level in mapped), *values.shape[1:])
-    if i == 2:
-        return values
-    for depth in range(len(mapped) - 1, -1, -1):
-        values = np.moveaxis(values, depth, depth + levels[mapped[depth]])
-    return values
-
-
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _is_count(value: Any, least: int = 0, most: int = MOST_COUNT) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_layout(p: Problem) -> bool:
+    words = p.layout if isinstance(p.layout, tuple) else ()
+    if len(words) != 3 or not all(isinstance(word, str) for word in words):
+        return False
+    return [*map(sorted, words)] == [
+        sorted(role + LETTERS[: p.rank]) for role in ("NC", "OI", "NC")
+    ]
+
+
+def _is_maps(p: Problem) -> bool:
+    axes = [p.rank + 1 + (p.n is not None or role == "kernel") for role in CONTRACTIONS[p.call][:2]]
+    if not isinstance(p.maps, tuple):
+        return False
+    for pair in reversed(p.maps):  # the innermost first; each adds the axis that it maps
+        if not isinstance(pair, tuple) or len(pair) != 2 or pair == (None, None):
+            return False
+        ends = zip(pair, axes, strict=True)
+        if not all(axis is None or _is_count(axis, most=most) for axis, most in ends):
+            return False
+        axes = [most + (axis is not None) for axis, most in zip(pair, axes, strict=True)]
+    return True
+
+
+RULES: dict[str, tuple[Callable[[Problem], bool], str]] = {
+    "call": (lambda p: p.call in [*CONTRACTIONS], f"one of {', '.join(CONTRACTIONS)}"),
+    "dtype": (lambda p: p.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+    "gradient": (
+        lambda p: p.gradient is False or (p.gradient is True and p.dtype in FLOATS),
+        "false, or true for floats",
+    ),
+    "padding_mode": (lambda p: p.padding_mode in MODES, f"one of {', '.join(MODES)}"),
+    "n": (lambda p: p.n is None or _is_count(p.n), "null or a count"),
+    "c": (lambda p: _is_count(p.c), "a count"),
+    "o": (lambda p: _is_count(p.o), "a count"),
+    "mapped": (lambda p: _is_count(p.mapped), "a count"),
+    "seed": (lambda p: _is_count(p.seed), "a count"),
+    "groups": (lambda p: _is_count(p.groups, 1), "a count of 1 or more"),
+    "layout": (
+        _is_layout,
+        f"orders of NC, OI and NC, each with a letter of {LETTERS} for every axis",
+    ),
+    "maps": (_is_maps, "pairs of axes of both operands, or null for an operand"),
+    "lowering": (lambda p: p.lowering in (None, *p.serving()), "null, or one that serves it"),
+}
+"""What must hold of each field beside the geometry, in an order in which each may rely on those before."""
