@@ -75,37 +75,51 @@ def number(call: str, argument: str, value: Any) -> float:
             reason = "expected a number that is known while tracing"
             raise refused(call, argument, value, reason, TypeError)
         value = value.item() if jnp.issubdtype(value.dtype, jnp.number) else None
-    value = value.item() if isinstance(value, np.integer | np.floating) else value
+    is_scalar = isinstance(value, np.integer | np.floating) and not isinstance(
+        value, np.timedelta64
+    )
+    value = value.item() if is_scalar else value
     if isinstance(value, bool) or not isinstance(value, float | int):
         raise refused(call, argument, value, "expected a real number", TypeError)
-    if not abs(value) < math.inf or abs(value) > MOST_FINITE:
+    if not abs(value) <= MOST_FINITE:  # NaN neither; an int may be beyond any float
         raise refused(call, argument, value, "must be finite")
     return value
 
 
 def number_dtype(value: Any) -> np.dtype | None:
     """The dtype of numbers that is meant, or None."""
-    if isinstance(value, jax.Array | np.ndarray):
+    if hasattr(value, "shape") and not isinstance(
+        value, type | np.dtype
+    ):  # a thing that has a dtype
         return None
     try:
         dtype = jnp.dtype(value)
     except (TypeError, ValueError):  # numpy raises either, by what the value is
         return None
-    return dtype if jnp.issubdtype(dtype, jnp.number) else None
+    return dtype if _is_of_numbers(dtype) else None
+
+
+def _is_of_numbers(dtype: np.dtype) -> bool:
+    """Whether JAX counts in it; numpy also has numbers of other byte orders and lengths, and times."""
+    if not jnp.issubdtype(dtype, jnp.number) or dtype.kind == "m" or not dtype.isnative:
+        return False
+    return dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def key(call: str, value: Any) -> jax.Array:
     """One PRNG key, of JAX's new or old kind."""
     is_array = isinstance(value, jax.Array | np.ndarray)
     is_new = is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim == 0
-    if not is_new and not (is_array and value.dtype == np.uint32 and value.ndim == 1):
+    is_old = is_array and value.dtype == np.uint32
+    if not is_new and not (is_old and value.shape == jax.eval_shape(jax.random.PRNGKey, 0).shape):
         reason = "expected a PRNG key, as jax.random.key(0)"
         raise refused(call, "key", value, reason, TypeError)
     return value
 
 
 def cells(call: str, argument: str, value: object, space: Sequence[int]) -> None:
-    """Refuse what asks for an array of these sizes, where no memory could hold it."""
+    """Refuse what asks for an array of these sizes, where no memory could hold it; symbolic ones pass."""
+    space = [size for size in space if isinstance(size, int)]
     if max(space, default=0) > MOST or math.prod(space) > MOST_CELLS:
         reason = f"asks for {' x '.join(map(str, space))} cells; the most are 2**31 - 1 on an axis and 2**40"
         raise refused(call, argument, value, reason)
@@ -128,8 +142,8 @@ def array(call: str, argument: str, value: object) -> jax.Array:
         if not isinstance(value, jax.Array) and not hasattr(value, "__jax_array__"):
             raise refused(call, argument, value, "expected a jax or numpy array", TypeError)
         value = jnp.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.number):
-        reason = "expected an array of integers, floats or complex numbers"
+    if not _is_of_numbers(value.dtype):
+        reason = "expected an array of integers, floats or complex numbers, of a dtype that JAX has"
         raise refused(call, argument, value, reason, TypeError)
     return jnp.asarray(value)
 
@@ -234,7 +248,9 @@ def _indices(value: object) -> tuple[int, ...] | None:
 
 
 def _sequence(value: object) -> tuple | None:
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray | jax.Array):
+    if isinstance(value, str | bytes | bytearray | memoryview) or not isinstance(
+        value, Sequence | np.ndarray | jax.Array
+    ):
         return None
     try:
         return tuple(value)

@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 
 from jdeconv import checks
 from jdeconv.checks import integer, one_of, refused, sizes
+from jdeconv.form import accumulator
 
 Fan = Literal["fan_in", "fan_out", "average"]
 FANS = ("fan_in", "fan_out", "average")
@@ -37,7 +38,7 @@ def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0
     """
     dtype = _dtype("constant", dtype, jnp.number, "numbers")
     value = _number("constant", "value", value, dtype)
-    return jnp.full(sizes("constant", "shape", shape), value, dtype)
+    return jnp.full(_shape("constant", shape), value, dtype)
 
 
 def uniform(
@@ -57,13 +58,14 @@ def uniform(
       >>> uniform(jax.random.key(0), (2, 3), min=5, max=5).tolist()
       [[5.0, 5.0, 5.0], [5.0, 5.0, 5.0]]
     """
-    key, dtype = checks.key("uniform", key), _dtype("uniform", dtype, jnp.floating, "floats")
+    key, dtype = _drawn("uniform", key, dtype, jnp.floating)
     low, high = (
         _number("uniform", name, value, dtype) for name, value in (("min", min), ("max", max))
     )
     if not low <= high:
         raise refused("uniform", "min", min, f"must not be greater than max={max!r}")
-    return jax.random.uniform(key, sizes("uniform", "shape", shape), dtype, low, high)
+    _number("uniform", "max", high - low, dtype, "max - min")
+    return jax.random.uniform(key, _shape("uniform", shape), dtype, low, high)
 
 
 def gaussian(
@@ -84,7 +86,7 @@ def gaussian(
       >>> gaussian(jax.random.key(0), (2, 3), mean=4, std=0).tolist()
       [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
     """
-    key, dtype = checks.key("gaussian", key), _dtype("gaussian", dtype, jnp.inexact, "floats")
+    key, dtype = _drawn("gaussian", key, dtype, jnp.inexact)
     mean, std = (
         _number("gaussian", name, value, dtype) for name, value in (("mean", mean), ("std", std))
     )
@@ -118,14 +120,11 @@ def positive_unitball(
       >>> positive_unitball(jax.random.key(0), (4, 1, 1)).tolist()
       [[[1.0]], [[1.0]], [[1.0]], [[1.0]]]
     """
-    key, dtype = (
-        checks.key("positive_unitball", key),
-        _dtype("positive_unitball", dtype, jnp.floating, "floats"),
-    )
+    key, dtype = _drawn("positive_unitball", key, dtype, jnp.floating)
     shape, order = _kernel_axes("positive_unitball", shape, dimension_numbers)
-    weights = jax.random.uniform(key, shape, dtype)
+    weights = jax.random.uniform(key, shape, dtype).astype(accumulator(jnp.dtype(dtype)))
     total = weights.sum(axis=tuple(range(1, len(shape))), keepdims=True)
-    return (weights / total).transpose(order)
+    return (weights / total).astype(dtype).transpose(order)
 
 
 def xavier(
@@ -147,7 +146,7 @@ def xavier(
 
     Source: Glorot and Bengio, AISTATS 2010; Caffe's default of fan_in.
     """
-    key, dtype = checks.key("xavier", key), _dtype("xavier", dtype, jnp.floating, "floats")
+    key, dtype = _drawn("xavier", key, dtype, jnp.floating)
     shape, order = _kernel_axes("xavier", shape, dimension_numbers)
     bound = math.sqrt(3 / _fan("xavier", shape, variance_norm))
     return jax.random.uniform(key, shape, dtype, -bound, bound).transpose(order)
@@ -169,7 +168,7 @@ def msra(
 
     Source: He et al., arXiv:1502.01852.
     """
-    key, dtype = checks.key("msra", key), _dtype("msra", dtype, jnp.inexact, "floats")
+    key, dtype = _drawn("msra", key, dtype, jnp.inexact)
     shape, order = _kernel_axes("msra", shape, dimension_numbers)
     std = math.sqrt(2 / _fan("msra", shape, variance_norm))
     return (std * jax.random.normal(key, shape, dtype)).transpose(order)
@@ -195,38 +194,53 @@ def bilinear_kernel(
     shape, order = _kernel_axes("bilinear_kernel", shape, dimension_numbers)
     if len(shape) < 3:
         raise refused("bilinear_kernel", "shape", shape, "needs two channel axes and a spatial one")
-    weights = np.ones(shape)
-    for axis, k in enumerate(shape[2:], start=2):
+    weights = np.ones(())
+    for k in shape[2:]:
         f = -(-k // 2)
-        triangle = 1 - np.abs(np.arange(k) / f - (k - 1) / (2 * f))
-        weights *= triangle.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    return jnp.asarray(weights, dtype).transpose(order)
+        weights = np.multiply.outer(weights, 1 - np.abs(np.arange(k) / f - (k - 1) / (2 * f)))
+    return jnp.broadcast_to(jnp.asarray(weights, dtype), shape).transpose(order)
 
 
-def _dtype(call: str, dtype: Any, kind: Any, what: str) -> Any:
-    """A dtype as it came, if it is one of this kind; None is JAX's default float."""
+def _drawn(call: str, key: Any, dtype: Any, kind: Any) -> tuple[jax.Array, np.dtype]:
+    """The key and the dtype of a filler that draws."""
+    return checks.key(call, key), _dtype(call, dtype, kind, "floats")
+
+
+def _dtype(call: str, dtype: Any, kind: Any, what: str) -> np.dtype:
+    """The dtype as JAX has it, if it is of this kind; None is JAX's default float."""
     found = checks.number_dtype(float if dtype is None else dtype)
     if found is None or not jnp.issubdtype(found, kind):
         raise refused(call, "dtype", dtype, f"expected {what}", TypeError)
-    return dtype
+    return jax.dtypes.canonicalize_dtype(found)
 
 
-def _number(call: str, argument: str, value: Any, dtype: Any) -> float:
+def _number(call: str, argument: str, value: Any, dtype: np.dtype, what: str = "") -> float:
     """A number that the dtype can hold."""
-    value, dtype = checks.number(call, argument, value), jnp.dtype(dtype or float)
-    if jnp.issubdtype(dtype, jnp.integer):
+    number = checks.number(call, argument, value)
+    is_integer = jnp.issubdtype(dtype, jnp.integer)
+    if is_integer:
         info = jnp.iinfo(dtype)
-        fits = value == int(value) and info.min <= value <= info.max
+        fits = number == int(number) and info.min <= number <= info.max
     else:
-        fits = abs(value) <= float(jnp.finfo(dtype).max)
+        fits = abs(number) <= float(jnp.finfo(dtype).max)
     if not fits:
-        raise refused(call, argument, value, f"{dtype} cannot hold it")
-    return value if jnp.issubdtype(dtype, jnp.integer) else float(value)
+        raise refused(call, argument, value, f"{dtype} cannot hold {what or 'it'}")
+    return number if is_integer else float(number)
+
+
+def _shape(call: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Sizes of at least 1, of no more numbers than an array of JAX's may have."""
+    found = sizes(call, "shape", shape)
+    if math.prod(found) > checks.MOST:
+        raise refused(
+            call, "shape", shape, f"asks for {math.prod(found)} numbers; the most are 2**31 - 1"
+        )
+    return found
 
 
 def _kernel_axes(call: str, shape: Sequence[int], dimension_numbers: str | None):
     """The shape with axes O, I first, and the permutation back to the order that was asked for."""
-    shape = sizes(call, "shape", shape)
+    shape = _shape(call, shape)
     if not shape:
         raise refused(call, "shape", shape, "needs an axis of output channels")
     if dimension_numbers is None:

@@ -21,8 +21,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jdeconv.axes import padded
-from jdeconv.checks import Ints, Padding, array, has_batch, integers, refused, sizes, space
+from jdeconv.axes import padded, reshaped
+from jdeconv.checks import Ints, Padding, array, cells, has_batch, integers, refused, sizes, space
 from jdeconv.form import Axes, accumulator, array_axes, type_like
 from jdeconv.window import Window
 
@@ -69,6 +69,9 @@ def im2col(
     kernel_size, axes, a, batched = _read("im2col", "x", x, kernel_size, dimension_numbers)
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     window = Window.of_conv(space("im2col", "x", a, axes[2:]), kernel_size, **steps, call="im2col")
+    batch, channels = (a.shape[axis] for axis in axes[:2])
+    rows = channels * math.prod(window.kernel)
+    cells("im2col", "kernel_size", kernel_size, (batch, rows, *window.small))
     columns = _im2col(a, window, axes)
     return columns if batched else jnp.squeeze(columns, axes[0])
 
@@ -204,7 +207,11 @@ def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
     starts = [t * w.dilation[i] for t in range(w.kernel[i])]
     extent = (w.small[i] - 1) * w.stride[i] + 1
     if len(starts) > MANY_TAPS:
-        indices = np.add.outer(starts, np.arange(0, extent, w.stride[i]))
+        # Counted in the program: as a table of numbers it would be as large as the columns of one channel.
+        taps, positions = (
+            lax.broadcasted_iota(np.int32, (w.kernel[i], w.small[i]), j) for j in (0, 1)
+        )
+        indices = taps * w.dilation[i] + positions * w.stride[i]
         return jnp.moveaxis(jnp.take(x, indices, axis, mode="clip"), axis, tap)
     slices = [lax.slice_in_dim(x, t, t + extent, w.stride[i], axis) for t in starts]
     return jnp.stack(slices, tap)
@@ -223,13 +230,23 @@ def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.
         return jax.linear_transpose(lambda x: _gather(x, w, i, axis, tap), x)(columns)[0]
     stride = w.stride[i]
     length = -(-w.full[i] // stride)
-    phases: list = [None] * stride
+    phases: dict[int, jax.Array] = {}
     for t in range(w.kernel[i]):
         shift, phase = divmod(t * w.dilation[i], stride)
         piece = lax.index_in_dim(columns, t, tap, keepdims=False)
         piece = padded(piece, axis, shift, length - shift - w.small[i])
-        phases[phase] = piece if phases[phase] is None else phases[phase] + piece
-    empty = jnp.zeros_like(phases[0])  # tap 0 is always of phase 0
-    x = jnp.stack([empty if phase is None else phase for phase in phases], axis + 1)
-    x = x.reshape(*empty.shape[:axis], length * stride, *empty.shape[axis + 1 :])
+        phases[phase] = phases[phase] + piece if phase in phases else piece
+    x = _interleaved(phases, stride, axis)
     return padded(x, axis, -w.low[i], w.low[i] + w.big[i] - length * stride)
+
+
+def _interleaved(phases: dict[int, jax.Array], stride: int, axis: int) -> jax.Array:
+    """Position m of phase r goes to m*stride + r; where no tap lands, zeros in one piece."""
+    parts, end = [], 0
+    for phase, piece in sorted(phases.items()):
+        piece = jnp.expand_dims(piece, axis + 1)
+        parts.append(padded(piece, axis + 1, phase - end, 0))
+        end = phase + 1
+    parts[-1] = padded(parts[-1], axis + 1, 0, stride - end)
+    x = jnp.concatenate(parts, axis + 1)
+    return reshaped(x, axis, 2, (x.shape[axis] * stride,))

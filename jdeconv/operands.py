@@ -20,6 +20,7 @@ from jdeconv.checks import (
     Ints,
     Padding,
     array,
+    cells,
     has_batch,
     integer,
     number_dtype,
@@ -201,8 +202,10 @@ class _Call:
         window = window.padded if self.extends else window
         precision = _precision(self.name, self.options.precision)
         form = Form(window, self.groups, self.layout, precision, self.options.lowering)
+        first, second, _ = CONTRACTIONS[self.name]
+        shapes = self.arrays[first].shape, self.arrays[second].shape
+        cells(self.name, second, self.arrays[second], form.result_shape(self.name, *shapes))
         if form.lowering is not None:
-            shapes = (self.arrays[role].shape for role in CONTRACTIONS[self.name][:2])
             channels = form.channels(self.name, *shapes)
             if reason := LOWERINGS[form.lowering].refuses(form, *channels, self.dtype):
                 raise refused(self.name, "lowering", form.lowering, reason, NotImplementedError)

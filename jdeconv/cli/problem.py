@@ -143,12 +143,16 @@ class Problem:
         return values + 1j * rng.integers(-4, 5, shape) if "complex" in self.dtype else values
 
     def arranged(self, values: np.ndarray, role: str) -> np.ndarray:
-        """Arrays of the definition in the call's layout and dtype, without a batch axis where it has none."""
+        """Arrays of the definition in the call's layout, without a batch axis where it has none."""
         layout = dict(zip(("x", "kernel", "y"), self.layout, strict=True))[role]
         axes = [self.letters(role).index(letter) for letter in layout]
         values = values.transpose(0, *(axis + 1 for axis in axes))
         if self.n is None and role != "kernel":
             values = values.squeeze(1 + layout.index("N"))
+        return values
+
+    def cast(self, values: np.ndarray) -> np.ndarray:
+        """Numbers in the call's dtype; integers wrap around."""
         with np.errstate(over="ignore"):
             integers = jnp.issubdtype(jnp.dtype(self.dtype), jnp.integer)
             return (values.astype(np.int64) if integers else values).astype(jnp.dtype(self.dtype))

@@ -43,7 +43,8 @@ def in_slabs(bytes_per_image: Callable, rows_of_tile: Callable | None = None) ->
             rows = max(1, form.window.small[axis] * slab // (size * tile)) * tile
             if rows >= form.window.small[axis]:
                 return contraction(a, b, form, dtype)
-            return _LOOPS[name](contraction, a, b, form, dtype, _Slabs(form, axis, rows))
+            # A slab of one position that is still too large is cut along the next axis.
+            return _LOOPS[name](evaluate, a, b, form, dtype, _Slabs(form, axis, rows))
 
         return evaluate
 
