@@ -410,8 +410,8 @@ def _order(item: tuple) -> tuple:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, tell and write; 1 where a way is beyond the bound."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.numerics", description=__doc__)
-    parser.add_argument("--count", type=int, default=400, help="geometries for each dtype")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=400, help="geometries for each dtype (400)")
+    parser.add_argument("--seed", type=int, default=0, help="of geometries and data (0)")
     parser.add_argument(
         "--large", action="store_true", help="kernels so large that FFTs are chosen, instead"
     )
@@ -420,6 +420,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--json", type=Path, metavar="PATH", help="write every error there, a line each"
     )
     options = parser.parse_args(arguments)
+    if options.count < 1 or options.seed < 0:
+        parser.error("--count needs at least 1, --seed at least 0")
+    for path in (options.table, options.json):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            parser.error(f"{path}: expected the name of a file in a folder that there is")
     records = list(campaign(options.count, options.seed, options.large))
     arguments = f"--count {options.count} --seed {options.seed}" + " --large" * options.large
     text = report(records, arguments)

@@ -106,6 +106,20 @@ def _is_of_numbers(dtype: np.dtype) -> bool:
     return dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
+def flag(call: str, argument: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise refused(call, argument, value, "expected True or False", TypeError)
+    return bool(value)
+
+
+def listed(call: str, argument: str, value: object, what: str) -> Sequence:
+    """A list, a tuple or another sequence of things."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise refused(call, argument, value, f"expected a sequence of {what}", TypeError)
+    return value
+
+
 def key(call: str, value: Any) -> jax.Array:
     """One PRNG key, of JAX's new or old kind."""
     is_array = isinstance(value, jax.Array | np.ndarray)

@@ -29,7 +29,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jdeconv import functional
 from jdeconv.axes import padded
-from jdeconv.checks import Ints, Padding, array, refused, space
+from jdeconv.checks import Ints, Padding, array, integer, refused, space
 from jdeconv.form import Layout, accumulator
 from jdeconv.window import Window
 
@@ -207,6 +207,15 @@ class Halo:
     low: int
     step: int
 
+    def __post_init__(self) -> None:
+        for name in ("axis", "count", "shard", "length", "low", "step"):
+            least = 1 if name in ("count", "shard", "length") else 0 if name == "axis" else None
+            integer("Halo", name, getattr(self, name), least)
+        names = self.name if isinstance(self.name, tuple) else (self.name,)
+        if not all(isinstance(name, str) for name in names):
+            reason = "expected the name of a mesh axis, or a tuple of names"
+            raise refused("Halo", "name", self.name, reason, TypeError)
+
     @property
     def before(self) -> int:
         """The most positions that any device receives from those before it."""
@@ -256,7 +265,7 @@ def _exchange(x: jax.Array, halo: Halo) -> jax.Array:
       >>> wider(jnp.array([1, 2, 3])).tolist()
       [0, 1, 2, 3, 0]
     """
-    axis, shard = halo.axis, halo.shard
+    axis, shard = _read("exchange", "x", x, halo).axis, halo.shard
     parts = [x]
     for hop, size in halo.hops(halo.before):
         parts.insert(0, halo.shifted(lax.slice_in_dim(x, shard - size, shard, axis=axis), hop))
@@ -287,7 +296,7 @@ def _add(seen: jax.Array, halo: Halo) -> jax.Array:
       >>> added(jnp.array([9, 1, 2, 3, 9])).tolist()
       [1, 2, 3]
     """
-    axis, shard, before = halo.axis, halo.shard, halo.before
+    axis, shard, before = _read("add", "seen", seen, halo).axis, halo.shard, halo.before
     shape = list(seen.shape)
     shape[axis] = before + shard + halo.behind
     wide = lax.dynamic_update_slice_in_dim(jnp.zeros(shape, seen.dtype), seen, halo.start, axis)
@@ -300,6 +309,17 @@ def _add(seen: jax.Array, halo: Halo) -> jax.Array:
         piece = halo.shifted(part(before + hop * shard, size), hop)
         x = x + padded(piece, axis, 0, shard - size)
     return x
+
+
+def _read(call: str, role: str, a: jax.Array, halo: Any) -> Halo:
+    """The halo, if it is one and the array has what it exchanges."""
+    if not isinstance(halo, Halo):
+        raise refused(call, "halo", halo, "expected a Halo", TypeError)
+    length = {"x": halo.shard, "seen": halo.length}[role]
+    a = array(call, role, a)
+    if halo.axis >= a.ndim or a.shape[halo.axis] != length:
+        raise refused(call, role, a, f"needs {length} positions on axis {halo.axis}")
+    return halo
 
 
 def _dual(forward: Callable, backward: Callable) -> Callable:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jdeconv import checks
 
 
 def assert_adjoint(
@@ -35,11 +38,18 @@ def assert_adjoint(
 
     Raises:
       AssertionError: where shapes or inner products differ.
+      TypeError, ValueError: for arguments of another kind.
 
     Example:
       >>> assert_adjoint(lambda x: x[1:], lambda y: jnp.pad(y, (1, 0)), (3,), (2,))
     """
-    rng = np.random.default_rng(seed)
+    for name, function in (("forward", forward), ("adjoint", adjoint)):
+        _called("assert_adjoint", name, function)
+    for name, shape in (("x_shape", x_shape), ("y_shape", y_shape)):
+        _sizes("assert_adjoint", name, shape)
+    dtype = _dtype("assert_adjoint", dtype)
+    rng = np.random.default_rng(checks.integer("assert_adjoint", "seed", seed, 0))
+    rtol = checks.number("assert_adjoint", "rtol", rtol)
     x = jnp.asarray(rng.integers(-4, 5, tuple(x_shape)), dtype)
     y = jnp.asarray(rng.integers(-4, 5, tuple(y_shape)), dtype)
     fx, ay = forward(x), adjoint(y)
@@ -61,6 +71,9 @@ def as_matrix(
 ) -> np.ndarray:
     """The matrix of a linear map on arrays of `shape`: column j is the image of the j-th basis array.
 
+    Raises:
+      TypeError, ValueError: for arguments of another kind, and a basis of more than 2**31 - 1 numbers.
+
     Example: the matrix of a deconv is the transpose of its conv's.
       >>> from jdeconv import conv, deconv
       >>> kernel = jnp.array([[[1, 2]]])
@@ -69,8 +82,13 @@ def as_matrix(
       >>> as_matrix(lambda y: deconv(y, kernel), (1, 1, 2), int).tolist()
       [[1, 0], [2, 1], [0, 2]]
     """
-    size = int(np.prod(shape))
-    basis = jnp.eye(size, dtype=dtype).reshape(size, *shape)
+    _called("as_matrix", "linear", linear)
+    shape = _sizes("as_matrix", "shape", shape)
+    size = math.prod(shape)
+    if size**2 > checks.MOST:
+        reason = f"its basis has {size} x {size} numbers; the most are 2**31 - 1"
+        raise checks.refused("as_matrix", "shape", shape, reason)
+    basis = jnp.eye(size, dtype=_dtype("as_matrix", dtype)).reshape(size, *shape)
     return np.asarray(jax.vmap(linear)(basis)).reshape(size, -1).T
 
 
@@ -165,3 +183,21 @@ def _incidences(big, small, kernel, stride, dilation, low):
             )
             if all(0 <= i < size for i, size in zip(b, big, strict=True)):
                 yield b, q, t
+
+
+def _called(call: str, argument: str, value: object) -> None:
+    if not callable(value):
+        raise checks.refused(call, argument, value, "expected a function", TypeError)
+
+
+def _sizes(call: str, argument: str, shape: Sequence[int]) -> tuple[int, ...]:
+    return checks.integers(
+        call, argument, shape, len(checks.listed(call, argument, shape, "sizes")), 0
+    )
+
+
+def _dtype(call: str, value: Any) -> np.dtype:
+    dtype = checks.number_dtype(value)
+    if dtype is None:
+        raise checks.refused(call, "dtype", value, "expected a dtype of numbers", TypeError)
+    return jax.dtypes.canonicalize_dtype(dtype)

@@ -24,6 +24,10 @@ LARGE = (  # x, kernel, options
     ((1, 16, 256, 256, 256), (16, 16, 3, 3, 3), {"padding": 1}),  # of 7.2e9
     ((1, 4, 1 << 24), (4, 4, 31), {}),
     ((64, 16, 512, 512), (16, 16, 3, 3), {}),
+    ((1, 2, 512, 512, 64), (2, 2, 9, 9, 9), {}),  # slabs of one position that are cut again
+    ((1, 1, 24, 24, 24, 24, 24), (1, 1, 3, 3, 3, 3, 3), {"padding": 1}),
+    ((1, 1, 64, 64), (1, 1, 3, 3), {"padding": 2000}),
+    ((1, 1, 1 << 20), (1, 1, 3), {"stride": 1 << 19}),
     ((1, 2048, 7, 7), (2048, 2048, 3, 3), {"padding": 1}),
     ((1, 1, 4096, 4096), (1, 1, 31, 31), {"padding": 15}),  # by FFT, as those that follow
     ((1, 1, 1 << 24), (1, 1, 129), {}),
@@ -40,7 +44,7 @@ def chosen(x, kernel, options, dtype):
 
 
 def temporaries(x, kernel, options, dtype, lowering=None):
-    """Bytes beside operands and results, of conv and both its gradients; and those of x, kernel, y."""
+    """Bytes beside operands and results, of conv and both its gradients; and those of padded x, kernel, y."""
     x, kernel = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, kernel))
 
     def forward(x, kernel):
@@ -53,7 +57,9 @@ def temporaries(x, kernel, options, dtype, lowering=None):
     y = jax.eval_shape(forward, x, kernel)
     compiled = jax.jit(backward).lower(x, kernel, y).compile()
     wide = accumulator(np.dtype(dtype)).itemsize
-    sizes = [math.prod(a.shape) * wide for a in (x, kernel, y)]
+    pad = 2 * options.get("padding", 0)
+    padded = (*x.shape[:2], *(size + pad for size in x.shape[2:]))
+    sizes = [math.prod(shape) * wide for shape in (padded, kernel.shape, y.shape)]
     return compiled.memory_analysis().temp_size_in_bytes, sizes
 
 

@@ -94,18 +94,21 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "Takes about half a minute.",
     )
     parser.add_argument(
-        "--lowering", choices=tuple(LOWERINGS), help="how to evaluate (default: by platform)"
+        "--lowering",
+        choices=tuple(LOWERINGS),
+        help="how to evaluate (default: by platform; with --fuzz, each that serves)",
     )
     parser.add_argument("--seed", type=_number, default=0, help="of what is random (default 0)")
-    parser.add_argument(
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
         "--fuzz",
-        type=_number,
+        type=_count,
         metavar="N",
         help="compare N random problems (all ranks, paddings, layouts, dtypes, lowerings, vmaps) with the "
         "definition instead, ten in a second or so, and print how to replay the least that fails; "
         "JAX_DISABLE_MOST_OPTIMIZATIONS=1 in the environment halves the time",
     )
-    parser.add_argument(
+    other.add_argument(
         "--replay", type=_problem, metavar="JSON", help="compare this one, which --fuzz printed"
     )
     return parser
@@ -113,6 +116,9 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Print a row for each geometry; 1 if any comparison failed."""
+    if options.lowering is not None and (options.replay or options.fuzz):
+        print("jdeconv check: --fuzz and --replay have lowerings of their own", file=sys.stderr)
+        return 2
     if options.replay is not None:
         return _replay(options.replay)
     if options.fuzz is not None:
@@ -242,13 +248,19 @@ def _replay(one: Problem) -> int:
 def _problem(text: str) -> Problem:
     try:
         return Problem.read(text)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:  # the last of brackets in brackets
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _number(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if _number(text) < 1:
+        raise argparse.ArgumentTypeError("needs at least 1")
     return int(text)
 
 

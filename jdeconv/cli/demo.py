@@ -39,8 +39,14 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--steps", type=int, default=1500, help="of training (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights and patches (default: 0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of weights and patches (default: 0)")
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 2**32 - 1")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -117,8 +119,9 @@ def _maps(call: str, rank: int, batched: bool) -> Any:
 
 def campaign(count: int, seed: int) -> int:
     """Compare so many random problems; 1 if one is wrong, and how to replay the least such."""
-    at_hand = Path(tempfile.gettempdir()) / f"jdeconv-fuzz-{seed}.json"
+    at_hand = Path(tempfile.gettempdir()) / f"jdeconv-fuzz-{os.getpid()}.json"
     print(f"the problem at hand is in {at_hand}, should the process die of it")
+    ran = itertools.count(1)
     bar = tqdm(total=count, unit=" problems", disable=None)
 
     @hypothesis.seed(seed)
@@ -134,7 +137,7 @@ def campaign(count: int, seed: int) -> int:
     def run(problem: Problem) -> None:
         at_hand.write_text(f"{problem}\n")
         bar.update()
-        if bar.n % KEPT == 0:
+        if next(ran) % KEPT == 0:
             jax.clear_caches()
         compare(problem)
 
@@ -151,5 +154,5 @@ def campaign(count: int, seed: int) -> int:
                 f"to see it again: python -m jdeconv check --replay '{at_hand.read_text().strip()}'"
             )
     at_hand.unlink()
-    print(f"{count} problems, {'0 failures' if clean else 'stopped at a failure'}")
+    print(f"{next(ran) - 1} problems, {'0 failures' if clean else 'stopped at a failure'}")
     return int(not clean)

@@ -24,6 +24,7 @@ from jax import lax
 from jax.lax import ConvGeneralDilatedDimensionNumbers, PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
+from jdeconv import checks
 from jdeconv.accelerate import accelerate
 from jdeconv.checks import (
     NAMED_PADDINGS,
@@ -200,8 +201,7 @@ def conv_transpose(
     _check_kinds(call, dimension_numbers, precision, preferred_element_type)
     flags = {"transpose_kernel": transpose_kernel, "use_consistent_padding": use_consistent_padding}
     for name, flag in flags.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise refused(call, name, flag, "expected True or False", TypeError)
+        checks.flag(call, name, flag)
     return accelerate(lax.conv_transpose)(
         lhs,
         rhs,

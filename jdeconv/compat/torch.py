@@ -279,6 +279,6 @@ def _pads(call: str, padding: Ints, rank: int) -> tuple[int, ...]:
 
 
 def _per_axis(call: str, argument: str, value: Ints) -> tuple[int, ...]:
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return sizes(call, argument, tuple(value))
     return (integer(call, argument, value, 1),) * 2

@@ -21,11 +21,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jdeconv import bilinear, fillers
-from jdeconv.checks import array, integer, one_of, refused
+from jdeconv import bilinear, checks, fillers
+from jdeconv.checks import Ints, array, flag, integer, integers, listed, one_of, refused
 from jdeconv.im2col import im2col
 
 Blobs = Sequence[jax.Array]
+NORMS = ("FAN_IN", "FAN_OUT", "AVERAGE")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Filler:
 
     def __call__(self, key: jax.Array, shape: Sequence[int]) -> jax.Array:
         """A float32 blob of this shape."""
+        one_of("Filler", "variance_norm", self.variance_norm, NORMS)
         norm: dict[str, Any] = {"variance_norm": self.variance_norm.lower()}
         dtype = jnp.float32
         sparse = None if self.sparse == -1 else self.sparse
@@ -73,29 +75,32 @@ class Filler:
 
 
 def _values(
-    call: str, name: str, given: Sequence[int], pair: tuple, rank: int, default: int | None
-):
+    call: str, name: str, given: Ints, pair: tuple, rank: int, default: int | None
+) -> tuple[int, ...]:
     """One value per axis, from the repeated field or, on two axes, the one by _h and _w."""
-    one_by_one = [value for value in pair if value is not None]
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        given = (given,)
+    given = tuple(integer(call, name, value) for value in given)
+    one_by_one = [integer(call, name, value) for value in pair if value is not None]
     if one_by_one and given:
-        raise refused(call, name, tuple(given), f"give it or {name[:6]}_h and _w, not both")
+        raise refused(call, name, given, f"give it or {name[:6]}_h and _w, not both")
     if one_by_one and (rank != 2 or len(one_by_one) != 2):
         reason = f"_h and _w come together and on two spatial axes; here are {rank}"
         raise refused(call, f"{name} by _h and _w", pair, reason)
-    given = tuple(given) or tuple(one_by_one) or (() if default is None else (default,))
+    given = given or tuple(one_by_one) or (() if default is None else (default,))
     if len(given) not in (1, rank):
         raise refused(call, name, given, f"needs one value or one for each of {rank} spatial axes")
-    return tuple(given) * (rank if len(given) == 1 else 1)
+    return given * (rank if len(given) == 1 else 1)
 
 
 @dataclass(frozen=True)
 class _Windowed:
     """What the three layers share of ConvolutionParameter; `Convolution` and `Im2col` describe the fields."""
 
-    kernel_size: Sequence[int] = ()
-    pad: Sequence[int] = ()
-    stride: Sequence[int] = ()
-    dilation: Sequence[int] = ()
+    kernel_size: Ints = ()
+    pad: Ints = ()
+    stride: Ints = ()
+    dilation: Ints = ()
     kernel_h: int | None = None
     kernel_w: int | None = None
     pad_h: int | None = None
@@ -111,6 +116,7 @@ class _Windowed:
 
     def split(self, bottom: Sequence[int]) -> tuple[tuple, int, tuple]:
         """The axes before the channels, the channels, and space."""
+        listed(self._call, "bottom", bottom, "sizes")
         axis = integer(self._call, "axis", self.axis)
         if not -len(bottom) <= axis < len(bottom):
             raise refused(self._call, "axis", axis, f"the bottom has {len(bottom)} axes")
@@ -119,6 +125,7 @@ class _Windowed:
 
     def steps(self, rank: int) -> tuple[tuple[int, ...], dict[str, Any]]:
         """Kernel size, and stride, padding and dilation, each with one value per axis."""
+        flag(self._call, "force_nd_im2col", self.force_nd_im2col)
         pairs = {"kernel_size": (self.kernel_h, self.kernel_w), "pad": (self.pad_h, self.pad_w)}
         pairs |= {"stride": (self.stride_h, self.stride_w), "dilation": (None, None)}
         defaults = {"kernel_size": None, "pad": 0, "stride": 1, "dilation": 1}
@@ -190,6 +197,7 @@ class _Learned(_Windowed, ABC):
         _, channels, space = self.split(bottom)
         integer(self._call, "num_output", self.num_output, 1)
         integer(self._call, "group", self.group, 1)
+        flag(self._call, "bias_term", self.bias_term)
         for name, count in (("the bottom's channels", channels), ("num_output", self.num_output)):
             if count % self.group:
                 raise refused(self._call, "group", self.group, f"must divide {name}, {count}")
@@ -199,11 +207,15 @@ class _Learned(_Windowed, ABC):
 
     def init(self, key: jax.Array, bottom: Sequence[int]) -> list[jax.Array]:
         """The blobs as the fillers make them."""
-        fills = (self.weight_filler, self.bias_filler)
-        keys = jax.random.split(key)
+        bottom = listed(self._call, "bottom", bottom, "sizes")
+        shapes = self.blob_shapes(integers(self._call, "bottom", bottom, len(bottom), 0))
+        fills = {"weight_filler": self.weight_filler, "bias_filler": self.bias_filler}
+        for name, fill in fills.items():
+            if not isinstance(fill, Filler):
+                raise refused(self._call, name, fill, "expected a Filler", TypeError)
+        keys = jax.random.split(checks.key(self._call, key))
         return [
-            fill(key, shape)
-            for fill, key, shape in zip(fills, keys, self.blob_shapes(bottom), strict=False)
+            fill(key, shape) for fill, key, shape in zip(fills.values(), keys, shapes, strict=False)
         ]
 
     def forward(self, blobs: Blobs, *bottoms: jax.Array) -> tuple[jax.Array, ...]:
@@ -233,17 +245,21 @@ class _Learned(_Windowed, ABC):
           param_propagate_down: for each blob, whether its diff grows; it stays otherwise. None is all.
           param_diffs: what the diffs of the blobs are so far; None is zeros.
         """
+        for name, given in (("blobs", blobs), ("bottoms", bottoms), ("top_diffs", top_diffs)):
+            listed(self._call, name, given, "arrays")
+        top_diffs = [array(self._call, "top_diffs", diff) for diff in top_diffs]
         down = [True] * len(bottoms) if propagate_down is None else propagate_down
         grows = [True] * len(blobs) if param_propagate_down is None else param_propagate_down
-        diffs = [jnp.zeros_like(blob) for blob in blobs] if param_diffs is None else [*param_diffs]
+        diffs = [jnp.zeros_like(blob) for blob in blobs] if param_diffs is None else param_diffs
         for name, given, count in (
             ("top_diffs", top_diffs, len(bottoms)),
             ("propagate_down", down, len(bottoms)),
             ("param_propagate_down", grows, len(blobs)),
             ("param_diffs", diffs, len(blobs)),
         ):
-            if len(given) != count:
+            if len(listed(self._call, name, given, "one thing for each")) != count:
                 raise refused(self._call, name, f"{len(given)} items", f"needs {count}")
+        diffs = [array(self._call, "param_diffs", diff) for diff in diffs]
         bottom_diffs: list[jax.Array | None] = []
         for bottom, top_diff, wanted in zip(bottoms, top_diffs, down, strict=True):
             self._check(blobs, bottom)
@@ -268,7 +284,10 @@ class _Learned(_Windowed, ABC):
 
     def _check(self, blobs: Blobs, bottom: jax.Array) -> None:
         shapes = self.blob_shapes(array(self._call, "bottom", bottom).shape)
-        found = [tuple(blob.shape) for blob in blobs]
+        arrays = [
+            array(self._call, "blobs", b) for b in listed(self._call, "blobs", blobs, "arrays")
+        ]
+        found = [a.shape for a in arrays]
         if found != shapes:
             raise refused(self._call, "blobs", found, f"this bottom needs {shapes}")
 

@@ -114,10 +114,13 @@ def _v1_name(message: Any) -> str:
 
 
 def _bytes(argument: str, path: str | os.PathLike) -> bytes:
+    if not isinstance(path, str | os.PathLike):
+        raise refused("load", argument, path, "expected a path", TypeError)
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        raise refused("load", argument, str(path), error.strerror or str(error)) from None
+    except (OSError, ValueError) as error:  # a zero byte in a name is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise refused("load", argument, str(path), reason) from None
 
 
 def _need_protobuf() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jdeconv import checks
 from jdeconv.checks import array, refusal, refused
 from jdeconv.compat.caffe import files
 from jdeconv.compat.caffe.files import MOST_NUMBERS, LayerMessage
@@ -92,6 +93,7 @@ def load(
       ValueError: for a file that cannot be read as such, a layer or a field that is not known, a blob that is
         missing or of another shape, sizes that do not fit, more than 2**29 numbers in a top or in all blobs
         together; with file, layer and field.
+      TypeError: for what is no path and no key.
       ModuleNotFoundError: without protobuf, which is in the extra "caffe".
 
     Example: a layer that adds neighbors, from a file of two layers.
@@ -106,8 +108,9 @@ def load(
       >>> net(net.params, {"x": jnp.array([[[1.0, 2.0, 3.0, 4.0]]])})["y"].tolist()
       [[[3.0, 5.0, 7.0]]]
     """
+    key = jax.random.key(0) if key is None else checks.key("load", key)
     message = files.read_prototxt(prototxt)
-    build = _Build(str(prototxt), jax.random.key(0) if key is None else key)
+    build = _Build(str(prototxt), key)
     if caffemodel is not None:
         weights = files.layers(files.read_caffemodel(caffemodel))
         build.weights, build.stored = str(caffemodel), {layer.name: layer for layer in weights}
