@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 Ints = int | Sequence[int]
 Pair = tuple[int, int]
@@ -71,7 +72,7 @@ def integer(call: str, argument: str, value: object, least: int | None = None) -
 def number(call: str, argument: str, value: Any) -> float:
     """One static number, real and finite."""
     if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             reason = "expected a number that is known while tracing"
             raise refused(call, argument, value, reason, TypeError)
         value = value.item() if jnp.issubdtype(value.dtype, jnp.number) else None
@@ -120,7 +121,7 @@ def listed(call: str, argument: str, value: object, what: str) -> Sequence:
     return value
 
 
-def key(call: str, value: Any) -> jax.Array:
+def key(call: str, value: Any) -> Any:
     """One PRNG key, of JAX's new or old kind."""
     is_array = isinstance(value, jax.Array | np.ndarray)
     is_new = is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim == 0

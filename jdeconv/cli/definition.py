@@ -6,6 +6,7 @@ The definition is a table, the cell of x that each tap of each window reads, and
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,7 @@ def definition(problem: Problem, role: str, arrays: dict[str, np.ndarray]) -> np
         (count, n, p.groups, p.o),
         (count, p.groups, p.o),
     )
-    columns, y, kernel = None, None, None
+    columns = y = kernel = np.empty(0)  # that of `role` stays so
     if "x" in arrays:
         x = arrays["x"].reshape(*x_shape, size)
         x = np.concatenate([x, np.zeros((*x_shape, 1))], -1)  # what lies outside
@@ -149,16 +150,17 @@ def definition(problem: Problem, role: str, arrays: dict[str, np.ndarray]) -> np
         y = y.reshape(count, p.groups, p.o, n * len(cells))
     if "kernel" in arrays:
         kernel = arrays["kernel"].reshape(*k_shape, p.c * cells.shape[1])
-    if kernel is None:
+    if role == "kernel":
         return (y @ columns).reshape(count, p.groups * p.o, p.c, *p.kernel)
-    if y is None:
+    if role == "y":
         y = (kernel @ columns.swapaxes(2, 3)).reshape(count, p.groups, p.o, n, len(cells))
         return y.transpose(0, 3, 1, 2, 4).reshape(count, n, p.groups * p.o, *p.small)
     columns = (y.swapaxes(2, 3) @ kernel).reshape(
         count, p.groups, n, *cells.shape[:1], p.c, cells.shape[1]
     )
     x = np.zeros((*x_shape, size + 1), columns.dtype)
-    np.add.at(x, (..., cells), columns.transpose(0, 2, 1, 4, 3, 5))
+    by_cell = np.moveaxis(x, -1, 0)
+    np.add.at(by_cell, cells, columns.transpose(3, 5, 0, 2, 1, 4))
     return x[..., :size].reshape(count, n, p.groups * p.c, *p.big)
 
 
@@ -175,7 +177,7 @@ def _cells(problem: Problem) -> np.ndarray:
     )
     for b, (low, high), q, k, s, d in zip(*axes, strict=True):
         mode = NUMPY_MODES.get(problem.padding_mode)
-        how = {"mode": mode} if mode else {"constant_values": -1}
+        how: dict[str, Any] = {"mode": mode} if mode else {"constant_values": -1}
         source = np.pad(np.arange(b), (max(low, 0), max(high, 0)), **how)[max(-low, 0) :]
         read = source[np.arange(q)[:, None] * s + np.arange(k) * d]
         cells = (cells[:, None, :, None] * b + read[:, None]).reshape(-1, cells.shape[1] * k)
@@ -192,10 +194,10 @@ def _laid_out(
     values = values.reshape(math.prod(shape), *values.shape[len(levels) :])
     values = problem.arranged(values, role)
     values = problem.cast(values) if is_cast else values
-    mapped = [level for level, axis in enumerate(levels) if axis is not None]
-    values = values.reshape(*(shape[level] for level in mapped), *values.shape[1:])
+    mapped = [(size, axis) for size, axis in zip(shape, levels, strict=True) if axis is not None]
+    values = values.reshape(*(size for size, _ in mapped), *values.shape[1:])
     if i == 2:
         return values
-    for depth in range(len(mapped) - 1, -1, -1):
-        values = np.moveaxis(values, depth, depth + levels[mapped[depth]])
+    for depth, (_, axis) in reversed(list(enumerate(mapped))):
+        values = np.moveaxis(values, depth, depth + axis)
     return values

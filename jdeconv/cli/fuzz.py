@@ -47,7 +47,9 @@ def problems(draw: Callable) -> Problem:
         cells, taps = max(2, cells // axes[-1][0]), max(1, taps // axes[-1][1])
     big, kernel, stride, dilation, pads = zip(*axes, strict=True)
     letters = LETTERS[:rank]
-    layout = ("".join(draw(st.permutations(role + letters))) for role in ("NC", "OI", "NC"))
+    of_x, of_kernel, of_y = (
+        "".join(draw(st.permutations(role + letters))) for role in ("NC", "OI", "NC")
+    )
     one = Problem(
         call=call,
         gradient=dtype in FLOATS and draw(st.booleans()),
@@ -61,7 +63,7 @@ def problems(draw: Callable) -> Problem:
         n=1,
         c=1,
         o=1,
-        layout=tuple(layout),
+        layout=(of_x, of_kernel, of_y),
         dtype=dtype,
         lowering=None,
         maps=(),
@@ -131,7 +133,7 @@ def campaign(count: int, seed: int) -> int:
         database=None,
         phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
         report_multiple_bugs=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=list[Any](hypothesis.HealthCheck),
     )
     @hypothesis.given(problems())
     def run(problem: Problem) -> None:

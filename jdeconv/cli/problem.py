@@ -114,7 +114,7 @@ class Problem:
     @property
     def steps(self) -> dict[str, Any]:
         """Keyword arguments of all three calls."""
-        numbers = dict(zip(("x", "kernel", "y"), self.layout, strict=True))
+        numbers: dict[str, str] = dict(zip(("x", "kernel", "y"), self.layout, strict=True))
         return self.geometry | {
             "groups": self.groups,
             "padding_mode": self.padding_mode,
@@ -144,7 +144,7 @@ class Problem:
 
     def arranged(self, values: np.ndarray, role: str) -> np.ndarray:
         """Arrays of the definition in the call's layout, without a batch axis where it has none."""
-        layout = dict(zip(("x", "kernel", "y"), self.layout, strict=True))[role]
+        layout = self.layout[("x", "kernel", "y").index(role)]
         axes = [self.letters(role).index(letter) for letter in layout]
         values = values.transpose(0, *(axis + 1 for axis in axes))
         if self.n is None and role != "kernel":

@@ -282,13 +282,14 @@ def _check_steps(call: str, rank: int, padding: Any, **steps: Any) -> None:
     for name, value in steps.items():
         if value is None and name.endswith("dilation"):
             continue
-        if np.ndim(value) == 0:
+        if value is None or np.ndim(value) == 0:
             raise refused(call, name, value, "expected one int per axis", TypeError)
         integers(call, name, value, rank, 1)
     if isinstance(padding, str):
         one_of(call, "padding", padding.upper(), NAMED_PADDINGS)
         return
-    for pair in paddings(call, padding, rank) and padding:
+    paddings(call, padding, rank)
+    for pair in padding:
         if np.ndim(pair) == 0:
             raise refused(call, "padding", padding, "expected (low, high) pairs", TypeError)
 

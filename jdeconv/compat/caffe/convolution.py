@@ -75,12 +75,12 @@ class Filler:
 
 
 def _values(
-    call: str, name: str, given: Ints, pair: tuple, rank: int, default: int | None
+    call: str, name: str, field: Ints, pair: tuple, rank: int, default: int | None
 ) -> tuple[int, ...]:
     """One value per axis, from the repeated field or, on two axes, the one by _h and _w."""
-    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
-        given = (given,)
-    given = tuple(integer(call, name, value) for value in given)
+    is_list = isinstance(field, Sequence) and not isinstance(field, str | bytes)
+    values: Sequence[Any] = field if is_list else (field,)  # pyright: ignore[reportAssignmentType]
+    given = tuple(integer(call, name, value) for value in values)
     one_by_one = [integer(call, name, value) for value in pair if value is not None]
     if one_by_one and given:
         raise refused(call, name, given, f"give it or {name[:6]}_h and _w, not both")

@@ -124,7 +124,7 @@ def load(
 class _Build:
     """A net in the making: what is known after each layer of the file."""
 
-    def __init__(self, file: str, key: jax.Array) -> None:
+    def __init__(self, file: str, key: Any) -> None:
         self.file, self.key = file, key
         self.weights: str | None = None
         self.stored: dict[str, LayerMessage] = {}
