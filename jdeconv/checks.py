@@ -76,10 +76,8 @@ def number(call: str, argument: str, value: Any) -> float:
             reason = "expected a number that is known while tracing"
             raise refused(call, argument, value, reason, TypeError)
         value = value.item() if jnp.issubdtype(value.dtype, jnp.number) else None
-    is_scalar = isinstance(value, np.integer | np.floating) and not isinstance(
-        value, np.timedelta64
-    )
-    value = value.item() if is_scalar else value
+    if isinstance(value, np.generic) and _is_of_numbers(value.dtype):
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, float | int):
         raise refused(call, argument, value, "expected a real number", TypeError)
     if not abs(value) <= MOST_FINITE:  # NaN neither; an int may be beyond any float
@@ -89,9 +87,8 @@ def number(call: str, argument: str, value: Any) -> float:
 
 def number_dtype(value: Any) -> np.dtype | None:
     """The dtype of numbers that is meant, or None."""
-    if hasattr(value, "shape") and not isinstance(
-        value, type | np.dtype
-    ):  # a thing that has a dtype
+    is_array = hasattr(value, "shape") and not isinstance(value, type | np.dtype)
+    if is_array:  # which has a dtype and is none
         return None
     try:
         dtype = jnp.dtype(value)
@@ -263,9 +260,8 @@ def _indices(value: object) -> tuple[int, ...] | None:
 
 
 def _sequence(value: object) -> tuple | None:
-    if isinstance(value, str | bytes | bytearray | memoryview) or not isinstance(
-        value, Sequence | np.ndarray | jax.Array
-    ):
+    is_text = isinstance(value, str | bytes | bytearray | memoryview)
+    if is_text or not isinstance(value, Sequence | np.ndarray | jax.Array):
         return None
     try:
         return tuple(value)

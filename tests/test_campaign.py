@@ -66,6 +66,8 @@ WRONG = {
     "groups": (0, True, "1"),
     "n": (-1, 2.0, True),
     "c": (-1, None),
+    "o": (1.0, True),
+    "dilation": ([4, 0], None),
     "layout": ("HWCN", ["HWCN", "HIWO"], ["HWCN", "HIWO", "CNWW"], ["HWCN", "HIWO", 3]),
     "dtype": ("float8", "bool", None),
     "lowering": ("fastest", "direct", 0),
@@ -86,6 +88,27 @@ def test_a_field_of_a_problem_that_cannot_be_is_named(field, value, capsys):
     # A kernel, a stride and an input that do not fit are told of the padding.
     named = f"({field}|padding)" if field in ("big", "kernel") else field
     assert re.search(rf"argument --replay: problem\({named}=", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--fuzz", "0"], "argument --fuzz: needs at least 1"),
+        (["--fuzz", "2", "--replay", json.dumps(VALID)], "not allowed with argument --fuzz"),
+        (["--replay", "[" * 100_000], "argument --replay: "),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, text, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["check", *options])
+    assert stop.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--fuzz", "2"], ["--replay", json.dumps(VALID)]])
+def test_a_lowering_beside_random_problems_is_refused(options, capsys):
+    assert main(["check", *options, "--lowering", "im2col"]) == 2
+    assert "have lowerings of their own" in capsys.readouterr().err
 
 
 def test_without_hypothesis_the_extra_is_named(monkeypatch, capsys):

@@ -102,6 +102,15 @@ def test_empty_sums_are_zero_and_empty_results_are_empty(lowering, n, c, o):
     assert [a.shape for a in pullback(value)] == [x.shape, kernel.shape]
 
 
+def test_a_stride_of_half_a_million_compiles_and_lands_where_it_should():
+    """One array for each phase would be as many as the stride."""
+    y, kernel, stride = jnp.array([[[1.0, 10.0, 100.0]]]), jnp.array([[[2.0, 3.0, 5.0]]]), 1 << 19
+    x = np.asarray(deconv(y, kernel, stride=stride, dilation=7, lowering="im2col"))[0, 0]
+    at = [q * stride + t * 7 for q in range(3) for t in range(3)]
+    assert x[at].tolist() == [2, 3, 5, 20, 30, 50, 200, 300, 500]
+    assert np.count_nonzero(x) == 9
+
+
 @pytest.mark.parametrize("groups", [0, -1])
 def test_no_groups_are_refused(groups):
     with pytest.raises(ValueError, match=r"conv\(groups=.*must be at least 1"):

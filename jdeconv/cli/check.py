@@ -96,7 +96,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--lowering",
         choices=tuple(LOWERINGS),
-        help="how to evaluate (default: by platform; with --fuzz, each that serves)",
+        help="how to evaluate (default: by platform); not with --fuzz and --replay, which name their own",
     )
     parser.add_argument("--seed", type=_number, default=0, help="of what is random (default 0)")
     other = parser.add_mutually_exclusive_group()
