@@ -25,11 +25,15 @@ SHAPES = {  # large enough for XLA to divide the work among threads; sums of up 
     "direct": ((8, 16, 32, 32), (24, 16, 5, 5), {"padding": 2}),
     "native": ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
 }
+LONG = {  # whose sums XLA divides among its threads
+    "taps": ((8, 96, 56, 56), (96, 1, 7, 7), {"padding": 3, "groups": 96}),
+    "direct": ((8, 32, 56, 56), (32, 32, 5, 5), {"padding": 2}),
+}
 
 
-def parts(lowering):
+def parts(lowering, shapes=SHAPES):
     """Conv and both its gradients, and random operands."""
-    x, kernel, options = SHAPES[lowering]
+    x, kernel, options = shapes[lowering]
     rng = np.random.default_rng(0)
     x, kernel = (rng.standard_normal(shape, np.float32) for shape in (x, kernel))
 
@@ -51,11 +55,11 @@ def first(lowering):
     return digest(lowering)
 
 
-def elsewhere(**environment):
+def elsewhere(*arguments, **environment):
     """The digests that another process finds, in the order of SHAPES."""
-    command = [sys.executable, __file__]
+    command, environment = [sys.executable, __file__, *arguments], os.environ | environment
     found = subprocess.run(
-        command, check=True, text=True, capture_output=True, cwd=ROOT, env=os.environ | environment
+        command, check=True, text=True, capture_output=True, cwd=ROOT, env=environment
     )
     return dict(zip(SHAPES, found.stdout.split(), strict=True))
 
@@ -87,9 +91,21 @@ def test_process_to_process_and_whatever_the_number_of_threads():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
-def test_on_one_core_as_on_all():
-    one = elsewhere(JDECONV_CORES="1")
+def test_on_one_core_as_on_all(tmp_path):
+    one = elsewhere(str(tmp_path / "long.npz"), JDECONV_CORES="1")
     assert one == {lowering: first(lowering) for lowering in SHAPES}
+    for name, found in np.load(tmp_path / "long.npz").items():
+        lowering, part = name.split()
+        here = long_parts(lowering)[int(part)]
+        eps = np.finfo(np.float32).eps
+        # By how one long sum may round, not by what it is of.
+        assert np.abs(found - here).max() <= 16 * eps * np.abs(here).max(), name
+
+
+@functools.cache
+def long_parts(lowering):
+    function, operands = parts(lowering, LONG)
+    return [np.asarray(a) for a in jax.jit(function)(*operands)]
 
 
 def test_with_a_compilation_cache_cold_and_warm(tmp_path):
@@ -116,6 +132,9 @@ def main():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     assert set(SHAPES) == {None, *LOWERINGS}
     print(*map(digest, SHAPES))
+    if sys.argv[1:]:
+        found = {f"{lowering} {i}": long_parts(lowering)[i] for lowering in LONG for i in range(3)}
+        np.savez(sys.argv[1], **found)
 
 
 if __name__ == "__main__":
