@@ -97,6 +97,7 @@ def test_bias(module, rng):
         ("float8_e4m3fn", "float8_e4m3fn", "float8_e4m3fn"),
     ],
 )
+@jax.numpy_dtype_promotion("standard")
 def test_dtype_promotion(left, right, result, rng):
     x, kernel, y = (rng.integers(0, 2, s).astype(np.float32) for s in (X, KERNEL, Y))
     expected = [
@@ -115,6 +116,7 @@ def test_dtype_promotion(left, right, result, rng):
         np.testing.assert_array_equal(a, b.astype(result))
 
 
+@jax.numpy_dtype_promotion("standard")
 def test_float64_and_complex128(rng):
     with jax.enable_x64(True):
         x, kernel = draw(rng, X, np.float64) * 2.0**40, draw(rng, KERNEL, np.float64) + 2.0**-40
