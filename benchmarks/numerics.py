@@ -127,7 +127,7 @@ def _torch(p: Problem, x: np.ndarray, kernel: np.ndarray, y: np.ndarray) -> tupl
     def enter(a: np.ndarray, layout: str, letters: str) -> Any:
         a = a.transpose([layout.index(letter) for letter in letters])
         half = a.dtype in ("float16", "bfloat16")
-        tensor = torch.tensor(a.astype(np.float32) if half else np.ascontiguousarray(a))
+        tensor = torch.tensor(np.ascontiguousarray(a.astype(np.float32) if half else a))
         return tensor.to(getattr(torch, p.dtype)) if half else tensor
 
     def leave(a: Any, layout: str, letters: str) -> np.ndarray:
