@@ -99,7 +99,7 @@ def assert_same(ours, theirs, *args):
         assert "conv_general_dilated" not in str(jax.make_jaxpr(mine)(*args))
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(78))
 def test_conv_general_dilated(seed):
     lhs, rhs, options = arguments(seed)
     assert_same(
@@ -140,7 +140,7 @@ def transposed(seed):
     return lhs, rhs, options
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(42))
 def test_conv_transpose(seed):
     lhs, rhs, options = transposed(seed)
     assert_same(
