@@ -123,7 +123,7 @@ def tangents_agree(function, *arrays):
     np.testing.assert_array_equal(jnp.vdot(gradient, x), jnp.vdot(tangent, tangent))
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(42))
 def test_random_conv(seed):
     rng, rank, ints, (n, c_all, o_all), (c, _), options = geometry(seed)
     k = ints(1, 4)
@@ -142,7 +142,7 @@ def test_random_conv(seed):
     tangents_agree(lambda *a: compat.Conv(*a, **options), *arrays)
 
 
-@pytest.mark.parametrize("seed", range(90))
+@pytest.mark.parametrize("seed", range(60))
 def test_random_conv_transpose(seed):
     rng, rank, ints, (n, c_all, _), (_, o), options = geometry(seed)
     k, i = ints(1, 4), ints(1, 5)
