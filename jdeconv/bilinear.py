@@ -40,7 +40,7 @@ def conv(
     Example:
       >>> import jax
       >>> import jax.numpy as jnp
-      >>> x, k = jnp.array([[[1, 2, 3, 4]]]) * 1.0, jnp.array([[[1, 10]]]) * 1.0
+      >>> x, k = jnp.array([[[1.0, 2.0, 3.0, 4.0]]]), jnp.array([[[1.0, 10.0]]])
       >>> jax.jvp(lambda k: conv(x, k), (k,), (jnp.ones_like(k),))[1].tolist()
       [[[3.0, 5.0, 7.0]]]
     """
@@ -80,7 +80,7 @@ def deconv(
     Example:
       >>> import jax
       >>> import jax.numpy as jnp
-      >>> x, k = jnp.zeros((1, 1, 4)), jnp.array([[[1, 10]]]) * 1.0
+      >>> x, k = jnp.zeros((1, 1, 4)), jnp.array([[[1.0, 10.0]]])
       >>> (y,) = jax.linear_transpose(lambda y: deconv(y, k, stride=2), jnp.zeros((1, 1, 2)))(x + 1)
       >>> y.tolist()
       [[[11.0, 11.0]]]

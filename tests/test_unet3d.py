@@ -22,6 +22,12 @@ ROOT = Path(__file__).parents[1]
 STEPS = ["--steps", "8", "--every", "3", "--size", "16"]
 
 
+@pytest.fixture(autouse=True)
+def promotion(monkeypatch):
+    """In the processes that train: optax.adam promotes."""
+    monkeypatch.setenv("JAX_NUMPY_DTYPE_PROMOTION", "standard")
+
+
 def command(folder, *more):
     return [sys.executable, "-m", "examples.unet3d", *STEPS, "--checkpoints", str(folder), *more]
 
