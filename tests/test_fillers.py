@@ -70,7 +70,7 @@ def test_bilinear_kernel_enlarges_ramps_to_ramps(factor, rank):
     between = [(p >= 0) & (p <= size - 1) for p, size in zip(positions, sizes, strict=True)]
     interior = np.ix_([True, True], *between)
     expected = ramps(*positions)
-    np.testing.assert_allclose(enlarged[interior], expected[interior], rtol=1e-6)
+    np.testing.assert_allclose(enlarged[interior], expected[interior], rtol=1e-6, atol=1e-12)
     assert enlarged[(0,) * (rank + 1)] < 7  # at the edge, zeros beyond it count
 
 
@@ -163,7 +163,8 @@ def test_dimension_numbers_permute_the_same_numbers(filler, spec):
 
 @pytest.mark.parametrize("filler", DRAWN.values(), ids=DRAWN)
 def test_dtype(filler):
-    assert filler((4, 3, 2)).dtype == np.float32
+    with jax.enable_x64(False):
+        assert filler((4, 3, 2)).dtype == np.float32
     for dtype in ("float16", jnp.bfloat16, np.float32):
         weights = filler((4, 3, 2), dtype)
         assert weights.dtype == dtype
