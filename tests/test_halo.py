@@ -179,11 +179,12 @@ def test_halos_are_as_small_as_they_can_be_however_many_devices(k, stride):
     c, o, width, shard, spec = 2, 3, 5, 6, P(None, None, "h")
     options = {"spec": spec, "stride": (stride, 1), "padding": "SAME"}
     conv, deconv = (partial(f, **options) for f in (sharding.conv, sharding.deconv))
-    halo, kernel = 4 * c * width * (k - stride), jnp.ones((o, c, k, 1))
+    halo, kernel = 4 * c * width * (k - stride), jnp.ones((o, c, k, 1), np.float32)
     for count in (2, 4, 8):
         mesh = row(count)
         shapes = (1, c, count * shard, width), (1, o, count * shard // stride, width)
-        x, y = (jax.device_put(jnp.ones(shape), NamedSharding(mesh, spec)) for shape in shapes)
+        x, y = (np.ones(shape, np.float32) for shape in shapes)
+        x, y = (jax.device_put(a, NamedSharding(mesh, spec)) for a in (x, y))
         with jax.set_mesh(mesh):
             for forward, a in ((conv, x), (deconv, y)):
                 found = collectives(forward, a, kernel)
@@ -196,7 +197,8 @@ def test_halos_are_as_small_as_they_can_be_however_many_devices(k, stride):
                 assert {kind for kind, _ in found} == {"collective-permute", "all-reduce"}
 
 
-X, K, SPEC = jnp.ones((1, 2, 8, 6)), jnp.ones((3, 2, 3, 3)), P(None, None, "h")
+X, K = np.ones((1, 2, 8, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
+SPEC = P(None, None, "h")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from jdeconv.fillers import bilinear_kernel, msra
 from jdeconv.functional import conv, deconv
 
 WIDTH = 32
+FLOAT = jnp.float32  # as the photographs are, under jax_enable_x64 too
 REACH = 6  # low-resolution pixels beyond a tile that its result depends on, with one to spare
 
 Params = dict[str, dict[str, jax.Array]]
@@ -29,11 +30,12 @@ def init(key: jax.Array) -> Params:
         "conv3": (WIDTH, WIDTH, 3, 3),
     }
     params = {
-        name: {"kernel": msra(key, shape), "bias": jnp.zeros(shape[0])}
+        name: {"kernel": msra(key, shape, FLOAT), "bias": jnp.zeros(shape[0], FLOAT)}
         for (name, shape), key in zip(shapes.items(), keys, strict=True)
     }
-    kernel = jnp.zeros((1 + WIDTH, 1, 4, 4)).at[0].set(bilinear_kernel((1, 1, 4, 4))[0])
-    return params | {"deconv": {"kernel": kernel, "bias": jnp.zeros(1)}}
+    kernel = jnp.zeros((1 + WIDTH, 1, 4, 4), FLOAT)
+    kernel = kernel.at[0].set(bilinear_kernel((1, 1, 4, 4), FLOAT)[0])
+    return params | {"deconv": {"kernel": kernel, "bias": jnp.zeros(1, FLOAT)}}
 
 
 def jdeconv_conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
