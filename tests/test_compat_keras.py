@@ -98,7 +98,7 @@ def test_signatures_are_keras_s(name):
     assert ours == theirs
 
 
-X, K = jnp.ones((1, 5, 6, 4)), jnp.ones((3, 3, 4, 2))
+X, K = jnp.ones((1, 5, 6, 4), jnp.float32), jnp.ones((3, 3, 4, 2), jnp.float32)
 
 
 @pytest.mark.parametrize(

@@ -425,10 +425,11 @@ REFUSED = {
         lambda value=value: filled(type="xavier", variance_norm=value) for value in (3, "fan_in")
     ],
     "constant(value=": [
-        *(lambda value=v: filled(value=value) for v in (math.nan, "1", None, 1e300)),
-        lambda: jdeconv.constant((2,), int, value=2**40),
+        *(lambda value=v: filled(value=value) for v in (math.nan, "1", None)),
+        lambda: jdeconv.constant((2,), np.float32, value=1e300),
+        lambda: jdeconv.constant((2,), np.int32, value=2**40),
     ],
-    "uniform(max=": [lambda: jdeconv.uniform(KEY, (2,), min=-3e38, max=3e38)],
+    "uniform(max=": [lambda: jdeconv.uniform(KEY, (2,), np.float32, min=-3e38, max=3e38)],
     "constant(shape=": [lambda: jdeconv.constant((2**31 - 1, 2**8))],
     "bilinear_kernel(shape=": [lambda: jdeconv.bilinear_kernel((2**20, 2**19, 2))],
     "im2col(kernel_size=": [
