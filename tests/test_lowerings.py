@@ -230,7 +230,7 @@ def test_what_a_lowering_does_not_serve(name, x, kernel, options, text):
 
 @pytest.mark.parametrize("name", ["winograd", "fft"])
 def test_integers_stay_integers(name):
-    x, kernel = np.arange(9)[None, None], np.array([[[1, 2, 3]]])
+    x, kernel = np.arange(9, dtype=np.int32)[None, None], np.array([[[1, 2, 3]]], np.int32)
     with pytest.raises(NotImplementedError, match="int"):
         jdeconv.conv(x, kernel, lowering=name)
     assert jdeconv.conv(x, kernel).dtype == np.int32
