@@ -178,8 +178,8 @@ def test_where_onnxruntime_refuses_what_the_operator_defines():
     np.testing.assert_array_equal(wider, jnp.pad(narrow, ((0, 0), (0, 0), (0, 1))))
 
 
-X, W = jnp.ones((1, 4, 5, 6)), jnp.ones((2, 2, 3, 3))
-ROWS = jnp.ones((1, 6, 4))
+X, W = jnp.ones((1, 4, 5, 6), jnp.float32), jnp.ones((2, 2, 3, 3), jnp.float32)
+ROWS = jnp.ones((1, 6, 4), jnp.float32)
 
 
 @pytest.mark.parametrize(

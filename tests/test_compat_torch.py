@@ -145,8 +145,8 @@ def test_signatures_are_torch_s(name):
         assert str(parameter.default) == default or parameter.default is inspect.Parameter.empty
 
 
-X, W = jnp.ones((1, 4, 5, 6)), jnp.ones((2, 2, 3, 3))
-ROWS = jnp.ones((1, 6, 4))
+X, W = jnp.ones((1, 4, 5, 6), jnp.float32), jnp.ones((2, 2, 3, 3), jnp.float32)
+ROWS = jnp.ones((1, 6, 4), jnp.float32)
 
 
 @pytest.mark.parametrize(
