@@ -17,7 +17,8 @@ MODULES = {"flax.linen": "flax", "flax.nnx": "flax"}
 
 @pytest.fixture(autouse=True)
 def as_the_libraries_expect():
-    with jax.numpy_rank_promotion("allow"):
+    """Ranks promote; and 32 bits, since equinox would draw weights of 64 for pictures of 32."""
+    with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):
         yield
 
 

@@ -129,7 +129,7 @@ def test_matrix_of_maps_between_ranks():
     assert matrix.dtype == np.int32
     matrix = as_matrix(lambda a: a @ jnp.array([1.0, 10.0, 100.0]), (3,))
     assert matrix.tolist() == [[1, 10, 100]]
-    assert matrix.dtype == np.float32
+    assert matrix.dtype == jnp.result_type(float)
 
 
 def steps(stride=1, dilation=1, low=0, rank=1, **groups):
