@@ -8,6 +8,6 @@ timing    results compared, then times taken in turn
 report    table, JSON, chart, README's tables
 suite     a run of all that
 
-Two rooms have commands of their own: `switch`, existing models through `jdeconv.accelerate`, and `tpu`, what
-a TPU's compiler expects.
+Three rooms have commands of their own: `switch`, existing models through `jdeconv.accelerate`; `tpu`, what a
+TPU's compiler expects; and `numerics`, how far results are from exact ones, on the convolutions of `draws`.
 """
