@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -96,6 +97,15 @@ def test_demo_reads_16_bits_and_transparency(tmp_path):
     image.fromarray(pixels).save(tmp_path / "clear.png")
     opened = np.asarray(photographs.opened(tmp_path / "clear.png"))
     assert opened.tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+def test_the_network_of_the_demo_is_of_float32_whatever_the_default():
+    network = pytest.importorskip("jdeconv.cli.network")
+    with jax.enable_x64(True):
+        params = network.init(jax.random.key(0))
+        for layers in (network.JDECONV, network.LAX):
+            out = network.apply(params, np.zeros((1, 1, 9, 8), np.float32), layers)
+            assert out.dtype == np.float32
 
 
 def test_demo_refuses_no_steps(capsys):

@@ -85,7 +85,8 @@ def assert_same(ours, theirs, meshes, spec, order, a, k):
         with jax.set_mesh(mesh):
             placed = jax.device_put(a, NamedSharding(mesh, spec))
             result = derivatives(partial(ours, kind), order)(placed, k)
-        jax.tree.map(lambda r, e: np.testing.assert_array_equal(np.asarray(r), e), result, expected)
+        equal = partial(np.testing.assert_array_equal, err_msg=str(kind))
+        jax.tree.map(equal, result, expected)
 
 
 @pytest.mark.parametrize("seed", range(18))
@@ -94,7 +95,7 @@ def test_conv_and_deconv(seed):
     kinds = (AxisType.Auto, AxisType.Explicit)
     meshes = {t: jax.make_mesh(shape, names, axis_types=(t,) * len(shape)) for t in kinds}
     given = {AxisType.Auto: {"spec": spec}, AxisType.Explicit: {}}
-    order = 2 if seed < 6 else 1  # compiles for three times as long
+    order = 2 if seed in (0, 1, 2, 3, 5, 7, 10) else 1  # of every mesh one; it compiles for long
     assert_same(
         lambda kind, x, k: sharding.conv(x, k, **steps, **given[kind]),
         lambda x, k: jdeconv.conv(x, k, **steps),

@@ -56,7 +56,7 @@ def first(lowering):
 
 
 def elsewhere(*arguments, **environment):
-    """The digests that another process finds, in the order of SHAPES."""
+    """The digests that another process finds, in the order of SHAPES; given a path, it saves LONG's results."""
     command, environment = [sys.executable, __file__, *arguments], os.environ | environment
     found = subprocess.run(
         command, check=True, text=True, capture_output=True, cwd=ROOT, env=environment
@@ -86,7 +86,8 @@ def test_each_call_with_jit_or_without(lowering):
 def test_process_to_process_and_whatever_the_number_of_threads():
     found = elsewhere()
     assert found == {lowering: first(lowering) for lowering in SHAPES}
-    single = elsewhere(XLA_FLAGS="--xla_cpu_multi_thread_eigen=false", OMP_NUM_THREADS="1")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+    single = elsewhere(XLA_FLAGS=flags, OMP_NUM_THREADS="1")
     assert single == found
 
 
