@@ -14,7 +14,6 @@ import numpy as np
 from jdeconv.choose import choose
 from jdeconv.cli.problem import LETTERS, Problem
 from jdeconv.form import Form, Layout
-from jdeconv.window import Window
 
 PARTS = ("y", "x", "kernel")  # of conv: its value, the gradients
 MOST_COLUMNS, MOST_LARGE_COLUMNS = 100_000, 4_000_000
@@ -150,13 +149,9 @@ def _each(p: Problem, draw: Callable) -> dict[str, np.ndarray]:
 
 
 def chosen(p: Problem) -> str:
-    form = Form(window_of(p), p.groups, Layout.of("conv", p.layout, p.rank))
+    """The lowering that is chosen on this machine."""
+    form = Form(p.window, p.groups, Layout.of("conv", p.layout, p.rank))
     return choose(jax.default_backend(), form, jnp.dtype(p.dtype), p.c, p.o)
-
-
-def window_of(p: Problem) -> Window:
-    low = tuple(low for low, _ in p.pads)
-    return Window(p.big, p.small, p.kernel, p.stride, p.dilation, low)
 
 
 def _ints(values: Any) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ import tqdm
 from jax import lax
 
 import jdeconv
-from benchmarks.draws import DATA, LONG, PARTS, chosen, geometry, large, normal, problem, window_of
+from benchmarks.draws import DATA, LONG, PARTS, chosen, geometry, large, normal, problem
 from jdeconv.cli.definition import definition
 from jdeconv.cli.problem import WIDE, Problem
 from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
@@ -110,7 +110,7 @@ def _lax(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
 
 def _form(p: Problem, name: str, platform: str, x: Any, kernel: Any, y: Any) -> tuple:
     """What a lowering emits for another platform, evaluated here."""
-    form = Form(window_of(p), p.groups, Layout.of("conv", p.layout, p.rank), None, name, platform)
+    form = Form(p.window, p.groups, Layout.of("conv", p.layout, p.rank), None, name, platform)
     arrays = {"x": x, "kernel": kernel, "y": y}
     found = {}
     for contraction, (first, second, result) in CONTRACTIONS.items():
@@ -183,8 +183,10 @@ def _arranged(p: Problem, a: np.ndarray, role: str) -> np.ndarray:
     return a[0].transpose([p.letters(role).index(letter) for letter in layout])
 
 
-def measure(p: Problem, data: Callable, rng: np.random.Generator, known: dict) -> dict:
-    """The errors of all ways; `known` are the compiled ones of this problem."""
+def measure(
+    p: Problem, data: Callable, rng: np.random.Generator, known: dict, name: str
+) -> Iterator[Record]:
+    """The errors of all ways; `known` are the compiled ones of this problem, `name` is that of the data."""
     dtype = jnp.dtype(p.dtype)
     with np.errstate(over="ignore", under="ignore"):
         drawn = {role: a.astype(dtype) for role, a in data(p, rng).items()}
@@ -192,7 +194,10 @@ def measure(p: Problem, data: Callable, rng: np.random.Generator, known: dict) -
     precise = {"float64": np.longdouble, "complex64": np.complex128}.get(p.dtype, np.float64)
     exact = {role: a.astype(precise) for role, a in drawn.items()}
     evaluated = {name: way(*laid) for name, way in known.items()}
-    return errors(p, exact, {name: r for name, r in evaluated.items() if r is not None})
+    evaluated = {way: r for way, r in evaluated.items() if r is not None}
+    for way, parts in errors(p, exact, evaluated).items():
+        for part, found in parts.items():
+            yield Record(p.dtype, name, way, part, str(p), *found)
 
 
 def campaign(count: int, seed: int, is_large: bool) -> Iterator[Record]:
@@ -205,10 +210,7 @@ def campaign(count: int, seed: int, is_large: bool) -> Iterator[Record]:
         with jax.enable_x64(p.dtype in WIDE):
             known = dict(itertools.islice(ways(p, rng if data else None), 2 if is_large else None))
             for draw in data or (normal,):
-                name = draw.__name__ if data else "long"
-                for way, parts in measure(p, draw, rng, known).items():
-                    for part, found in parts.items():
-                        yield Record(p.dtype, name, way, part, str(p), *found)
+                yield from measure(p, draw, rng, known, draw.__name__ if data else "long")
         jax.clear_caches()
 
 

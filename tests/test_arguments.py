@@ -132,7 +132,7 @@ def test_float64_and_complex128(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_accumulates_in_float32(dtype, rng):
+def test_half_precision_accumulates_in_float32(dtype):
     """600 ones: exact in float32, while a running sum in bfloat16 sticks at 256; and 4096 of them."""
     x, kernel = jnp.ones((1, 4096, 2), dtype), jnp.ones((1, 4096, 1), dtype)
     for lowering in (None, "native"):

@@ -80,7 +80,8 @@ def test_a_wrong_result_stops_it(small, monkeypatch, capsys):
     assert "geometric mean" not in out.out
 
 
-def test_zeros_are_never_timed(small, monkeypatch, capsys):
+@pytest.mark.usefixtures("small")
+def test_zeros_are_never_timed(monkeypatch, capsys):
     """Not even where all peers agree on them."""
     for ops in (peers.Jdeconv, peers.Lax):
         right = ops.conv
@@ -106,7 +107,8 @@ def test_what_is_refused(ours, text):
         )
 
 
-def test_a_missing_peer_is_named(small, monkeypatch, tmp_path, capsys):
+@pytest.mark.usefixtures("small")
+def test_a_missing_peer_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(peers.EquinoxPeer, "package", "no_such_package")
     path = tmp_path / "run.json"
     assert main(["bench", "--peers", "equinox", "--json", str(path)]) == 0

@@ -386,7 +386,8 @@ def test_old_files_read_as_new_ones(files, tmp_path):
     assert_opencv_agrees((tmp_path / "old.prototxt", tmp_path / "old.caffemodel"))
 
 
-def test_shared_blobs_phases_and_several_inputs(files, tmp_path):
+def test_shared_blobs_phases_and_several_inputs(tmp_path):
+    pytest.importorskip("google.protobuf")
     pair = """
         input: "a" input_shape { dim: 1 dim: 2 dim: 5 dim: 4 }
         input: "b" input_shape { dim: 1 dim: 2 dim: 5 dim: 4 }

@@ -68,7 +68,7 @@ def test_every_page_is_there(site, pages):
     assert len(sources) > 30
 
 
-def test_links_inside_of_the_site_lead_somewhere(site, pages):
+def test_links_inside_of_the_site_lead_somewhere(pages):
     broken = []
     for path, page in pages.items():
         for link in page.links:
@@ -94,7 +94,7 @@ def test_no_page_loads_anything_from_another_host(site, pages):
     assert styles == []
 
 
-def test_a_name_without_an_api_page_is_told(monkeypatch, caplog):
+def test_a_name_without_an_api_page_is_told(monkeypatch):
     """Each name that is taken out of the pages, one at a time, is named by a warning of the build."""
     monkeypatch.syspath_prepend(str(DOCS))
     from extensions import complete

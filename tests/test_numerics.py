@@ -20,9 +20,7 @@ def measured(problems, kinds, rng, only=""):
             ways = {name: way for name, way in numerics.ways(p, None) if name != numerics.TORCH}
             ways = {name: ways[name] for name in ways if name.startswith((LAX, only))}
             for draw in kinds:
-                for way, parts in numerics.measure(p, draw, rng, ways).items():
-                    for part, errors in parts.items():
-                        found.append(Record(p.dtype, draw.__name__, way, part, str(p), *errors))
+                found += numerics.measure(p, draw, rng, ways, draw.__name__)
     return found
 
 

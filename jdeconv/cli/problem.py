@@ -157,11 +157,15 @@ class Problem:
             integers = jnp.issubdtype(jnp.dtype(self.dtype), jnp.integer)
             return (values.astype(np.int64) if integers else values).astype(jnp.dtype(self.dtype))
 
+    @property
+    def window(self) -> Window:
+        """Its geometry."""
+        low = tuple(low for low, _ in self.pads)
+        return Window(self.big, self.small, self.kernel, self.stride, self.dilation, low)
+
     def serving(self) -> list[str]:
         """The lowerings that take it."""
-        low = tuple(low for low, _ in self.pads)
-        window = Window(self.big, self.small, self.kernel, self.stride, self.dilation, low)
-        window = window if self.padding_mode == "zeros" else window.padded
+        window = self.window if self.padding_mode == "zeros" else self.window.padded
         form = Form(window, self.groups, Layout.of("conv", None, self.rank))
         return [
             name
