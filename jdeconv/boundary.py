@@ -25,12 +25,32 @@ def extend(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.
 
     By way of the accumulator's dtype, since the transpose of this adds up.
     """
-    widths, starts, stops = [(0, 0)] * x.ndim, [0] * x.ndim, list(x.shape)
-    for axis, (low, high), full in zip(axes, window.padding, window.full, strict=True):
-        widths[axis] = (max(low, 0), max(high, 0))
-        starts[axis], stops[axis] = max(-low, 0), max(-low, 0) + full
-    wide = jnp.pad(x.astype(accumulator(x.dtype)), widths, NUMPY_MODES[mode])
-    return lax.slice(wide, starts, stops).astype(x.dtype)
+    dtype, widths, repeated = x.dtype, [(0, 0)] * x.ndim, []
+    x = x.astype(accumulator(dtype))
+    for axis, size, pair, full in zip(axes, window.big, window.padding, window.full, strict=True):
+        low, high = (max(end, 0) for end in pair)
+        if max(low, high) < size:
+            widths[axis] = low, high
+        else:  # more than one copy on a side, each of which jnp.pad would lay beside the last
+            repeated.append((axis, size, pair[0], full))
+    wide = jnp.pad(x, widths, NUMPY_MODES[mode])
+    for axis, size, low, full in repeated:
+        wide = wide.take(_copied(jnp.arange(full) - low, size, mode), axis, mode="clip")
+    starts, stops = [0] * x.ndim, list(wide.shape)
+    for axis, (low, _), full in zip(axes, window.padding, window.full, strict=True):
+        if wide.shape[axis] > full:
+            starts[axis], stops[axis] = max(-low, 0), max(-low, 0) + full
+    return lax.slice(wide, starts, stops).astype(dtype)
+
+
+def _copied(position: jax.Array, size: int, mode: str) -> jax.Array:
+    """Of which of `size` cells each position is a copy."""
+    if mode == "replicate":
+        return position.clip(0, size - 1)
+    if mode == "circular":
+        return position % size
+    there = position % max(2 * (size - 1), 1)  # and back
+    return jnp.minimum(there, 2 * (size - 1) - there)
 
 
 def retract(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Array:

@@ -23,6 +23,12 @@ MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
 MOST_CELLS = 2**40  # in an array, beyond any one memory
 MOST_FINITE = sys.float_info.max
 
+# Those that have a zero, and that XLA's CPU evaluates: of fewer than 8 bits it refuses some, and dies of others.
+INTEGERS = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
+EIGHTHS = ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
+FLOATS = (*(f"float8_{kind}" for kind in EIGHTHS), "bfloat16", "float16", "float32", "float64")
+DTYPES = frozenset((*INTEGERS, *FLOATS, "complex64", "complex128"))
+
 NAMED_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
 
 
@@ -97,11 +103,9 @@ def number_dtype(value: Any) -> np.dtype | None:
     return dtype if _is_of_numbers(dtype) else None
 
 
-def _is_of_numbers(dtype: np.dtype) -> bool:
-    """Whether JAX counts in it; numpy also has numbers of other byte orders and lengths, and times."""
-    if not jnp.issubdtype(dtype, jnp.number) or dtype.kind == "m" or not dtype.isnative:
-        return False
-    return dtype.itemsize <= (16 if dtype.kind == "c" else 8)
+def _is_of_numbers(dtype: Any) -> bool:
+    """Whether it is one of DTYPES; numpy also has other byte orders, and JAX dtypes that are not numpy's."""
+    return isinstance(dtype, np.dtype) and dtype.isnative and dtype.name in DTYPES
 
 
 def flag(call: str, argument: str, value: object) -> bool:
@@ -155,7 +159,7 @@ def array(call: str, argument: str, value: object) -> jax.Array:
             raise refused(call, argument, value, "expected a jax or numpy array", TypeError)
         value = jnp.asarray(value)
     if not _is_of_numbers(value.dtype):
-        reason = "expected an array of integers, floats or complex numbers, of a dtype that JAX has"
+        reason = "expected an array of integers, floats or complex numbers that JAX has, of 8 bits or more"
         raise refused(call, argument, value, reason, TypeError)
     return jnp.asarray(value)
 

@@ -24,6 +24,7 @@ from jdeconv.form import accumulator
 
 Fan = Literal["fan_in", "fan_out", "average"]
 FANS = ("fan_in", "fan_out", "average")
+REACH = 9  # standard deviations within which jax.random.normal draws, in any dtype
 
 
 def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0.0) -> jax.Array:
@@ -93,6 +94,7 @@ def gaussian(
     shape, order = _kernel_axes("gaussian", shape, dimension_numbers)
     if not std >= 0:
         raise refused("gaussian", "std", std, "must be at least 0")
+    _number("gaussian", "std", abs(mean) + REACH * std, dtype, f"mean + {REACH} std")
     draw, choice = jax.random.split(key)
     weights = (mean + std * jax.random.normal(draw, shape, dtype)).astype(dtype)
     if sparse is not None:
@@ -114,7 +116,7 @@ def positive_unitball(
 ) -> jax.Array:
     """Positive weights whose sum is 1 for every output channel.
 
-    Formula: ``w[o] = u[o] / sum(u[o])`` with u drawn evenly from [0, 1).
+    Formula: ``w[o] = u[o] / sum(u[o])`` with u drawn evenly from (0, 1].
 
     Example:
       >>> positive_unitball(jax.random.key(0), (4, 1, 1)).tolist()
@@ -122,7 +124,7 @@ def positive_unitball(
     """
     key, dtype = _drawn("positive_unitball", key, dtype, jnp.floating)
     shape, order = _kernel_axes("positive_unitball", shape, dimension_numbers)
-    weights = jax.random.uniform(key, shape, dtype).astype(accumulator(jnp.dtype(dtype)))
+    weights = 1 - jax.random.uniform(key, shape, accumulator(dtype))  # no output of zeros alone
     total = weights.sum(axis=tuple(range(1, len(shape))), keepdims=True)
     return (weights / total).astype(dtype).transpose(order)
 

@@ -27,6 +27,7 @@ from jax import lax
 
 from jdeconv import primitives
 from jdeconv.axes import regrouped
+from jdeconv.checks import DTYPES
 from jdeconv.form import Axes, Form, Layout
 from jdeconv.window import Window
 
@@ -60,8 +61,10 @@ class Convolution:
         """From the operands' and the result's shapes and the primitive's parameters.
 
         None where it has no such reading: no spatial axis at all, a spatial size that is symbolic or zero, a
-        precision that names an algorithm.
+        precision that names an algorithm, operands of fewer than 8 bits.
         """
+        if not {lhs.dtype.name, rhs.dtype.name} <= DTYPES | {"bool"}:
+            return None
         numbers, precision = params["dimension_numbers"], params["precision"]
         axes = tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)
         sizes = [

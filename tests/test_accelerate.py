@@ -327,6 +327,16 @@ def test_no_space_stays_with_xla(rng):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", ["int4", "float8_e8m0fnu"])
+def test_dtypes_that_are_not_ours_stay_with_xla(dtype):
+    x, k = jnp.ones((1, 2, 5), dtype), jnp.ones((3, 2, 2), dtype)
+
+    def f(x, k):
+        return lax.conv_general_dilated(x, k, (1,), [(0, 0)])
+
+    assert str(jax.make_jaxpr(accelerate(f))(x, k)) == str(jax.make_jaxpr(f)(x, k))
+
+
 def test_a_function_that_changes_its_arguments_is_refused(operands):
     def function(batch):
         batch["y"] = conv(*batch["operands"])

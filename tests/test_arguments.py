@@ -1,6 +1,7 @@
 """Every accepted argument changes the result, as it says: dtypes, precision, layouts, bias, batch, lowering."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import jdeconv
-from jdeconv import bilinear
+from jdeconv import bilinear, checks
 
 MODULES = [jdeconv, bilinear]
 X, KERNEL, Y = (2, 4, 6, 5), (6, 2, 3, 2), (2, 6, 4, 4)
@@ -114,6 +115,32 @@ def test_dtype_promotion(left, right, result, rng):
     for a, b in zip(actual, expected, strict=True):
         assert a.dtype == result
         np.testing.assert_array_equal(a, b.astype(result))
+
+
+SCALARS = {value for value in vars(jnp).values() if isinstance(value, type(jnp.float32))}
+
+
+@pytest.mark.parametrize("dtype", sorted(jnp.dtype(scalar).name for scalar in SCALARS))
+def test_every_dtype_of_jax_is_evaluated_or_refused(dtype, rng):
+    """Evaluated in full: what XLA cannot do it may say, or die of, when it compiles."""
+    calls = {
+        "conv(x=": lambda x, k, y: jdeconv.conv(x, k, padding=1),
+        "deconv(y=": lambda x, k, y: jdeconv.deconv(y, k, stride=2),
+        "kernel_grad(x=": lambda x, k, y: jdeconv.kernel_grad(x, y, (3,), padding=1),
+        "im2col(x=": lambda x, k, y: jdeconv.im2col(x, (2,), padding=2),
+        "col2im(columns=": lambda x, k, y: jdeconv.col2im(y[:, :, :4], (9,), (2,), stride=2),
+    }
+    shapes = (1, 16, 5), (16, 16, 3), (1, 16, 5)
+    ones = [rng.integers(0, 2, s).astype(np.float32) for s in shapes]
+    with jax.enable_x64(True):
+        arrays = [np.asarray(a).astype(dtype) for a in ones]
+        for beginning, call in calls.items():
+            if dtype in checks.DTYPES:
+                expected = np.asarray(call(*ones)).astype(dtype)
+                np.testing.assert_array_equal(call(*arrays), expected, beginning)
+            else:
+                with pytest.raises(TypeError, match=rf"^{re.escape(beginning)}{dtype}\["):
+                    call(*arrays)
 
 
 @jax.numpy_dtype_promotion("standard")

@@ -93,10 +93,10 @@ def test_demo_reads_16_bits_and_transparency(tmp_path):
     image.fromarray(deep).save(tmp_path / "deep.png")
     opened = np.asarray(photographs.opened(tmp_path / "deep.png"))
     np.testing.assert_array_equal(opened[..., 1], [[0, 1, 2], [50, 100, 255]])
-    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [10, 20, 30, 51]]], np.uint8)
     image.fromarray(pixels).save(tmp_path / "clear.png")
     opened = np.asarray(photographs.opened(tmp_path / "clear.png"))
-    assert opened.tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    assert opened.tolist() == [[[10, 20, 30], [255, 255, 255], [206, 208, 210]]]
 
 
 def test_the_network_of_the_demo_is_of_float32_whatever_the_default():

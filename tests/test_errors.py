@@ -57,7 +57,7 @@ PADS = (
     "expected an int, a name, one int for each of 2 axes or one (low, high) pair for each of 2 axes"
 )
 TUPLE = "expected a tuple with one int for each axis"
-NUMBERS = "expected an array of integers, floats or complex numbers, of a dtype that JAX has"
+NUMBERS = "expected an array of integers, floats or complex numbers that JAX has, of 8 bits or more"
 TRIPLE = "expected three strings for ({}), as ('NHWC', 'HWIO', 'NHWC')"
 FOUR_AXES = "needs 4 axes, 2 of them spatial, or 3 without a batch"
 STATIC_SIZE = "each spatial axis needs a static size of at least 1"

@@ -343,6 +343,51 @@ def test_many_layers_ask_for_no_more_than_one(tmp_path):
         caffe.load(path)
 
 
+def test_a_net_of_very_many_layers_is_refused(tmp_path):
+    pytest.importorskip("google.protobuf")
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(b"".join(b'layer { type: "ReLU" bottom: "x" top: "x" }\n' for _ in range(8193)))
+    with pytest.raises(ValueError, match=r"net\.prototxt'\): has 8193 layers, 8192 are the most"):
+        caffe.load(path)
+
+
+PICTURES = """
+import re, sys
+from pathlib import Path
+
+from PIL import Image
+
+from jdeconv.cli import photographs
+
+def resident():
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+for path in sys.argv[1:]:
+    before = resident()
+    picture = photographs.opened(path)
+    print((resident() - before) * 1024 / (picture.width * picture.height))
+    del picture
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_pictures_of_few_bytes_take_few_bytes_a_pixel(tmp_path):
+    """The largest that Pillow opens, of 179 million pixels, then take 2 GB."""
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("skimage")
+    paths = [tmp_path / "one bit.png", tmp_path / "clear.png"]
+    image.new("1", (6000, 5000)).save(paths[0])
+    image.new("RGBA", (6000, 5000), (1, 2, 3, 4)).save(paths[1])
+    assert max(path.stat().st_size for path in paths) < 1 << 18
+    done = subprocess.run(
+        [sys.executable, "-c", PICTURES, *paths], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    one_bit, clear = map(float, done.stdout.split())
+    assert 4 < one_bit < 7  # Pillow keeps 4 of a pixel in RGB, and 1 of one in black and white
+    assert clear < 13
+
+
 FORBIDDEN_IMPORTS = {
     "pickle",
     "marshal",

@@ -12,6 +12,7 @@ import pytest
 import jdeconv
 from jdeconv import (
     bilinear_kernel,
+    checks,
     constant,
     deconv,
     gaussian,
@@ -111,8 +112,25 @@ def test_positive_unitball():
     weights = np.asarray(positive_unitball(KEY, SHAPE))
     np.testing.assert_allclose(weights.sum((1, 2, 3)), np.full(64, 1.0), rtol=1e-5)
     assert weights.min() >= 0
-    # Drawn evenly from [0, 2 / n), but for the sum's own spread.
+    # Drawn evenly from (0, 2 / n], but for the sum's own spread.
     np.testing.assert_allclose(weights.std() * 288, 1 / sqrt(3), rtol=0.03)
+
+
+@pytest.mark.parametrize("filler", [uniform, gaussian, positive_unitball, xavier, msra])
+def test_what_is_drawn_is_finite_in_every_dtype(filler):
+    """One weight to an output: in half precision a draw from [0, 1) is often 0."""
+    for dtype in set(checks.FLOATS) - {"float64"}:
+        weights = filler(KEY, (5000, 1), dtype)
+        assert weights.dtype == dtype
+        assert np.isfinite(np.asarray(weights, np.float32)).all(), dtype
+
+
+def test_gaussian_within_what_the_dtype_holds():
+    most = float(jnp.finfo("float16").max)
+    weights = gaussian(KEY, (10**6,), "float16", mean=most / 10, std=most / 11)
+    assert np.isfinite(weights).all()
+    with pytest.raises(ValueError, match=r"^gaussian\(std=.*float16 cannot hold mean \+ 9 std"):
+        gaussian(KEY, (2,), "float16", mean=most / 10, std=most / 9.5)
 
 
 @pytest.mark.parametrize(("fan", "n"), FANS.items())

@@ -118,6 +118,33 @@ def test_padding_modes(mode, g):
     assert np.array_equal(results[0], zeros) == all(max(pair) <= 0 for pair in g.window.padding)
 
 
+@pytest.mark.parametrize("mode", NUMPY_MODES)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_padding_of_many_copies(mode, size):
+    """More than one on a side, on one side, and on an axis that is cropped at its other end."""
+    rng = np.random.default_rng(size)
+    x = rng.integers(-9, 10, (2, 1, size, 4)).astype(np.float32)
+    one = np.ones((1, 1, 1, 1), np.float32)
+    for padding in (((7, 13), (0, 4)), ((13, 0), (-2, 11)), ((0, 6), (1, -1)), ((3, -1), (5, 5))):
+        expected = padded(x, padding, mode)
+        if not expected.size:
+            continue
+        steps = {"padding": padding, "padding_mode": mode}
+        result, deconv = jax.vjp(lambda x, steps=steps: jdeconv.conv(x, one, **steps), x)
+        np.testing.assert_array_equal(result, expected)
+        y = rng.integers(-9, 10, result.shape).astype(np.float32)
+        assert np.vdot(result, y) == np.vdot(x, deconv(y)[0])
+
+
+def test_padding_of_a_million_copies_compiles_at_once():
+    """Copies that are laid beside one another, in place of a gather, would take minutes here."""
+    options = {"padding": ((0, 5_000_000),), "padding_mode": "circular"}
+    x, one = np.arange(5, dtype=np.float32).reshape(1, 1, 5), np.ones((1, 1, 1), np.float32)
+    result, deconv = jax.vjp(lambda x: jdeconv.conv(x, one, **options), x)
+    np.testing.assert_array_equal(result[0, 0], np.tile(x[0, 0], 1_000_001))
+    assert deconv(result)[0].tolist() == (x * 1_000_001).tolist()
+
+
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 @pytest.mark.parametrize("g", geometries(4, seed=4, ranks=(1, 2)), ids=str)
 def test_the_matrix_of_deconv_is_the_transpose(mode, g):

@@ -38,11 +38,14 @@ def opened(path: Path) -> Image.Image:
             if file.mode.startswith("I"):
                 gray = (np.asarray(file) // 257).clip(0, 255).astype(np.uint8)
                 return Image.fromarray(gray).convert("RGB")
+            if not file.has_transparency_data:
+                return file.convert("RGB")
             picture = file.convert("RGBA")
     except BROKEN as error:
         raise UnidentifiedImageError(f"{path}: {error}") from None
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(picture, mask=picture)
+    return white
 
 
 def even(picture: Image.Image) -> Image.Image:

@@ -14,6 +14,8 @@ from jdeconv.compat.caffe.schema import V1_NAMES, message_class
 
 MOST_NUMBERS = 1 << 29
 """In one blob: 2 GiB of float32. Caffe's own limit is four times as much."""
+MOST_LAYERS = 1 << 13
+"""In one net: several times those of the deepest that are known, and about ten seconds to read."""
 
 
 def read_prototxt(path: str | os.PathLike) -> Any:

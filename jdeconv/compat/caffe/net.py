@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jdeconv import checks
 from jdeconv.checks import array, refusal, refused
 from jdeconv.compat.caffe import files
-from jdeconv.compat.caffe.files import MOST_NUMBERS, LayerMessage
+from jdeconv.compat.caffe.files import MOST_LAYERS, MOST_NUMBERS, LayerMessage
 from jdeconv.compat.caffe.layers import LAYERS, Layer, Shape
 
 Params = dict[str, list[jax.Array]]
@@ -92,7 +92,7 @@ def load(
     Raises:
       ValueError: for a file that cannot be read as such, a layer or a field that is not known, a blob that is
         missing or of another shape, sizes that do not fit, more than 2**29 numbers in a top or in all blobs
-        together; with file, layer and field.
+        together, more than 2**13 layers; with file, layer and field.
       TypeError: for what is no path and no key.
       ModuleNotFoundError: without protobuf, which is in the extra "caffe".
 
@@ -115,9 +115,12 @@ def load(
         weights = files.layers(files.read_caffemodel(caffemodel))
         build.weights, build.stored = str(caffemodel), {layer.name: layer for layer in weights}
     build.declare(message)
-    for layer in files.layers(message):
-        if layer.in_test:
-            build.add(layer)
+    used = [layer for layer in files.layers(message) if layer.in_test]
+    if len(used) > MOST_LAYERS:
+        reason = f"has {len(used)} layers, {MOST_LAYERS} are the most"
+        raise refused("load", "prototxt", str(prototxt), reason)
+    for layer in used:
+        build.add(layer)
     return Net(build.inputs, tuple(build.steps), tuple(build.available), build.params)
 
 
