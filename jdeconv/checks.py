@@ -23,7 +23,7 @@ MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
 MOST_CELLS = 2**40  # in an array, beyond any one memory
 MOST_FINITE = sys.float_info.max
 
-# Those that have a zero, and that XLA's CPU evaluates: of fewer than 8 bits it refuses some, and dies of others.
+# Those that have a zero and that XLA's CPU evaluates: of fewer than 8 bits it refuses some, and dies of others.
 INTEGERS = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
 EIGHTHS = ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
 FLOATS = (*(f"float8_{kind}" for kind in EIGHTHS), "bfloat16", "float16", "float32", "float64")
@@ -61,7 +61,7 @@ def speaking(call: str, **names: str) -> Iterator[None]:
         if found is None:
             raise
         argument, value, reason = found
-        reason = pattern.sub(lambda word: words[word[0]], reason)
+        reason = pattern.sub(lambda word: words[word[0]], reason) if words else reason
         raise refused(call, names.get(argument) or argument, value, reason, type(error)) from None
 
 

@@ -22,7 +22,18 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jdeconv.axes import padded, reshaped
-from jdeconv.checks import Ints, Padding, array, cells, has_batch, integers, refused, sizes, space
+from jdeconv.checks import (
+    Ints,
+    Padding,
+    array,
+    cells,
+    has_batch,
+    integers,
+    refused,
+    sizes,
+    space,
+    speaking,
+)
 from jdeconv.form import Axes, accumulator, array_axes, type_like
 from jdeconv.window import Window
 
@@ -68,7 +79,9 @@ def im2col(
     """
     kernel_size, axes, a, batched = _read("im2col", "x", x, kernel_size, dimension_numbers)
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    window = Window.of_conv(space("im2col", "x", a, axes[2:]), kernel_size, **steps, call="im2col")
+    big = space("im2col", "x", a, axes[2:])
+    with speaking("im2col"):
+        window = Window.of_conv(big, kernel_size, **steps)
     batch, channels = (a.shape[axis] for axis in axes[:2])
     rows = channels * math.prod(window.kernel)
     cells("im2col", "kernel_size", kernel_size, (batch, rows, *window.small))
@@ -115,16 +128,10 @@ def col2im(
         "col2im", "columns", columns, kernel_size, dimension_numbers
     )
     output_size = integers("col2im", "output_size", output_size, len(kernel_size))
-    window = Window.of_deconv(
-        space("col2im", "columns", a, axes[2:]),
-        kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        output_size=output_size,
-        call="col2im",
-        names=("output_size", "columns"),
-    )
+    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    small = space("col2im", "columns", a, axes[2:])
+    with speaking("col2im", small="columns"):
+        window = Window.of_deconv(small, kernel_size, **steps, output_size=output_size)
     if a.shape[axes[1]] % math.prod(window.kernel):
         reason = (
             f"its channel axis must hold a multiple of the kernel's {math.prod(window.kernel)} taps"

@@ -28,6 +28,7 @@ from jdeconv.checks import (
     refused,
     sizes,
     space,
+    speaking,
 )
 from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
@@ -64,7 +65,8 @@ def conv(contract: Contract, x: Any, kernel: Any, bias: Any, options: Options) -
     call.check_groups(x=call.channels("x")[1], kernel=outer)
     call.check_channels("kernel", "I", inner, "x", call.channels("x")[1] // call.groups)
     call.check_bias(outer)
-    window = Window.of_conv(call.space("x"), call.space("kernel"), **options.steps, call="conv")
+    with speaking("conv"):
+        window = Window.of_conv(call.space("x"), call.space("kernel"), **options.steps)
     x = call.extended(window)
     y = contract(x, call.arrays["kernel"], call.form(window), call.dtype)
     return call.finished(y)
@@ -85,15 +87,9 @@ def deconv(
     call.check_groups(y=call.channels("y")[1])
     call.check_channels("kernel", "O", outer, "y", call.channels("y")[1])
     call.check_bias(call.groups * inner)
-    window = Window.of_deconv(
-        call.space("y"),
-        call.space("kernel"),
-        **options.steps,
-        output_padding=output_padding,
-        output_size=output_size,
-        call="deconv",
-        names=("output_size", "input"),
-    )
+    sizes: dict[str, Any] = {"output_padding": output_padding, "output_size": output_size}
+    with speaking("deconv", small="input"):
+        window = Window.of_deconv(call.space("y"), call.space("kernel"), **options.steps, **sizes)
     if not call.extends:
         return call.finished(
             contract(call.arrays["y"], call.arrays["kernel"], call.form(window), call.dtype)
@@ -114,14 +110,10 @@ def kernel_grad(
     if call.channels("x")[0] != call.channels("y")[0]:
         reason = f"x has batch size {call.channels('x')[0]}, y {call.channels('y')[0]}"
         raise refused("kernel_grad", "y", y, reason)
-    window = Window.of_kernel_grad(
-        call.space("x"),
-        call.space("y"),
-        kernel_size,
-        **options.steps,
-        call="kernel_grad",
-        names=("x", "y"),
-    )
+    with speaking("kernel_grad", big="x", small="y"):
+        window = Window.of_kernel_grad(
+            call.space("x"), call.space("y"), kernel_size, **options.steps
+        )
     return contract(call.extended(window), call.arrays["y"], call.form(window), call.dtype)
 
 

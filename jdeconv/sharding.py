@@ -29,7 +29,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jdeconv import functional
 from jdeconv.axes import padded
-from jdeconv.checks import Ints, Padding, array, integer, refused, space
+from jdeconv.checks import Ints, Padding, array, integer, refused, space, speaking
 from jdeconv.form import Layout, accumulator
 from jdeconv.window import Window
 
@@ -84,9 +84,9 @@ def conv(
       [[[10, 21, 32, 43]]]
     """
     shards = _Shards.of("conv", x, kernel, spec, dimension_numbers, "x")
-    window = Window.of_conv(
-        shards.space, shards.kernel, stride=stride, padding=padding, dilation=dilation, call="conv"
-    )
+    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    with speaking("conv"):
+        window = Window.of_conv(shards.space, shards.kernel, **steps)
     halos = shards.halos(window, window.big, window.small)
     options: dict[str, Any] = {
         "stride": stride,
@@ -139,17 +139,10 @@ def deconv(
       [[[1, 10, 2, 20]]]
     """
     shards = _Shards.of("deconv", y, kernel, spec, dimension_numbers, "y")
-    window = Window.of_deconv(
-        shards.space,
-        shards.kernel,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        output_padding=output_padding,
-        output_size=output_size,
-        call="deconv",
-        names=("output_size", "input"),
-    )
+    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    sizes: dict[str, Any] = {"output_padding": output_padding, "output_size": output_size}
+    with speaking("deconv", small="input"):
+        window = Window.of_deconv(shards.space, shards.kernel, **steps, **sizes)
     halos = shards.halos(window, window.small, window.big)
     options: dict[str, Any] = {
         "stride": stride,
@@ -229,11 +222,13 @@ class Halo:
 
     def hops(self, positions: int) -> list[tuple[int, int]]:
         """So many positions come from neighbors (hop, positions), the nearest first."""
+        positions = integer("Halo", "positions", positions, 0)
         hops = range(-(-positions // self.shard))
         return [(hop + 1, min(self.shard, positions - hop * self.shard)) for hop in hops]
 
     def shifted(self, a: jax.Array, hop: int) -> jax.Array:
         """What the device `hop` places before has; zeros where there is none."""
+        a, hop = array("Halo", "a", a), integer("Halo", "hop", hop)
         pairs = [(i, i + hop) for i in range(self.count) if 0 <= i + hop < self.count]
         return lax.ppermute(a, self.name, pairs) if pairs else jnp.zeros_like(a)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jdeconv import checks
 
@@ -49,10 +50,15 @@ def assert_adjoint(
         _sizes("assert_adjoint", name, shape)
     dtype = _dtype("assert_adjoint", dtype)
     rng = np.random.default_rng(checks.integer("assert_adjoint", "seed", seed, 0))
-    rtol = checks.number("assert_adjoint", "rtol", rtol)
+    if checks.number("assert_adjoint", "rtol", rtol) < 0:
+        raise checks.refused("assert_adjoint", "rtol", rtol, "must be at least 0")
     x = jnp.asarray(rng.integers(-4, 5, tuple(x_shape)), dtype)
     y = jnp.asarray(rng.integers(-4, 5, tuple(y_shape)), dtype)
     fx, ay = forward(x), adjoint(y)
+    for name, a, function in (("forward", fx, forward), ("adjoint", ay, adjoint)):
+        if not hasattr(a, "shape"):
+            reason = f"expected a function that returns an array, not {type(a).__name__}"
+            raise checks.refused("assert_adjoint", name, function, reason, TypeError)
     if fx.shape != y.shape or ay.shape != x.shape:
         raise AssertionError(
             f"assert_adjoint: forward gives {fx.shape} for y {y.shape}, adjoint {ay.shape} for x {x.shape}"
@@ -102,15 +108,21 @@ def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarr
       stride, dilation, low: one int per axis.
       groups: g.
 
+    Raises:
+      TypeError, ValueError: for arguments of another kind, and sizes that do not fit.
+
     Example:
       >>> x, kernel = np.array([[[1, 2, 3, 4]]]), np.array([[[1, 10]]])
       >>> conv_loops(x, kernel, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[21.0, 43.0]]]
     """
-    x, kernel = _wide(x), _wide(kernel)
-    c, o = x.shape[1] // groups, kernel.shape[0] // groups
+    call = "conv_loops"
+    x, kernel = _wide(call, x=x, kernel=kernel)
+    small, steps = _static(call, x.ndim - 2, stride, dilation, low, small=small)
+    c, o = _channels(call, groups, x=(x, 1), kernel=(kernel, 0))
+    _same(call, "kernel", kernel, 1, c)
     y = np.zeros((x.shape[0], groups * o, *small), np.result_type(x, kernel))
-    for b, q, t in _incidences(x.shape[2:], small, kernel.shape[2:], stride, dilation, low):
+    for b, q, t in _incidences(x.shape[2:], small, kernel.shape[2:], *steps):
         for g in range(groups):
             xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
             for n in range(x.shape[0]):
@@ -127,15 +139,22 @@ def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarr
       big: spatial sizes of the result.
       stride, dilation, low, groups: as in `conv_loops`.
 
+    Raises:
+      TypeError, ValueError: for arguments of another kind, and sizes that do not fit.
+
     Example:
       >>> y, kernel = np.array([[[1, 2]]]), np.array([[[1, 10]]])
       >>> deconv_loops(y, kernel, (4,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[1.0, 10.0, 2.0, 20.0]]]
     """
-    y, kernel = _wide(y), _wide(kernel)
-    c, o = kernel.shape[1], kernel.shape[0] // groups
+    call = "deconv_loops"
+    y, kernel = _wide(call, y=y, kernel=kernel)
+    big, steps = _static(call, y.ndim - 2, stride, dilation, low, big=big)
+    o, _ = _channels(call, groups, y=(y, 1), kernel=(kernel, 0))
+    c = kernel.shape[1]
+    _same(call, "kernel", kernel, 0, y.shape[1])
     x = np.zeros((y.shape[0], groups * c, *big), np.result_type(y, kernel))
-    for b, q, t in _incidences(big, y.shape[2:], kernel.shape[2:], stride, dilation, low):
+    for b, q, t in _incidences(big, y.shape[2:], kernel.shape[2:], *steps):
         for g in range(groups):
             xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
             for n in range(y.shape[0]):
@@ -152,15 +171,21 @@ def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> 
       kernel_size: spatial sizes of the result.
       stride, dilation, low, groups: as in `conv_loops`.
 
+    Raises:
+      TypeError, ValueError: for arguments of another kind, and sizes that do not fit.
+
     Example:
       >>> x, y = np.array([[[1, 2, 3, 4]]]), np.array([[[1, 10]]])
       >>> kernel_grad_loops(x, y, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[31.0, 42.0]]]
     """
-    x, y = _wide(x), _wide(y)
-    c, o = x.shape[1] // groups, y.shape[1] // groups
+    call = "kernel_grad_loops"
+    x, y = _wide(call, x=x, y=y)
+    kernel_size, steps = _static(call, x.ndim - 2, stride, dilation, low, kernel_size=kernel_size)
+    c, o = _channels(call, groups, x=(x, 1), y=(y, 1))
+    _same(call, "y", y, 0, x.shape[0])
     kernel = np.zeros((groups * o, c, *kernel_size), np.result_type(x, y))
-    for b, q, t in _incidences(x.shape[2:], y.shape[2:], kernel_size, stride, dilation, low):
+    for b, q, t in _incidences(x.shape[2:], y.shape[2:], kernel_size, *steps):
         for g in range(groups):
             xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
             for n in range(x.shape[0]):
@@ -168,9 +193,49 @@ def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> 
     return kernel
 
 
-def _wide(a: Any) -> np.ndarray:
-    a = np.asarray(a)
-    return a.astype(np.complex128 if np.iscomplexobj(a) else np.float64)
+def _wide(call: str, **arrays: Any) -> list[np.ndarray]:
+    """Two arrays of numbers, of as many axes, in float64 or complex128."""
+    found = []
+    for name, value in arrays.items():
+        if isinstance(value, Tracer):
+            reason = "expected an array that is known while tracing"
+            raise checks.refused(call, name, value, reason, TypeError)
+        a = np.asarray(value)
+        if not jnp.issubdtype(a.dtype, jnp.number):
+            raise checks.refused(call, name, value, "expected an array of numbers", TypeError)
+        found.append(a.astype(np.complex128 if np.iscomplexobj(a) else np.float64))
+    (first, a), (_, b) = zip(arrays, found, strict=True)
+    if min(a.ndim, b.ndim) < 2 or a.ndim != b.ndim:
+        reason = f"and {list(arrays)[1]} need as many axes, two of them not spatial"
+        raise checks.refused(call, first, a, reason)
+    return found
+
+
+def _static(call: str, rank: int, stride: Any, dilation: Any, low: Any, **size: Any) -> tuple:
+    """The sizes of the result, and the steps."""
+    ((name, value),) = size.items()
+    steps = (
+        checks.integers(call, "stride", stride, rank, 1),
+        checks.integers(call, "dilation", dilation, rank, 1),
+        checks.integers(call, "low", low, rank),
+    )
+    sizes = checks.integers(call, name, value, rank, 0)
+    checks.cells(call, name, value, sizes)
+    return sizes, steps
+
+
+def _channels(call: str, groups: int, **arrays: tuple[np.ndarray, int]) -> list[int]:
+    """The channels of one group, of each of two arrays along an axis of it."""
+    groups = checks.integer(call, "groups", groups, 1)
+    for name, (a, axis) in arrays.items():
+        if a.shape[axis] % groups:
+            raise checks.refused(call, name, a, f"axis {axis} must divide into {groups} groups")
+    return [a.shape[axis] // groups for a, axis in arrays.values()]
+
+
+def _same(call: str, name: str, a: np.ndarray, axis: int, size: int) -> None:
+    if a.shape[axis] != size:
+        raise checks.refused(call, name, a, f"axis {axis} needs size {size}")
 
 
 def _incidences(big, small, kernel, stride, dilation, low):

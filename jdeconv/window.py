@@ -17,8 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
-from jdeconv.checks import Ints, Padding, Pair, cells, integers, paddings, refused, sizes
+from jdeconv.checks import (
+    Ints,
+    Padding,
+    Pair,
+    cells,
+    integers,
+    paddings,
+    refused,
+    sizes,
+    speaking,
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,6 @@ class Window:
         stride: Ints = 1,
         padding: Padding = 0,
         dilation: Ints = 1,
-        call: str = "Window.of_conv",
     ) -> Window:
         """The window of a conv over `big`: small = (big + low + high - span) // stride + 1.
 
@@ -130,7 +140,6 @@ class Window:
             "VALID" (none), "SAME" (small = ceil(big / stride), an odd cell of padding behind the array)
             or "SAME_LOWER" (an odd cell before it).
           dilation: an int, or one per axis.
-          call: the name with which the texts of errors begin.
 
         Raises:
           TypeError, ValueError: for what is no such value, and a window larger than the padded input.
@@ -139,6 +148,7 @@ class Window:
           >>> Window.of_conv((8,), (3,), stride=2, padding="SAME").padding
           ((0, 1),)
         """
+        call = "Window.of_conv"
         kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
         rank = len(kernel)
         big = integers(call, "big", big, rank, 1)
@@ -171,8 +181,6 @@ class Window:
         dilation: Ints = 1,
         output_padding: Ints = 0,
         output_size: Ints | None = None,
-        call: str = "Window.of_deconv",
-        names: tuple[str, str] = ("output_size", "small"),
     ) -> Window:
         """The window of a deconv over `small`: big = full - low - high + output_padding.
 
@@ -188,8 +196,6 @@ class Window:
           dilation: an int, or one per axis.
           output_padding: an int, or one per axis, from 0 to max(stride, dilation) - 1.
           output_size: an int, or one per axis; None leaves the size to `output_padding`.
-          call: the name with which the texts of errors begin.
-          names: what those texts call the big and the small sizes.
 
         Raises:
           TypeError, ValueError: for what is no such value, and a size out of reach.
@@ -198,12 +204,13 @@ class Window:
           >>> Window.of_deconv((4,), (3,), stride=2, padding=1, output_size=8).padding
           ((1, 0),)
         """
+        call = "Window.of_deconv"
         kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
         rank = len(kernel)
-        small = integers(call, names[1], small, rank, 1)
+        small = integers(call, "small", small, rank, 1)
         pads = paddings(call, padding, rank)
         extra = integers(call, "output_padding", output_padding, rank, 0)
-        wanted = None if output_size is None else integers(call, names[0], output_size, rank)
+        wanted = None if output_size is None else integers(call, "output_size", output_size, rank)
         if wanted is not None and any(extra):
             reason = (
                 f"output_size={output_size!r} came too and settles the size; leave one of them out"
@@ -223,16 +230,14 @@ class Window:
             size = default + extra[axis] if wanted is None else wanted[axis]
             left = size if wanted is None else most
             if left < 1:
-                reason = f"it leaves {left} of {names[1]} {small} on axis {axis}; pad less"
+                reason = f"it leaves {left} of small {small} on axis {axis}; pad less"
                 raise refused(call, "padding", padding, reason)
             if not least <= size <= most:
-                reason = (
-                    f"stride {s} and {names[1]} {small} reach sizes {least}..{most} on axis {axis}"
-                )
-                raise refused(call, names[0], output_size, reason)
+                reason = f"stride {s} and small {small} reach sizes {least}..{most} on axis {axis}"
+                raise refused(call, "output_size", output_size, reason)
             big.append(size)
         full = [(q - 1) * s + span for q, s, span in zip(small, stride_, spans, strict=True)]
-        name, value = ("stride", stride) if max(stride_) > 1 else (names[1], small)
+        name, value = ("stride", stride) if max(stride_) > 1 else ("small", small)
         for space in (small, big, full):
             cells(call, name, value, space)
         low = tuple(low for low, _ in _pads(pads, big, stride_, spans))
@@ -248,8 +253,6 @@ class Window:
         stride: Ints = 1,
         padding: Padding = 0,
         dilation: Ints = 1,
-        call: str = "Window.of_kernel_grad",
-        names: tuple[str, str] = ("big", "small"),
     ) -> Window:
         """The window that ties given `big` and `small` sizes, as in a conv or a deconv between them.
 
@@ -260,17 +263,11 @@ class Window:
           (0,)
         """
         if big is None:  # which of_deconv takes for a size that it may choose
-            raise refused(call, names[0], big, "expected one int for each axis", TypeError)
-        return cls.of_deconv(
-            small,
-            kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            output_size=big,
-            call=call,
-            names=names,
-        )
+            reason = "expected one int for each axis"
+            raise refused("Window.of_kernel_grad", "big", big, reason, TypeError)
+        steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+        with speaking("Window.of_kernel_grad", output_size="big"):
+            return cls.of_deconv(small, kernel, **steps, output_size=big)
 
 
 def _steps(call: str, kernel: Sequence[int], stride: Ints, dilation: Ints):

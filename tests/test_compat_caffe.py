@@ -441,7 +441,7 @@ CONV = "convolution_param { num_output: 4 kernel_size: 3 }"
          r"layer 'one', blob 0: shape \[2000000000, 3, 3, 3\]"),
         (one_layer("Convolution", "", (1, 3, 5, 5)), r"layer 'one' \(Convolution\): Convolution\(num_output=0"),
         (one_layer("Convolution", "convolution_param { num_output: 1 kernel_size: 7 }", (1, 3, 5, 5)),
-         r"layer 'one' \(Convolution\): conv\(padding=.*larger than the padded"),
+         r"layer 'one' \(Convolution\): Convolution\(pad=.*larger than the padded"),
         (one_layer("Convolution", CONV, (1, 3, 5, 5)) + 'layer { name: "x" type: "ReLU" bottom: "y" top: "x" }',
          r"layer 'x' \(ReLU\): bottom 'y' is no top of a layer before"),
         (one_layer("ReLU", "", (1, 3)) + 'layer { name: "x" type: "ReLU" bottom: "one" top: "data" }',

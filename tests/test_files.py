@@ -346,7 +346,9 @@ def test_many_layers_ask_for_no_more_than_one(tmp_path):
 def test_a_net_of_very_many_layers_is_refused(tmp_path):
     pytest.importorskip("google.protobuf")
     path = tmp_path / "net.prototxt"
-    path.write_bytes(b"".join(b'layer { type: "ReLU" bottom: "x" top: "x" }\n' for _ in range(8193)))
+    path.write_bytes(
+        b"".join(b'layer { type: "ReLU" bottom: "x" top: "x" }\n' for _ in range(8193))
+    )
     with pytest.raises(ValueError, match=r"net\.prototxt'\): has 8193 layers, 8192 are the most"):
         caffe.load(path)
 

@@ -2,6 +2,8 @@
 
 import math
 import re
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +57,11 @@ ARRAYS = (ones(), ones(3), ones(2, 2), ones(1, 4, 0, 5), ones(*(1,) * 9))
 KINDS = {
     "array": (NOT_ARRAYS, ARRAYS),
     "bias": (NOT_ARRAYS[:9], (ones(), ones(5), ones(1, 6))),
+    "oracle array": (
+        (*THINGS[:5], None, "x", np.ones((1, 4, 7, 5), bool)),
+        (1j, *ARRAYS[:3], ARRAYS[-1], ones(2, 5, 7, 5)),
+    ),
+    "oracle sizes": ((*NOT_INTS, None, *HUGE), (-1, (), (1,), (1,) * 7, (2**30, 2**30))),
     "steps": ((*NOT_INTS, None, *HUGE), (0, -1, (), (1,), (1,) * 3, (0, 1), np.ones(0, int))),
     "optional steps": ((*NOT_INTS, *HUGE), (0, -1, (1,), (1,) * 3)),
     "sizes": ((*NOT_INTS, None, 3, *HUGE[3:]), ((), (1,), (1,) * 7, (0, 1), (2**30, 2**30))),
@@ -67,6 +74,11 @@ KINDS = {
     "pads": ((*NOT_INTS, *HUGE), ((1,), (7,) * 3)),
     "shape": ((*NOT_INTS, None, 3, *HUGE[3:]), ((0, 1), (2**30, 2**30))),
     "lax array": (NOT_ARRAYS, (ones(), ones(3))),
+    "lax layout": (
+        (*THINGS[:6], 1, 1.5, "x"),
+        (("NCHW", "OIHW"), ("NC", "OI", "NC"), ("NCHW",) * 3),
+    ),
+    "lax sharding": ((*THINGS[:6], 1, "x"), ()),
     "lax precision": ((*THINGS[:6], 1, 1.5), ()),
     "positions": ((*NOT_INTS, None, *HUGE), ((), (1,), (1,) * 3)),
     "extra": ((*NOT_INTS, None, *HUGE), (-1, 9, (1,) * 3)),
@@ -94,6 +106,7 @@ STATIC = [kind for kind in KINDS if kind not in ("array", "lax array", "bias", "
 X, Y, KERNEL, COLUMNS = ones(1, 4, 7, 5), ones(1, 6, 5, 4), ones(6, 2, 3, 2), ones(1, 24, 5, 4)
 LAST, LAST_KERNEL = ones(1, 7, 5, 4), ones(3, 2, 4, 6)
 KEY = jax.random.key(0)
+PUBLIC = Path(__file__).parent / "golden" / "public.txt"
 STEPS = {"stride": ("steps", 1), "padding": ("padding", 0), "dilation": ("steps", 1)}
 REST = {
     "groups": ("count", 2),
@@ -142,12 +155,19 @@ KERAS = {
 ONNX = {
     "X": ("array", X),
     "W": ("array", KERNEL),
+    "B": ("bias", None),
     "auto_pad": ("name", "NOTSET"),
     "dilations": ("optional steps", None),
     "group": ("count", 2),
     "kernel_shape": ("optional size", None),
     "pads": ("pads", None),
     "strides": ("optional steps", None),
+}
+LOOPS = {
+    "stride": ("steps", (1, 1)),
+    "dilation": ("steps", (1, 1)),
+    "low": ("positions", (0, 0)),
+    "groups": ("count", 2),
 }
 LAX = {
     "lhs": ("lax array", X),
@@ -156,6 +176,7 @@ LAX = {
     "padding": ("padding", "VALID"),
 }
 LAX_KINDS = {"precision": ("lax precision", None), "preferred_element_type": ("any dtype", None)}
+LAX_LAYOUT = {"dimension_numbers": ("lax layout", None)}
 DILATIONS = {"lhs_dilation": ("optional steps", None), "rhs_dilation": ("optional steps", None)}
 CALLS = {
     "conv": (jdeconv.conv, CONV | MODE),
@@ -265,11 +286,28 @@ CALLS = {
         | {"block_shape": ("sizes", (3, 2)), "dilations": ("optional steps", None)}
         | {"pads": ("pads", None), "strides": ("optional steps", None)},
     ),
+    "conv_loops": (
+        testing.conv_loops,
+        {"x": ("oracle array", X), "kernel": ("oracle array", KERNEL), **LOOPS}
+        | {"small": ("oracle sizes", (5, 4))},
+    ),
+    "deconv_loops": (
+        testing.deconv_loops,
+        {"y": ("oracle array", Y), "kernel": ("oracle array", KERNEL), **LOOPS}
+        | {"big": ("oracle sizes", (7, 5))},
+    ),
+    "kernel_grad_loops": (
+        testing.kernel_grad_loops,
+        {"x": ("oracle array", X), "y": ("oracle array", Y), **LOOPS}
+        | {"kernel_size": ("oracle sizes", (3, 2))},
+    ),
     "lax.conv_general_dilated": (
         lax.conv_general_dilated,
         LAX
         | LAX_KINDS
         | DILATIONS
+        | LAX_LAYOUT
+        | {"out_sharding": ("lax sharding", None)}
         | {"feature_group_count": ("count", 2), "batch_group_count": ("count", 1)},
     ),
     "lax.conv": (lax.conv, LAX | LAX_KINDS | {"rhs": ("lax array", ones(6, 4, 3, 2))}),
@@ -285,6 +323,7 @@ CALLS = {
             "strides": ("steps", (1, 1)),
         }
         | {"padding": ("padding", "VALID"), "rhs_dilation": ("optional steps", None), **LAX_KINDS}
+        | LAX_LAYOUT
         | {"transpose_kernel": ("flag", False), "use_consistent_padding": ("flag", False)},
     ),
     "lax.conv_general_dilated_patches": (
@@ -297,7 +336,8 @@ CALLS = {
         | {
             "padding": ("padding", "VALID"),
             **DILATIONS,
-            "preferred_element_type": ("any dtype", None),
+            **LAX_KINDS,
+            **LAX_LAYOUT,
         },
     ),
 }
@@ -369,8 +409,19 @@ BLOBS, BOTTOM, TOP = [ones(2, 4, 3, 3), ones(2)], ones(1, 4, 7, 5), ones(1, 2, 5
 HALO = {"axis": 0, "name": "d", "count": 1, "shard": 3, "length": 5, "low": 1, "step": 0}
 
 
-def layer(**fields):
-    return caffe.Convolution(**{"num_output": 2, "kernel_size": 3} | fields)
+def used(kind, **fields):
+    """A layer of these fields meets a bottom."""
+    if kind is caffe.Im2col:
+        return kind(**{"kernel_size": 3} | fields).forward(BOTTOM)
+    return kind(**{"kernel_size": 3, "num_output": 2} | fields).init(KEY, BOTTOM.shape)
+
+
+def loaded(**files):
+    """A net of one input, from a file of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "net.prototxt")
+        path.write_text('layer { type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }')
+        return caffe.load(path, **files)
 
 
 def filled(**fields):
@@ -382,28 +433,97 @@ def back(**arguments):
     return LAYER.backward(**given)
 
 
+WINDOWED = {
+    "kernel_size": (None, "3", 1.5, (1.5,), 0, (3, 3, 3), math.nan, True),
+    "pad": (-1, "x", 1.5, (0, 0, 0)),
+    "stride": (math.nan, 0, [0, 1]),
+    "dilation": (0, "x", (1, 1, 1)),
+    **dict.fromkeys(("kernel_h", "kernel_w", "pad_h", "pad_w", "stride_h", "stride_w"), ("3", 1.5)),
+    "axis": (9, -9, 1.5, None),
+    "force_nd_im2col": ("maybe", None),
+}
+LEARNED = WINDOWED | {
+    "num_output": (0, 2.0, None, 2**31),
+    "group": (0, 3, "1"),
+    "bias_term": ("no", None),
+    "weight_filler": ("xavier", None),
+    "bias_filler": (0, None),
+}
+KINDS_OF_LAYER = {caffe.Convolution: LEARNED, caffe.Deconvolution: LEARNED, caffe.Im2col: WINDOWED}
+FIELDS = {
+    f"{kind.__name__}({name}=": [
+        lambda kind=kind, name=name, value=value: used(kind, **{name: value}) for value in values
+    ]
+    for kind, fields in KINDS_OF_LAYER.items()
+    for name, values in fields.items()
+}
+
+
+def passes(layer, weight, diff):
+    """Each pass by itself, of either layer: {argument: calls}."""
+    name = type(layer).__name__
+    return {
+        f"{name}(bottom=": [
+            lambda: layer.forward_gemm("x", weight),
+            lambda: layer.init(KEY, "abcd"),
+            lambda: layer.weight_gemm(None, diff),
+            *(lambda value=v: layer.blob_shapes(value) for v in (None, "ab", (1, 2.5, 3, 4))),
+        ],
+        f"{name}(axis=": [lambda: layer.forward_gemm(ones(3), weight)],
+        f"{name}(key=": [lambda: layer.init(None, BOTTOM.shape)],
+        f"{name}(blobs=": [
+            *(lambda value=v: layer.forward(value, BOTTOM) for v in (None, "ab", [weight])),
+            lambda: layer.backward(None, [BOTTOM], [diff]),
+        ],
+        f"{name}(bottoms=": [lambda: layer.backward([weight, ones(2)], BOTTOM, [diff])],
+        **{
+            f"{name}({argument}=": [
+                lambda value=v, argument=argument: layer.backward(
+                    **{"blobs": [weight, ones(2)], "bottoms": [BOTTOM], "top_diffs": [diff]}
+                    | {argument: value}
+                )
+                for v in (5, [], "a", [1, 2, 3])
+            ]
+            for argument in ("top_diffs", "propagate_down", "param_propagate_down", "param_diffs")
+        },
+        f"{name}(weight=": [
+            *(lambda value=v: layer.forward_gemm(BOTTOM, value) for v in ("x", ones(9, 9, 3, 3))),
+            lambda: layer.backward_gemm(diff, None, BOTTOM.shape[2:]),
+        ],
+        f"{name}(top_diff=": [
+            lambda: layer.backward_gemm("x", weight, BOTTOM.shape[2:]),
+            lambda: layer.weight_gemm(BOTTOM, object()),
+            lambda: layer.backward_bias("x", 4),
+        ],
+        f"{name}(space=": [
+            lambda value=v: layer.backward_gemm(diff, weight, value) for v in (None, "ab", (99, 5))
+        ],
+        f"{name}(top=": [lambda: layer.forward_bias("x", ones(2))],
+        f"{name}(bias=": [lambda value=v: layer.forward_bias(diff, value) for v in ("x", ones(9))],
+        f"{name}(ndim=": [lambda value=v: layer.backward_bias(diff, value) for v in (None, -1, 3)],
+        f"{name}(rank=": [lambda value=v: layer.steps(value) for v in (None, -1, 1.5)],
+    }
+
+
+IM2COL, UP = caffe.Im2col(kernel_size=3), caffe.Deconvolution(num_output=2, kernel_size=3)
+MORE = passes(LAYER, BLOBS[0], TOP) | passes(UP, ones(4, 2, 3, 3), ones(1, 2, 9, 7))
+MORE |= {
+    "load(caffemodel=": [lambda value=v: loaded(caffemodel=value) for v in (5, "no/such", "a\0b")],
+    "Im2col(bottom=": [lambda: IM2COL.forward("x"), lambda: IM2COL.forward(ones(1, 2))],
+    "Im2col(rank=": [lambda: IM2COL.steps(-1)],
+    "Halo(positions=": [lambda value=v: sharding.Halo(**HALO).hops(value) for v in (None, -1)],
+    "Halo(hop=": [lambda: sharding.Halo(**HALO).shifted(ones(3), "x")],
+    "Halo(a=": [lambda: sharding.Halo(**HALO).shifted("x", 1)],
+    "assert_adjoint(rtol=": [
+        lambda: testing.assert_adjoint(abs, abs, (2,), (2,), rtol=-1.0),
+    ],
+    "assert_adjoint(forward=": [
+        lambda: testing.assert_adjoint(lambda x: None, abs, (2,), (2,)),
+    ],
+    "assert_adjoint(y_shape=": [lambda: testing.assert_adjoint(abs, abs, (2,), "a")],
+    "assert_adjoint(dtype=": [lambda: testing.assert_adjoint(abs, abs, (2,), (2,), dtype=str)],
+}
 REFUSED = {
-    "Convolution(kernel_size=": [
-        lambda value=value: layer(kernel_size=value).init(KEY, BOTTOM.shape)
-        for value in (None, "3", 1.5, (1.5,), 0, (3, 3, 3), math.nan, True)
-    ],
-    "Convolution(pad=": [lambda: layer(pad=-1).init(KEY, BOTTOM.shape)],
-    "Convolution(stride=": [
-        lambda value=value: layer(stride=value).init(KEY, BOTTOM.shape)
-        for value in (math.nan, 0, [0, 1])
-    ],
-    "Convolution(num_output=": [
-        lambda value=value: layer(num_output=value).init(KEY, BOTTOM.shape)
-        for value in (0, 2.0, None, 2**31)
-    ],
-    "Convolution(group=": [lambda: layer(group=3).init(KEY, BOTTOM.shape)],
-    "Convolution(axis=": [lambda: layer(axis=9).init(KEY, BOTTOM.shape)],
-    "Convolution(bias_term=": [lambda: layer(bias_term="no").init(KEY, BOTTOM.shape)],
-    "Convolution(force_nd_im2col=": [
-        lambda: layer(force_nd_im2col="maybe").init(KEY, BOTTOM.shape)
-    ],
-    "Convolution(weight_filler=": [lambda: layer(weight_filler="xavier").init(KEY, BOTTOM.shape)],
-    "Convolution(bias_filler=": [lambda: layer(bias_filler=0).init(KEY, BOTTOM.shape)],
     "Convolution(key=": [lambda: LAYER.init(None, BOTTOM.shape)],
     "Convolution(bottom=": [
         *(lambda value=v: LAYER.init(KEY, value) for v in (None, 5, (1, 3, 5.0, 5), "abcd")),
@@ -446,11 +566,17 @@ REFUSED = {
     ],
     "load(prototxt=": [lambda value=v: caffe.load(value) for v in (None, 5, "a\0b", "no/such")],
     "load(key=": [lambda: caffe.load("no/such", key=7)],
-    "Halo(count=": [lambda: sharding.Halo(**HALO | {"count": -1})],
-    "Halo(axis=": [lambda: sharding.Halo(**HALO | {"axis": "x"})],
+    **{
+        f"Halo({name}=": [
+            lambda name=name, value=value: sharding.Halo(**HALO | {name: value})
+            for value in (None, "x", 1.5, 2**31, *((-1,) if name not in ("low", "step") else ()))
+        ]
+        for name in ("axis", "count", "shard", "length", "low", "step")
+    },
     "Halo(name=": [lambda: sharding.Halo(**HALO | {"name": None})],
     "exchange(halo=": [lambda: sharding.exchange(ones(3), 5)],
     "exchange(x=": [lambda: sharding.exchange(ones(4), sharding.Halo(**HALO))],
+    "add(halo=": [lambda: sharding.add(ones(3), None)],
     "add(seen=": [lambda: sharding.add(ones(3), sharding.Halo(**HALO))],
     "as_matrix(linear=": [lambda: testing.as_matrix(None, (2,))],
     "as_matrix(shape=": [
@@ -463,15 +589,40 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("beginning", REFUSED)
+@pytest.mark.parametrize("beginning", sorted({*REFUSED, *FIELDS, *MORE}))
 def test_layers_halos_and_oracles_name_what_is_wrong(beginning):
     if beginning.startswith("load("):
         pytest.importorskip("google.protobuf")
-    for call in REFUSED[beginning]:
-        with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(beginning)}"):
-            call()
+    for calls in (REFUSED, FIELDS, MORE):
+        for call in calls.get(beginning, ()):
+            with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(beginning)}"):
+                call()
 
 
 def test_one_value_serves_every_axis_of_a_layer():
     assert LAYER.init(KEY, BOTTOM.shape)[0].shape == (2, 4, 3, 3)
-    assert layer(pad=(1,), stride=2).forward(BLOBS, BOTTOM)[0].shape == (1, 2, 4, 3)
+    layer = caffe.Convolution(num_output=2, kernel_size=3, pad=(1,), stride=2)
+    assert layer.forward(BLOBS, BOTTOM)[0].shape == (1, 2, 4, 3)
+
+
+OTHERWISE = {  # the names under which these are tried
+    "compat.caffe.Filler": ("constant", "uniform", "gaussian", "Filler"),
+    **{f"compat.torch.conv{rank}d": ("conv2d",) for rank in (1, 3)},
+    **{f"compat.torch.conv_transpose{rank}d": ("conv_transpose2d",) for rank in (1, 3)},
+}
+UNTRIED = ("compat.caffe.Net",)  # which `load` makes
+
+
+def test_every_argument_of_every_public_function_is_among_these():
+    """By the record of public names and their parameters."""
+    tried = {(name, argument) for name, (_, given) in CALLS.items() for argument in given}
+    tried |= {tuple(beginning[:-1].split("(")) for beginning in (*REFUSED, *FIELDS, *MORE)}
+    missing = []
+    for line in PUBLIC.read_text().splitlines():
+        name, _, parameters = line.removeprefix("jdeconv.").partition("(")
+        names = {name, name.removeprefix("compat."), *name.split("."), *OTHERWISE.get(name, ())}
+        for argument in re.findall(r"(?:^|, )\*{0,2}(\w+)(?=[=,)])", parameters):
+            known = argument == "self" or name in UNTRIED
+            if not known and not {(each, argument) for each in names} & tried:
+                missing.append((name, argument))
+    assert not missing

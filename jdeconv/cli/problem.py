@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdeconv.boundary import MODES
-from jdeconv.checks import refused
+from jdeconv.checks import refused, speaking
 from jdeconv.form import CONTRACTIONS, Form, Layout
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window
@@ -71,7 +71,8 @@ class Problem:
         if not isinstance(fields, dict) or set(fields) != names:
             raise ValueError(f"a problem is a JSON object of {', '.join(sorted(names))}")
         one = cls(**{name: _frozen(value) for name, value in fields.items()})
-        Window.of_conv(one.big, one.kernel, **one.geometry, call="problem")
+        with speaking("problem"):
+            Window.of_conv(one.big, one.kernel, **one.geometry)
         for name, (holds, what) in RULES.items():
             if not holds(one):
                 raise refused("problem", name, getattr(one, name), f"expected {what}")

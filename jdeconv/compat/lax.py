@@ -253,6 +253,7 @@ def conv_general_dilated_patches(
         lhs_dilation=lhs_dilation,
         rhs_dilation=rhs_dilation,
         dimension_numbers=numbers,
+        precision=precision,
         preferred_element_type=preferred_element_type,
     )
     left_type, right_type = (jax.ShapeDtypeStruct(a, lhs.dtype) for a in (lhs.shape, shape))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jdeconv import bilinear, checks, fillers
-from jdeconv.checks import Ints, array, flag, integer, integers, listed, one_of, refused
+from jdeconv.checks import Ints, array, flag, integer, integers, listed, one_of, refused, speaking
 from jdeconv.im2col import im2col
 
 Blobs = Sequence[jax.Array]
@@ -81,7 +82,8 @@ def _values(
     is_list = isinstance(field, Sequence) and not isinstance(field, str | bytes)
     values: Sequence[Any] = field if is_list else (field,)  # pyright: ignore[reportAssignmentType]
     given = tuple(integer(call, name, value) for value in values)
-    one_by_one = [integer(call, name, value) for value in pair if value is not None]
+    ends = zip((f"{name[:6]}_h", f"{name[:6]}_w"), pair, strict=True)
+    one_by_one = [integer(call, end, value) for end, value in ends if value is not None]
     if one_by_one and given:
         raise refused(call, name, given, f"give it or {name[:6]}_h and _w, not both")
     if one_by_one and (rank != 2 or len(one_by_one) != 2):
@@ -114,6 +116,10 @@ class _Windowed:
     def _call(self) -> str:
         return type(self).__name__
 
+    def _speaking(self, **names: str) -> AbstractContextManager:
+        """Inside, what is refused is refused in Caffe's words."""
+        return speaking(self._call, padding="pad", groups="group", **names)
+
     def split(self, bottom: Sequence[int]) -> tuple[tuple, int, tuple]:
         """The axes before the channels, the channels, and space."""
         listed(self._call, "bottom", bottom, "sizes")
@@ -125,6 +131,7 @@ class _Windowed:
 
     def steps(self, rank: int) -> tuple[tuple[int, ...], dict[str, Any]]:
         """Kernel size, and stride, padding and dilation, each with one value per axis."""
+        rank = integer(self._call, "rank", rank, 0)
         flag(self._call, "force_nd_im2col", self.force_nd_im2col)
         pairs = {"kernel_size": (self.kernel_h, self.kernel_w), "pad": (self.pad_h, self.pad_w)}
         pairs |= {"stride": (self.stride_h, self.stride_w), "dilation": (None, None)}
@@ -160,7 +167,8 @@ class Im2col(_Windowed):
         kernel, steps = self.steps(len(space))
         if not space:
             raise refused(self._call, "bottom", bottom, "needs a spatial axis behind the channels")
-        columns = im2col(bottom.reshape(-1, channels, *space), kernel, **steps)
+        with self._speaking(x="bottom"):
+            columns = im2col(bottom.reshape(-1, channels, *space), kernel, **steps)
         return columns.reshape(*items, *columns.shape[1:])
 
 
@@ -195,6 +203,8 @@ class _Learned(_Windowed, ABC):
     def blob_shapes(self, bottom: Sequence[int]) -> list[tuple[int, ...]]:
         """Of the weight, and of the bias if there is one, for a bottom of this shape."""
         _, channels, space = self.split(bottom)
+        sizes = (channels, *space)
+        channels, *space = integers(self._call, "bottom", sizes, len(sizes), 0)
         integer(self._call, "num_output", self.num_output, 1)
         integer(self._call, "group", self.group, 1)
         flag(self._call, "bias_term", self.bias_term)
@@ -273,14 +283,28 @@ class _Learned(_Windowed, ABC):
 
     def forward_bias(self, top: jax.Array, bias: jax.Array) -> jax.Array:
         """The top with its bias."""
+        (top,), bias = self._arrays(top=top), array(self._call, "bias", bias)
+        channels = self.split(top.shape)[1]
+        if bias.shape != (channels,):
+            raise refused(self._call, "bias", bias, f"needs shape ({channels},)")
         shape = [1] * top.ndim
         shape[self.axis % top.ndim] = -1
         return top + bias.reshape(shape)
 
     def backward_bias(self, top_diff: jax.Array, ndim: int) -> jax.Array:
         """The bias's diff: the sum over items and space."""
+        (top_diff,) = self._arrays(top_diff=top_diff)
+        if integer(self._call, "ndim", ndim, 1) != top_diff.ndim:
+            raise refused(self._call, "ndim", ndim, f"the top's diff has {top_diff.ndim} axes")
         axis = self.axis % ndim
         return top_diff.sum([i for i in range(ndim) if i != axis])
+
+    def _arrays(self, **arrays: Any) -> list[jax.Array]:
+        """Of numbers, each with the axis of channels."""
+        found = [array(self._call, name, a) for name, a in arrays.items()]
+        for a in found:
+            self.split(a.shape)
+        return found
 
     def _check(self, blobs: Blobs, bottom: jax.Array) -> None:
         shapes = self.blob_shapes(array(self._call, "bottom", bottom).shape)
@@ -309,24 +333,32 @@ class _Learned(_Windowed, ABC):
             "groups": self.group
         }
 
-    def _conv(self, x: jax.Array, weight: jax.Array) -> jax.Array:
-        y = bilinear.conv(
-            self._items(x, x.ndim), self._kernel(weight, x.ndim), **self._options(x.ndim)
-        )
+    def _conv(self, role: str, x: jax.Array, weight: jax.Array) -> jax.Array:
+        """Of what this layer calls `role`."""
+        (x,), weight = self._arrays(**{role: x}), array(self._call, "weight", weight)
+        items, kernel = self._items(x, x.ndim), self._kernel(weight, x.ndim)
+        with self._speaking(x=role, kernel="weight"):
+            y = bilinear.conv(items, kernel, **self._options(x.ndim))
         return self._restored(y, x)
 
-    def _deconv(self, y: jax.Array, weight: jax.Array, space: Sequence[int] | None) -> jax.Array:
+    def _deconv(
+        self, role: str, y: jax.Array, weight: jax.Array, space: Sequence[int] | None
+    ) -> jax.Array:
+        """Of what this layer calls `role`; `space` is the result's, None the least that there is."""
+        (y,), weight = self._arrays(**{role: y}), array(self._call, "weight", weight)
         size: dict[str, Any] = {} if space is None else {"output_size": tuple(space) or (1,)}
-        x = bilinear.deconv(
-            self._items(y, y.ndim), self._kernel(weight, y.ndim), **self._options(y.ndim), **size
-        )
+        items, kernel = self._items(y, y.ndim), self._kernel(weight, y.ndim)
+        with self._speaking(y=role, kernel="weight", output_size="space"):
+            x = bilinear.deconv(items, kernel, **self._options(y.ndim), **size)
         return self._restored(x, y)
 
-    def _kernel_grad(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def _kernel_grad(self, **operands: jax.Array) -> jax.Array:
+        """Of what this layer calls x and y, in this order."""
+        x, y = self._arrays(**operands)
         kernel, _ = self.steps(x.ndim - 1 - self.axis % x.ndim)
-        diff = bilinear.kernel_grad(
-            self._items(x, x.ndim), self._items(y, x.ndim), kernel or (1,), **self._options(x.ndim)
-        )
+        sides = self._items(x, x.ndim), self._items(y, x.ndim)
+        with self._speaking(**dict(zip("xy", operands, strict=True))):
+            diff = bilinear.kernel_grad(*sides, kernel or (1,), **self._options(x.ndim))
         return diff if kernel else diff.reshape(diff.shape[:2])
 
 
@@ -365,17 +397,18 @@ class Convolution(_Learned):
 
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
         """The top without bias."""
-        return self._conv(bottom, weight)
+        return self._conv("bottom", bottom, weight)
 
     def backward_gemm(
         self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
     ) -> jax.Array:
         """The bottom's diff; `space` is the bottom's spatial size, which the top's leaves open."""
-        return self._deconv(top_diff, weight, space)
+        listed(self._call, "space", space, "sizes")
+        return self._deconv("top_diff", top_diff, weight, space)
 
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
         """The weight's diff, summed over items."""
-        return self._kernel_grad(bottom, top_diff)
+        return self._kernel_grad(bottom=bottom, top_diff=top_diff)
 
 
 @dataclass(frozen=True)
@@ -397,14 +430,18 @@ class Deconvolution(_Learned):
 
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
         """The top without bias."""
-        return self._deconv(bottom, weight, None)
+        return self._deconv("bottom", bottom, weight, None)
 
     def backward_gemm(
         self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
     ) -> jax.Array:
         """The bottom's diff; `space`, the bottom's spatial size, is what the conv gives anyway."""
-        return self._conv(top_diff, weight)
+        diff = self._conv("top_diff", top_diff, weight)
+        found = self.split(diff.shape)[2]
+        if tuple(listed(self._call, "space", space, "sizes")) != found:
+            raise refused(self._call, "space", space, f"this diff and weight give {found}")
+        return diff
 
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
         """The weight's diff, summed over items."""
-        return self._kernel_grad(top_diff, bottom)
+        return self._kernel_grad(top_diff=top_diff, bottom=bottom)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv.checks import cells, refused
+from jdeconv.checks import cells, refused, speaking
 from jdeconv.compat.caffe.convolution import Convolution, Deconvolution, Filler, Im2col
 from jdeconv.window import Window
 
@@ -112,7 +112,8 @@ def im2col(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     kernel, steps = made.steps(len(space))
     if not space:
         raise refused(layer.type, "bottom", bottoms[0], "needs a spatial axis behind the channels")
-    small = Window.of_conv(space, kernel, **steps, call="im2col").small
+    with speaking("im2col"):
+        small = Window.of_conv(space, kernel, **steps).small
     top = (*items, channels * math.prod(kernel), *small)
     return Layer(lambda _, bottoms: [made.forward(bottoms[0])], tops=[top])
 
