@@ -15,6 +15,7 @@ Between the two, results that read nothing wrong and are NaN all the same:
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
@@ -93,12 +94,16 @@ def may_follow(call, role, index, lowering, reads, stride):
 @jax.debug_nans(False)
 @pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize(("stride", "padding"), [(1, 0), (1, 1), (2, 1)])
-@pytest.mark.parametrize("rank", SIZES)
-def test_what_is_not_finite_goes_where_it_belongs(rank, stride, padding, lowering, rng):
+@pytest.mark.parametrize(
+    ("rank", "dtype"), [*((n, "float32") for n in SIZES), (1, "bfloat16"), (1, "complex64")]
+)
+def test_what_is_not_finite_goes_where_it_belongs(rank, dtype, stride, padding, lowering, rng):
     shapes, window, options = sizes(rank, stride, padding)
-    if lowering == "direct" and stride > 1:
+    if (lowering, stride) == ("direct", 2) or (lowering, dtype) == ("fft", "complex64"):
         return
-    arrays = {name: rng.integers(1, 5, shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays = {
+        name: rng.integers(1, 5, shape).astype(jnp.dtype(dtype)) for name, shape in shapes.items()
+    }
     for call, (*operands, result) in CALLS.items():
         clean = evaluate(call, arrays, lowering, options)
         for role, bad in itertools.product(operands, (np.inf, -np.inf, np.nan)):
@@ -107,9 +112,21 @@ def test_what_is_not_finite_goes_where_it_belongs(rank, stride, padding, lowerin
             spoiled[index] = bad
             found = evaluate(call, arrays | {role: spoiled}, lowering, options)
             reads = readers(call, role, index, shapes, window)
-            finite = np.isfinite(found)
+            finite = np.isfinite(found.astype(np.complex64))
             assert not (finite & reads).any(), (call, role, index, bad)
             if lowering != "fft":
                 assert (found[finite] == clean[finite]).all(), (call, role, index, bad)
             allowed = may_follow(call, role, index, lowering, reads, stride)
             assert finite[~allowed].all(), (call, role, index, bad, result)
+
+
+def test_what_is_finite_stays_so_but_for_sums_that_come_before_the_products():
+    """`winograd` and `fft` add up numbers that the definition multiplies first; "highest" excludes both."""
+    x, kernel = np.full((1, 16, 8, 8), 2e38, np.float32), np.full((16, 16, 3, 3), 1e-3, np.float32)
+    exact = x[0, 0, 0, 0].astype(float) * kernel[0, 0, 0, 0] * 16 * 9
+    for lowering in ("im2col", "direct", "native"):
+        np.testing.assert_allclose(conv(x, kernel, lowering=lowering), exact, rtol=1e-5)
+    np.testing.assert_allclose(conv(x, kernel, precision="highest"), exact, rtol=1e-5)
+    with jax.debug_nans(False):
+        for lowering in ("winograd", "fft"):
+            assert not np.isfinite(conv(x, kernel, lowering=lowering)).all()

@@ -11,6 +11,9 @@ from benchmarks.numerics import LAX, Record
 from jdeconv.cli.problem import WIDE
 from jdeconv.lowerings import LOWERINGS
 
+# Of positive terms the errors add up, one way or the other, and a few problems are no measure.
+HARD = [draw for draw in draws.DATA if draw is not draws.positive]
+
 
 def measured(problems, kinds, rng, only=""):
     """The records of lax's and of every way whose name begins so."""
@@ -32,9 +35,7 @@ def test_every_lowering_is_within_the_bound(dtype, rng):
         dataclasses.replace(plane, padding=((1, 1), (0, 2))),
         dataclasses.replace(line, padding=((2, 0),)),
     ]
-    # Of positive terms the errors add up, one way or the other, and two problems are no measure.
-    kinds = [draw for draw in draws.DATA if draw is not draws.positive]
-    found = measured(problems, kinds, rng)
+    found = measured(problems, HARD, rng)
     unfit = {"complex64": {"fft"}}.get(dtype, set())
     for p in problems:
         names = {r.way for r in found if r.problem == str(p)}
@@ -62,6 +63,15 @@ def test_long_sums_are_within_the_bound(sizes, rng):
         max(r.whole for r in found if r.way.startswith(way)) for way in (LAX, numerics.CHOSEN)
     )
     assert ours <= numerics.WORST * lax_
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_ffts_are_within_the_bound_where_they_are_chosen(dtype):
+    """For each kind of data by itself: over wide magnitudes, an FFT by name is far beyond."""
+    rng = np.random.default_rng(7)
+    found = measured([draws.large(rng, dtype) for _ in range(3)], HARD, rng, numerics.CHOSEN)
+    assert {r.way for r in found} == {LAX, f"{numerics.CHOSEN}: fft"}
+    assert numerics.broken(found) == []
 
 
 def test_random_geometries_are_few_enough_columns_and_all_differ():
