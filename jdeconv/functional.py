@@ -75,7 +75,7 @@ def conv(
       y, in the dtype to which x, kernel and bias promote. float16 and bfloat16 accumulate in float32.
 
     Raises:
-      TypeError: for arguments of the wrong kind, and arrays of no numbers.
+      TypeError: for arguments of the wrong kind, and arrays of no numbers, or of fewer than 8 bits.
       ValueError: for sizes and values that do not fit; the text names the call, the argument, what came
         and what would do.
       NotImplementedError: where the named lowering cannot serve; the text says why.
@@ -158,7 +158,7 @@ def deconv(
       x, in the dtype to which y, kernel and bias promote. float16 and bfloat16 accumulate in float32.
 
     Raises:
-      TypeError: for arguments of the wrong kind, and arrays of no numbers.
+      TypeError: for arguments of the wrong kind, and arrays of no numbers, or of fewer than 8 bits.
       ValueError: for sizes and values that do not fit, a size out of reach, and output_size together with
         output_padding; the text names the call, the argument, what came and what would do.
       NotImplementedError: where the named lowering cannot serve; the text says why.
@@ -227,7 +227,7 @@ def kernel_grad(
       The kernel, in the dtype to which x and y promote.
 
     Raises:
-      TypeError: for arguments of the wrong kind, and arrays of no numbers.
+      TypeError: for arguments of the wrong kind, and arrays of no numbers, or of fewer than 8 bits.
       ValueError: for values that do not fit, and sizes of x that no deconv of y reaches.
 
     Differentiation: a `jax.custom_vjp` function whose backward pass calls `deconv` for x's gradient and
