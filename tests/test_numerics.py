@@ -74,6 +74,15 @@ def test_ffts_are_within_the_bound_where_they_are_chosen(dtype):
     assert numerics.broken(found) == []
 
 
+def test_gradients_that_lax_reads_from_outside_are_left_out(rng):
+    """Beside a kernel of 2, a second cell of padding makes that of jax.lax's gradient negative."""
+    line = draws.problem(1, 2, 3, (9,), (2,), 1, "float32")
+    for padding, parts in ((((1, 0),), {"x", "kernel", "y"}), (((1, 2),), {"kernel", "y"})):
+        problem = dataclasses.replace(line, padding=padding)
+        found = measured([problem], [draws.normal], rng, only=numerics.CHOSEN)
+        assert {r.part for r in found} == parts
+
+
 def test_random_geometries_are_few_enough_columns_and_all_differ():
     rng = np.random.default_rng(0)
     drawn = [draws.geometry(rng, "float32") for _ in range(200)]
