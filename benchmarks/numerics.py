@@ -205,9 +205,8 @@ def measure(
 
 
 def _beyond(p: Problem) -> bool:
-    """Whether padding is wider than what a window spans beside one cell."""
-    axes = zip(p.pads, p.kernel, p.dilation, strict=True)
-    return any(max(pair) > d * (k - 1) for pair, k, d in axes)
+    """Whether a window can lie in the padding as a whole."""
+    return any(max(pair) >= span for pair, span in zip(p.pads, p.window.span, strict=True))
 
 
 def campaign(count: int, seed: int, is_large: bool) -> Iterator[Record]:

@@ -127,8 +127,6 @@ def test_padding_of_many_copies(mode, size):
     one = np.ones((1, 1, 1, 1), np.float32)
     for padding in (((7, 13), (0, 4)), ((13, 0), (-2, 11)), ((0, 6), (1, -1)), ((3, -1), (5, 5))):
         expected = padded(x, padding, mode)
-        if not expected.size:
-            continue
         steps = {"padding": padding, "padding_mode": mode}
         result, deconv = jax.vjp(lambda x, steps=steps: jdeconv.conv(x, one, **steps), x)
         np.testing.assert_array_equal(result, expected)
@@ -137,7 +135,7 @@ def test_padding_of_many_copies(mode, size):
 
 
 def test_padding_of_a_million_copies_compiles_at_once():
-    """Copies that are laid beside one another, in place of a gather, would take minutes here."""
+    """Copies that are laid beside one another, in place of a gather, take longer than a minute here."""
     options = {"padding": ((0, 5_000_000),), "padding_mode": "circular"}
     x, one = np.arange(5, dtype=np.float32).reshape(1, 1, 5), np.ones((1, 1, 1), np.float32)
     result, deconv = jax.vjp(lambda x: jdeconv.conv(x, one, **options), x)

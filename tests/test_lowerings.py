@@ -188,7 +188,7 @@ def dots(function, *args):
     return [line for line in text.splitlines() if "stablehlo.dot_general" in line]
 
 
-def test_winograd_is_one_dot_over_sixteen_products(rng):
+def test_winograd_is_one_dot_over_sixteen_products():
     x, kernel = np.ones((2, 4, 8, 6), np.float32), np.ones((5, 4, 3, 3), np.float32)
     (dot,) = dots(lambda x, k: jdeconv.conv(x, k, padding=1, lowering="winograd"), x, kernel)
     assert "tensor<16x1x24x4xf32>" in dot
