@@ -1,0 +1,323 @@
+"""Faults that the quick tests must notice.
+
+As a program it plants one fault after the other in a copy of this tree and runs the quick tests on it:
+
+    python tests/faults.py            all of them, about half an hour on two cores
+    python tests/faults.py psum tap   those whose names hold one of these words
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info", "build", "dist")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One change of one file that makes the library wrong.
+
+    Args:
+      name: what is wrong.
+      file: the file, from the top of the tree.
+      old, new: the text that is replaced, which stands in the file once, and what replaces it.
+      likely: the test files that are run before the others.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    likely: str
+
+    def plant(self, root: Path) -> None:
+        """Change the file below `root`."""
+        path = root / self.file
+        path.write_text(path.read_text().replace(self.old, self.new))
+
+
+FAULTS = (
+    # Geometry and arguments.
+    Fault(
+        "the odd cell of SAME padding on the wrong side",
+        "jdeconv/window.py",
+        'low = total // 2 if pads == "SAME"',
+        'low = total // 2 if pads != "SAME"',
+        "window lax",
+    ),
+    Fault(
+        "a remainder of the stride is lost",
+        "jdeconv/window.py",
+        "return tuple(full - low - big for",
+        "return tuple(max(full - low - big, 0) for",
+        "window identity",
+    ),
+    Fault(
+        "an output_padding of a whole stride passes",
+        "jdeconv/window.py",
+        "return max(base, 1), base, base + max(s, d) - 1",
+        "return max(base, 1), base, base + max(s, d)",
+        "window errors",
+    ),
+    Fault(
+        "True passes for an int",
+        "jdeconv/checks.py",
+        "    if isinstance(value, bool):\n        return None\n    try:\n        return operator",
+        "    try:\n        return operator",
+        "invalid errors",
+    ),
+    Fault(
+        "arrays that no memory holds pass",
+        "jdeconv/checks.py",
+        "> MOST or math.prod(space) > MOST_CELLS:",
+        "> MOST:",
+        "invalid errors window",
+    ),
+    Fault(
+        "spatial axes follow x's letters and not the kernel's",
+        "jdeconv/form.py",
+        'for letter in specs["kernel"] if letter not in "OI"',
+        'for letter in specs[roles[0]] if letter not in "NC"',
+        "arguments",
+    ),
+    Fault(
+        "the batch axis that is taken off is always the first",
+        "jdeconv/operands.py",
+        "jnp.squeeze(result, batch_axis)",
+        "jnp.squeeze(result, 0)",
+        "arguments",
+    ),
+    Fault(
+        "preferred_element_type is ignored",
+        "jdeconv/operands.py",
+        "    return wanted\n\n\ndef _holds",
+        "    return np.dtype(dtype)\n\n\ndef _holds",
+        "arguments",
+    ),
+    Fault(
+        "half precision adds up in half precision",
+        "jdeconv/form.py",
+        'return np.dtype("float32") if narrow else np.dtype(dtype)',
+        "return np.dtype(dtype)",
+        "arguments nonfinite",
+    ),
+    # Differentiation and vmap.
+    Fault(
+        "deconv's kernel gradient is taken with the gradient of y in the place of y",
+        "jdeconv/functional.py",
+        "primitives.kernel_grad(x_bar, y, form",
+        "primitives.kernel_grad(x_bar, y_bar, form",
+        "transformations",
+    ),
+    Fault(
+        "the transpose of kernel_grad has the wrong sign in y",
+        "jdeconv/primitives.py",
+        "lambda k, x, y, *, form, dtype, **_: conv(x, k,",
+        "lambda k, x, y, *, form, dtype, **_: conv(-x, k,",
+        "transformations",
+    ),
+    Fault(
+        "vmap puts the mapped axis outside of the groups",
+        "jdeconv/primitives.py",
+        "INDICES[role][which].index(index) == 1",
+        "INDICES[role][which].index(index) == 2",
+        "transformations",
+    ),
+    # Meshes.
+    Fault(
+        "the psum of a kernel's gradient is dropped",
+        "jdeconv/partition.py",
+        "            if not summed:\n",
+        "            if True:\n",
+        "partition",
+    ),
+    Fault(
+        "halos go around the end of the mesh",
+        "jdeconv/sharding.py",
+        "pairs = [(i, i + hop) for i in range(self.count) if 0 <= i + hop < self.count]",
+        "pairs = [(i, (i + hop) % self.count) for i in range(self.count)]",
+        "halo",
+    ),
+    Fault(
+        "what a halo of several shards adds comes from the nearest",
+        "jdeconv/sharding.py",
+        "part(before - (hop - 1) * shard - size, size)",
+        "part(before - size, size)",
+        "halo",
+    ),
+    # Lowerings.
+    Fault(
+        "slabs overwrite what their neighbors have added",
+        "jdeconv/lowerings/slabs.py",
+        "seen = slabs.of_x(x, i) + part(i)",
+        "seen = part(i)",
+        "lowerings",
+    ),
+    Fault(
+        "large images are no longer cut into slabs",
+        "jdeconv/lowerings/slabs.py",
+        "MOST_BYTES = 32 << 20",
+        "MOST_BYTES = 32 << 40",
+        "memory",
+    ),
+    Fault(
+        "of a batch's blocks only the last counts",
+        "jdeconv/lowerings/blocks.py",
+        "(total + function(*a), None)",
+        "(function(*a), None)",
+        "lowerings",
+    ),
+    Fault(
+        "windows that overlap overwrite one another",
+        "jdeconv/im2col.py",
+        "phases[phase] = phases[phase] + piece if phase in phases else piece",
+        "phases[phase] = piece",
+        "identity",
+    ),
+    Fault(
+        "the dilation of many taps is lost",
+        "jdeconv/im2col.py",
+        "indices = taps * w.dilation[i]",
+        "indices = taps",
+        "identity",
+    ),
+    Fault(
+        "groups lie inside of the channels",
+        "jdeconv/lowerings/im2col.py",
+        '{"columns": "gc t n q"',
+        '{"columns": "cg t n q"',
+        "identity",
+    ),
+    Fault(
+        "the last tap is lost",
+        "jdeconv/lowerings/taps.py",
+        "return [list(zip(taps, channel, strict=True)) for channel in numbers]",
+        "return [list(zip(taps, channel, strict=True))[: len(taps) - 1 or 1] for channel in numbers]",
+        "lowerings",
+    ),
+    Fault(
+        "the kernel is flipped",
+        "jdeconv/lowerings/direct.py",
+        "lax.optimization_barrier(jnp.flip(kernel, range(w.rank)))",
+        "lax.optimization_barrier(kernel)",
+        "lowerings",
+    ),
+    Fault(
+        "backward-input loses the mark that vendors look for",
+        "jdeconv/lowerings/native.py",
+        "        kernel = lax.optimization_barrier(kernel)\n",
+        "        kernel = kernel * 1\n",
+        "gpu_forms",
+    ),
+    Fault(
+        "reflected copies begin a cell too late",
+        "jdeconv/boundary.py",
+        "max(2 * (size - 1), 1)  # and back",
+        "max(2 * size - 1, 1)  # and back",
+        "identity",
+    ),
+    # Adapters.
+    Fault(
+        "accelerate forgets the dilation of a mirrored padding",
+        "jdeconv/xla.py",
+        "return tuple((k - 1) * d - low for",
+        "return tuple((k - 1) - low for",
+        "compat_lax",
+    ),
+    Fault(
+        "torch's groups and dilation are swapped",
+        "jdeconv/compat/torch.py",
+        "_deconv(1, input, weight, bias, stride, padding, output_padding, groups, dilation)",
+        "_deconv(1, input, weight, bias, stride, padding, output_padding, dilation, groups)",
+        "compat_torch",
+    ),
+    Fault(
+        "diffs of Caffe's weights no longer accumulate",
+        "jdeconv/compat/caffe/convolution.py",
+        "diffs[0] = diffs[0] + self.weight_gemm(bottom, top_diff)",
+        "diffs[0] = self.weight_gemm(bottom, top_diff)",
+        "compat_caffe",
+    ),
+    # Readers of files, and the commands.
+    Fault(
+        "a caffemodel's reader trusts the length that the file names",
+        "jdeconv/compat/caffe/files.py",
+        "if not fits or len(data) != np.prod(shape, dtype=object):",
+        "if not fits:",
+        "compat_caffe files",
+    ),
+    Fault(
+        "check hides what it found",
+        "jdeconv/cli/check.py",
+        "return min(failures, 1)",
+        "return 0",
+        "cli",
+    ),
+)
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the tree in `folder`."""
+    return Path(shutil.copytree(ROOT, folder / "tree", ignore=LEFT_OUT))
+
+
+def pytest(root: Path, *arguments: str) -> tuple[bool, str]:
+    """Whether the quick tests of the tree pass, and the first that does not."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    run = subprocess.run(
+        [*command, *arguments], cwd=root, env=environment, capture_output=True, text=True
+    )
+    if run.returncode not in (0, 1):
+        raise RuntimeError(f"pytest ended with {run.returncode}:\n{run.stdout}{run.stderr}")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
+    return run.returncode == 0, failed[1] if failed else ""
+
+
+def noticed_by(fault: Fault) -> str:
+    """The test that notices the fault; empty if the quick tests pass with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = copied(Path(folder))
+        fault.plant(root)
+        likely = [f"tests/test_{name}.py" for name in fault.likely.split()]
+        for arguments in (likely, []):
+            passed, test = pytest(root, *arguments)
+            if not passed:
+                return test
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Plant the faults; 1 if one goes unnoticed."""
+    summary, _, usage = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=usage, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", help="only faults whose names hold one of these words")
+    words = parser.parse_args(arguments).words
+    chosen = [f for f in FAULTS if not words or any(word in f.name for word in words)]
+    if not chosen:
+        parser.error(f"no fault's name holds {' or '.join(words)}")
+    start, unnoticed = time.perf_counter(), 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for fault, test in zip(chosen, pool.map(noticed_by, chosen), strict=True):
+            unnoticed += not test
+            print(f"{fault.name}: {f'noticed by {test}' if test else 'NOT NOTICED'}", flush=True)
+    minutes = (time.perf_counter() - start) / 60
+    print(f"{len(chosen)} faults, {unnoticed} not noticed, in {minutes:.1f} minutes")
+    return min(unnoticed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
