@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -82,6 +85,12 @@ GEOMETRIES = (
 
 COLUMNS = ("loops", "lax.conv", "conv_transpose", "jax.grad", "<Ax,y>=<x,A'y>")
 
+LEGEND = """\
+Rows: the spatial size of x, then kernel (k), stride (s), padding (p; low:high where they differ),
+dilation (d) and groups (g). No d is dilation 1, no g is one group.
+Columns: what the results are compared with. The last is the inner-product identity.
+- : lax.conv_transpose has no groups, or the lowering does not serve this geometry."""
+
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Describe the command."""
@@ -128,19 +137,20 @@ def run(options: argparse.Namespace) -> int:
     width = max(len(str(geometry)) for geometry in GEOMETRIES)
     print(f"{'geometry':<{width}}  {'  '.join(COLUMNS)}")
     failures = 0
-    for geometry in GEOMETRIES:
-        verdicts = compare(geometry, options.lowering, np.random.default_rng(options.seed))
-        failures += sum(verdict == "FAIL" for verdict in verdicts)
-        cells = (f"{v:<{len(column)}}" for v, column in zip(verdicts, COLUMNS, strict=True))
-        print(f"{geometry!s:<{width}}  {'  '.join(cells)}".rstrip(), flush=True)
-    print("\n- : lax.conv_transpose has no groups, or the lowering does not serve this geometry")
+    compared = partial(compare, lowering=options.lowering, seed=options.seed)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA takes nearly all of the time
+        for geometry, verdicts in zip(GEOMETRIES, pool.map(compared, GEOMETRIES), strict=True):
+            failures += verdicts.count("FAIL")
+            cells = (f"{v:<{len(column)}}" for v, column in zip(verdicts, COLUMNS, strict=True))
+            print(f"{geometry!s:<{width}}  {'  '.join(cells)}".rstrip(), flush=True)
+    print(f"\n{LEGEND}")
     print(f"{len(GEOMETRIES)} geometries, {failures} failures")
     return min(failures, 1)
 
 
-def compare(geometry: Geometry, lowering: str | None, rng: np.random.Generator) -> list[str]:
+def compare(geometry: Geometry, lowering: str | None, seed: int) -> list[str]:
     """One verdict for each of COLUMNS: "ok", "FAIL", or "-" where lax cannot express the geometry."""
-    g = geometry
+    g, rng = geometry, np.random.default_rng(seed)
     steps = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation}
     window = Window.of_conv(g.big, g.kernel, **steps)
     form = Form(window, g.groups, Layout.of("conv", None, window.rank))
