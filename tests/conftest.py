@@ -1,13 +1,88 @@
-"""A strict setting for every test: rank promotion raises, and a mesh of eight devices is at hand."""
+"""Settings for every test: which are left out, how XLA compiles, what JAX is strict about."""
+
+import gc
+import os
 
 import jax
+import jaxlib
 import numpy as np
 import pytest
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 8)
+LEFT_OUT = pytest.StashKey[int]()
+SLOW_MINUTES = 15
+
+
+def pytest_addoption(parser):
+    """Add the options that say more of the tests and of XLA's optimizations."""
+    group = parser.getgroup("jdeconv")
+    group.addoption("--slow", action="store_true", help="run the slow tests too")
+    group.addoption(
+        "--optimized",
+        action="store_true",
+        help="compile as users do, with all of XLA's optimizations; takes twice the time",
+    )
+
+
+def pytest_configure(config):
+    """Set JAX up, before it has a backend."""
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # which nobody reads here
+    config.stash[LEFT_OUT] = 0
+    if not config.getoption("--optimized"):
+        jax.config.update("jax_disable_most_optimizations", True)
+        # Processes that tests start compile in the same way.
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        # XLA's older emitters of fusions compile in two thirds of the time. Later versions have none.
+        if jaxlib.__version__.startswith("0.10."):
+            os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the slow tests out, unless an option asks for them."""
+    if config.getoption("--slow") or config.getoption("markexpr"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    config.stash[LEFT_OUT] = len(slow)
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what stays until the end: half a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish(session):
+    """Tell the process that reports how many tests this one left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = session.config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take over what a process of pytest-xdist told."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", 0)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what was left out, and how to run it."""
+    if count := config.stash[LEFT_OUT]:
+        terminalreporter.write_line(
+            f"{count} slow tests were left out. python -m pytest --slow runs them too, "
+            f"in about {SLOW_MINUTES} minutes on two cores."
+        )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory():
+    """Let go of what the tests of a file compiled."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
 def rng():
+    """A generator of random numbers that are the same in every run."""
     return np.random.default_rng(20261122)

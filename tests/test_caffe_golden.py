@@ -30,8 +30,12 @@ def test_caffe(index, lowering):
     options = {"stride": case["stride"], "padding": case["pad"], "dilation": case["dilation"]}
     options |= {"groups": case["group"], "lowering": lowering}
     layer = LAYERS[case["layer"]]
-    top, vjp = jax.vjp(lambda x, w: layer(x, w, b, **options), x, w)
-    bottom_diff, weight_diff = vjp(dy)
-    for ours, caffes in ((top, y), (bottom_diff, dx), (weight_diff, dw)):
+
+    @jax.jit
+    def all_of(x, w, dy):
+        top, vjp = jax.vjp(lambda x, w: layer(x, w, b, **options), x, w)
+        return top, *vjp(dy)
+
+    for ours, caffes in zip(all_of(x, w, dy), (y, dx, dw), strict=True):
         assert ours.shape == caffes.shape
         assert np.abs(ours - caffes).max() <= 2e-5 * np.abs(caffes).max()

@@ -1,11 +1,13 @@
 """The inner-product identity and the definition, exactly, over random geometries of ranks 1 to 4."""
 
+import itertools
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 from geometry import LAST, arranged, geometries, letters
+from thinned import thinned
 
 import jdeconv
 from jdeconv.testing import as_matrix, conv_loops, deconv_loops, kernel_grad_loops
@@ -13,15 +15,18 @@ from jdeconv.testing import as_matrix, conv_loops, deconv_loops, kernel_grad_loo
 GEOMETRIES = geometries(208, seed=1)
 
 
-def contractions(g, x, kernel, y, **options):
-    """All three, compiled together."""
+def contractions(g, x, kernel, y, layout=None, **options):
+    """All three, compiled together; the layout is that of (x, kernel, y)."""
+    options |= g.steps
+    turned = layout and (layout[0], layout[2], layout[1])
 
     @jax.jit
     def run(x, kernel, y):
+        numbers, size = {"dimension_numbers": layout}, {"output_size": g.window.big}
         return (
-            jdeconv.conv(x, kernel, **g.steps, **options),
-            jdeconv.deconv(y, kernel, output_size=g.window.big, **g.steps, **options),
-            jdeconv.kernel_grad(x, y, g.window.kernel, **g.steps, **options),
+            jdeconv.conv(x, kernel, **numbers, **options),
+            jdeconv.deconv(y, kernel, **numbers, **size, **options),
+            jdeconv.kernel_grad(x, y, g.window.kernel, dimension_numbers=turned, **options),
         )
 
     return tuple(map(np.asarray, run(x, kernel, y)))
@@ -51,7 +56,7 @@ def test_the_geometries_are_what_they_should_be():
     assert sum(g.c == g.o == 1 for g in GEOMETRIES) > 20
 
 
-@pytest.mark.parametrize("index", range(0, len(GEOMETRIES), 8))
+@pytest.mark.parametrize("index", thinned(range(0, len(GEOMETRIES), 8), 3))
 def test_identity_and_definition(index):
     for i, g in enumerate(GEOMETRIES[index : index + 8], start=index):
         x, kernel, y = g.draw(seed=i)
@@ -70,7 +75,7 @@ def test_identity_and_definition(index):
         assert_identity(results, x, kernel, y)
 
 
-@pytest.mark.parametrize("g", geometries(12, seed=2, ranks=(1, 2, 3)), ids=str)
+@pytest.mark.parametrize("g", thinned(geometries(12, seed=2, ranks=(1, 2, 3)), 2), ids=str)
 def test_channels_last(g):
     sides, kernels = letters(g.rank)
     side, last = LAST[g.rank]
@@ -80,15 +85,9 @@ def test_channels_last(g):
         arranged(a, s, t)
         for a, s, t in ((x, side, sides), (kernel, last, kernels), (y, side, sides))
     )
-    conv = jdeconv.conv(x, kernel, dimension_numbers=(side, last, side), **g.steps)
-    size = {"output_size": g.window.big}
-    deconv = jdeconv.deconv(y, kernel, dimension_numbers=(side, last, side), **size, **g.steps)
-    grad = jdeconv.kernel_grad(
-        x, y, g.window.kernel, dimension_numbers=(side, side, last), **g.steps
-    )
-    np.testing.assert_array_equal(conv, arranged(expected[0], side, sides))
-    np.testing.assert_array_equal(deconv, arranged(expected[1], side, sides))
-    np.testing.assert_array_equal(grad, arranged(expected[2], last, kernels))
+    found = contractions(g, x, kernel, y, (side, last, side))
+    for a, b, place in zip(found, expected, ((side, sides),) * 2 + ((last, kernels),), strict=True):
+        np.testing.assert_array_equal(a, arranged(b, *place))
 
 
 NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -106,7 +105,7 @@ def padded(x, padding, mode):
 
 
 @pytest.mark.parametrize("mode", NUMPY_MODES)
-@pytest.mark.parametrize("g", geometries(6, seed=3, ranks=(1, 2, 3)), ids=str)
+@pytest.mark.parametrize("g", thinned(geometries(6, seed=3, ranks=(1, 2, 3)), 2), ids=str)
 def test_padding_modes(mode, g):
     x, kernel, y = g.draw()
     results = contractions(g, x, kernel, y, padding_mode=mode)
@@ -118,8 +117,7 @@ def test_padding_modes(mode, g):
     assert np.array_equal(results[0], zeros) == all(max(pair) <= 0 for pair in g.window.padding)
 
 
-@pytest.mark.parametrize("mode", NUMPY_MODES)
-@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize(("mode", "size"), thinned(itertools.product(NUMPY_MODES, (1, 2, 5)), 2))
 def test_padding_of_many_copies(mode, size):
     """More than one on a side, on one side, and on an axis that is cropped at its other end."""
     rng = np.random.default_rng(size)
@@ -144,7 +142,7 @@ def test_padding_of_a_million_copies_compiles_at_once():
 
 
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
-@pytest.mark.parametrize("g", geometries(4, seed=4, ranks=(1, 2)), ids=str)
+@pytest.mark.parametrize("g", thinned(geometries(4, seed=4, ranks=(1, 2)), 3), ids=str)
 def test_the_matrix_of_deconv_is_the_transpose(mode, g):
     x, kernel, y = g.draw()
     steps = g.steps | {"padding_mode": mode}
@@ -154,7 +152,7 @@ def test_the_matrix_of_deconv_is_the_transpose(mode, g):
     assert conv.any()
 
 
-@pytest.mark.parametrize("g", geometries(8, seed=5), ids=str)
+@pytest.mark.parametrize("g", thinned(geometries(8, seed=5), 3), ids=str)
 def test_im2col_and_col2im(g):
     w, steps = g.window, {k: v for k, v in g.steps.items() if k != "groups"}
     x, _, _ = g.draw()

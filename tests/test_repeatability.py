@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from thinned import thinned
 
 from jdeconv import conv, deconv, kernel_grad
 from jdeconv.lowerings import LOWERINGS
@@ -69,7 +70,7 @@ def test_run_to_run(lowering):
     assert digest(lowering) == first(lowering)
 
 
-@pytest.mark.parametrize("lowering", SHAPES)
+@pytest.mark.parametrize("lowering", thinned(SHAPES, 3))
 def test_each_call_with_jit_or_without(lowering):
     """In a larger program XLA may fuse a call with its neighbors, and round a fused product once less."""
     function, (x, kernel) = parts(lowering)
@@ -83,6 +84,7 @@ def test_each_call_with_jit_or_without(lowering):
         np.testing.assert_array_equal(jax.jit(call)(*operands), call(*operands))
 
 
+@pytest.mark.slow
 def test_process_to_process_and_whatever_the_number_of_threads():
     found = elsewhere()
     assert found == {lowering: first(lowering) for lowering in SHAPES}
@@ -91,6 +93,7 @@ def test_process_to_process_and_whatever_the_number_of_threads():
     assert single == found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_on_one_core_as_on_all(tmp_path):
     one = elsewhere(str(tmp_path / "long.npz"), JDECONV_CORES="1")
@@ -109,6 +112,7 @@ def long_parts(lowering):
     return [np.asarray(a) for a in jax.jit(function)(*operands)]
 
 
+@pytest.mark.slow
 def test_with_a_compilation_cache_cold_and_warm(tmp_path):
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),

@@ -1,5 +1,6 @@
 """On a mesh of eight devices: results equal the unsharded ones, and shardings are as types say."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from thinned import thinned
 
 import jdeconv
 from jdeconv.lowerings import blocks as blocking
@@ -48,17 +50,18 @@ def assert_same(actual, expected):
 
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize(
-    ("x_spec", "kernel_spec"), [(P("d"), P()), (P(), P("d"))], ids=["batch", "output channels"]
+    ("axis_type", "sharded"),
+    thinned(itertools.product([AxisType.Explicit, AxisType.Auto], ["batch", "output channels"]), 3),
 )
-@pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
-def test_meshes(axis_type, x_spec, kernel_spec, operands):
+def test_meshes(axis_type, sharded, operands):
     gradient = jax.jit(jax.value_and_grad(loss, (0, 1)))
     expected = gradient(*operands)
     mesh = jax.make_mesh((8,), ("d",), axis_types=(axis_type,))
+    specs = (P("d"), P()) if sharded == "batch" else (P(), P("d"))
     with jax.set_mesh(mesh):
         x, kernel = (
             jax.device_put(a, NamedSharding(mesh, spec))
-            for a, spec in zip(operands, (x_spec, kernel_spec), strict=True)
+            for a, spec in zip(operands, specs, strict=True)
         )
         value, gradients = gradient(x, kernel)
     assert_same((value, gradients), expected)

@@ -44,6 +44,7 @@ def finished(folder, *more):
     return losses(done.stdout)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_reaches_the_same_loss(tmp_path):
     undisturbed = finished(tmp_path / "undisturbed")
     assert list(undisturbed) == list(range(1, 9))
