@@ -51,22 +51,32 @@ def test_spatial_axes_follow_the_kernels_letters(rng):
     np.testing.assert_array_equal(swapped, jdeconv.conv(x.swapaxes(2, 3), kernel, stride=(2, 1)))
 
 
-@pytest.mark.parametrize("numbers", [None, ("NHWC", "HWIO", "NHWC")])
+@pytest.mark.parametrize(
+    "numbers", [None, ("NHWC", "HWIO", "NHWC"), ("HCNW", "OIHW", "CWHN")], ids=str
+)
 def test_unbatched(numbers, rng):
     layout = numbers or ("NCHW", "OIHW", "NCHW")
-    x, y = (permuted(draw(rng, s)[:1], layout[0], "NCHW") for s in (X, Y))
-    kernel = permuted(draw(rng, KERNEL), layout[1], "OIHW")
-    options = {"groups": 2, "dimension_numbers": numbers}
-    axes = {"groups": 2, "dimension_numbers": numbers and (numbers[0], numbers[2], numbers[1])}
-    for batched, alone in (
-        (jdeconv.conv(x, kernel, **options)[0], jdeconv.conv(x[0], kernel, **options)),
-        (jdeconv.deconv(y, kernel, **options)[0], jdeconv.deconv(y[0], kernel, **options)),
-        (
-            jdeconv.kernel_grad(x, y, (3, 2), **axes),
-            jdeconv.kernel_grad(x[0], y[0], (3, 2), **axes),
-        ),
-    ):
-        np.testing.assert_array_equal(batched, alone)
+    big, kernels, small = layout
+    x, y = permuted(draw(rng, X)[:1], big, "NCHW"), permuted(draw(rng, Y)[:1], small, "NCHW")
+    kernel = permuted(draw(rng, KERNEL), kernels, "OIHW")
+
+    def alone(a, spec):
+        return jnp.take(a, 0, spec.index("N"))
+
+    def conv(x):
+        return jdeconv.conv(x, kernel, groups=2, dimension_numbers=numbers)
+
+    def deconv(y):
+        turned = numbers and numbers[::-1]
+        return jdeconv.deconv(y, kernel, groups=2, dimension_numbers=turned)
+
+    def kernel_grad(x, y):
+        turned = numbers and (big, small, kernels)
+        return jdeconv.kernel_grad(x, y, (3, 2), groups=2, dimension_numbers=turned)
+
+    np.testing.assert_array_equal(conv(alone(x, big)), alone(conv(x), small))
+    np.testing.assert_array_equal(deconv(alone(y, small)), alone(deconv(y), big))
+    np.testing.assert_array_equal(kernel_grad(alone(x, big), alone(y, small)), kernel_grad(x, y))
 
 
 @pytest.mark.parametrize("module", MODULES)

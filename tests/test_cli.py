@@ -118,10 +118,13 @@ def test_demo_refuses_no_steps(capsys):
 
 
 @pytest.mark.parametrize(
-    ("steps", "least"), [(30, -20), pytest.param(250, 0.5, marks=pytest.mark.slow)]
+    ("steps", "least"), [(30, -1.5), pytest.param(250, 0.5, marks=pytest.mark.slow)]
 )
 def test_demo_trains_beats_bicubic_and_upscales(steps, least, tmp_path):
-    """Fewer steps than the default, in a process of its own, with a picture of odd sizes and with alpha."""
+    """Fewer steps than the default, in a process of its own, with a picture of odd sizes and with alpha.
+
+    After one step the gain is -2.9 dB, after 30 it is -0.5.
+    """
     image = pytest.importorskip("PIL.Image")
     pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 4), dtype=np.uint8)
     image.fromarray(pixels).save(tmp_path / "own.png")

@@ -51,7 +51,7 @@ def geometry(seed):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
-@pytest.mark.parametrize("seed", thinned(range(45), 7))
+@pytest.mark.parametrize("seed", thinned(range(45), (0, 3, 7, 8, 14, 24, 35, 40)))
 def test_conv(seed):
     rng, rank, value, per_axis, groups, c, o, batch = geometry(seed)
     k, stride, dilation = per_axis(value(1, 3)), value(1, 3), value(1, 2)
@@ -66,7 +66,7 @@ def test_conv(seed):
     assert_same(lambda *a: ours(*a, **options), lambda *a: theirs(*a, **options), arrays)
 
 
-@pytest.mark.parametrize("seed", thinned(range(45), 7))
+@pytest.mark.parametrize("seed", thinned(range(45), (0, 3, 7, 8, 14, 24, 35, 40)))
 def test_conv_transpose(seed):
     rng, rank, value, per_axis, groups, c, o, batch = geometry(seed)
     k, stride, dilation = per_axis(value(1, 4)), value(1, 3), value(1, 2)

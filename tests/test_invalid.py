@@ -366,10 +366,14 @@ def run(name, **wrong):
 
 
 def wrongs(name, part):
-    """A third of the values of another kind and of the misfits, for every argument of a call."""
-    for argument, (kind, _) in CALLS[name][1].items():
+    """A third of the values of another kind and of the misfits, for every argument of a call.
+
+    It is another third for the next argument and for the next call, so that a part holds every value.
+    """
+    first = part + list(CALLS).index(name)
+    for i, (argument, (kind, _)) in enumerate(CALLS[name][1].items()):
         for is_kind, values in zip((True, False), KINDS[kind], strict=True):
-            yield from ((argument, value, is_kind) for value in values[part::3])
+            yield from ((argument, value, is_kind) for value in values[(first + i) % 3 :: 3])
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PART = (  # every lowering and contraction, gradients, a loop, a mesh, half precision, jax.lax's call
+PART = (  # every lowering and contraction, gradients, a loop, a mesh, half precision, rounding,
+    # memory, bits, and a call of jax.lax
     "tests/test_accelerate.py::test_gradients_in_both_orders[scanned]",
     "tests/test_arguments.py::test_half_precision_is_the_same_on_every_call",
     "tests/test_compat_lax.py::test_conv_general_dilated[0]",
     "tests/test_lowerings.py::test_gradients",
+    "tests/test_memory.py::test_a_gather_of_many_taps_goes_by_slabs",
+    "tests/test_numerics.py::test_long_sums_are_within_the_bound",
     "tests/test_partition.py::test_batch_and_channels_over_two_mesh_axes",
+    "tests/test_repeatability.py::test_run_to_run",
 )
 
 

@@ -76,6 +76,19 @@ def test_killed_and_resumed_it_reaches_the_same_loss(tmp_path):
     assert {step: undisturbed[step] for step in resumed} == resumed
 
 
+def test_it_trains_and_goes_on_from_a_checkpoint(tmp_path, monkeypatch, capsys):
+    """In this process and on one device, with a network that is soon compiled."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    arguments = ["--processes", "1", "--rank", "0", "--coordinator", "unused:0", "--size", "8"]
+    arguments += ["--every", "2", "--checkpoints", str(tmp_path)]
+    found = []
+    for steps in ("3", "5"):
+        assert unet3d.main([*arguments, "--steps", steps]) == 0
+        found.append(losses(capsys.readouterr().out))
+    assert [list(each) for each in found] == [[1, 2, 3], [3, 4, 5]]
+    assert found[0][3] == found[1][3]
+
+
 def test_one_process_and_several_devices_agree():
     """The network on four slabs, beside the same on one device."""
     params = unet3d.initial(jax.random.key(1))

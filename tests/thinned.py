@@ -1,15 +1,22 @@
 """Which cases of a test are quick."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
 
 
-def thinned(cases: Iterable[Any], step: int) -> list[Any]:
-    """The cases as parameters of a test, of which every `step`-th is quick and the others are slow."""
+def thinned(cases: Iterable[Any], quick: int | Collection[int]) -> list[Any]:
+    """The cases as parameters of a test, all but the quick ones marked as slow.
+
+    Args:
+      cases: what the test is parametrized with.
+      quick: the places of the quick cases, or a step: every so many cases one is quick.
+    """
     return [
-        case if i % step == 0 else pytest.param(*_values(case), marks=pytest.mark.slow)
+        case
+        if (i % quick == 0 if isinstance(quick, int) else i in quick)
+        else pytest.param(*_values(case), marks=pytest.mark.slow)
         for i, case in enumerate(cases)
     ]
 
