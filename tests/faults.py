@@ -240,7 +240,7 @@ FAULTS = (
         "jdeconv/compat/torch.py",
         "_deconv(1, input, weight, bias, stride, padding, output_padding, groups, dilation)",
         "_deconv(1, input, weight, bias, stride, padding, output_padding, dilation, groups)",
-        "compat_torch",
+        "compat_torch compat_values",
     ),
     Fault(
         "diffs of Caffe's weights no longer accumulate",
@@ -305,7 +305,7 @@ FAULTS = (
         "jdeconv/compat/keras.py",
         "low = max(span - 1 - -(-around // 2), 0)",
         "low = span - 1 - -(-around // 2)",
-        "compat_keras",
+        "compat_keras compat_values",
     ),
     Fault(
         "a custom backward pass keeps XLA's convolutions",
