@@ -151,18 +151,23 @@ class Step:
         images = [Array("image", rng.normal(size=self.image))]
         scales = [1 / math.sqrt(math.prod(shape[1:])) for shape in self.kernels]
         return images + [
-            Array("kernel", scale * rng.normal(size=shape))
+            Array(_role(shape), scale * rng.normal(size=shape))
             for scale, shape in zip(scales, self.kernels, strict=True)
         ]
 
     def results(self) -> list[tuple[str, int]]:
-        return [("plain", 0)] + [("kernel", 0)] * len(self.kernels)
+        return [("plain", 0)] + [(_role(shape), 0) for shape in self.kernels]
 
     def run(self, ops: Any, image: Any, *kernels: Any) -> tuple:
         def loss(*kernels):
             return ops.mean_square(self.model(ops, image, kernels))
 
         return ops.value_and_grad(loss, *kernels)
+
+
+def _role(shape: tuple[int, ...]) -> str:
+    """Of a network's parameter: biases and scales have one axis."""
+    return "kernel" if len(shape) > 1 else "plain"
 
 
 @dataclass(frozen=True)

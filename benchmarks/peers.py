@@ -54,7 +54,35 @@ class JaxOperations:
         x = x - x.mean(axis, keepdims=True)
         return x * lax.rsqrt((x * x).mean(axis, keepdims=True) + 1e-6)
 
+    def batch_norm(self, x: jax.Array) -> jax.Array:
+        """Every channel normalized over all else, in float32 at least."""
+        channel = x.ndim - 1 if self.last else 1
+        axes = tuple(axis for axis in range(x.ndim) if axis != channel)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = wide - wide.mean(axes, keepdims=True)
+        return (wide * lax.rsqrt((wide * wide).mean(axes, keepdims=True) + 1e-5)).astype(x.dtype)
+
+    def per_channel(self, vector: jax.Array, x: jax.Array) -> jax.Array:
+        """One number a channel, shaped to meet x."""
+        return vector if self.last else vector.reshape(-1, *[1] * (x.ndim - 2))
+
+    def max_pool(self, x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
+        rank = x.ndim - 2
+
+        def everywhere(value, other):
+            return (other, *[value] * rank, other) if self.last else (other, other, *[value] * rank)
+
+        return lax.reduce_window(
+            x,
+            jnp.array(-jnp.inf, x.dtype),
+            lax.max,
+            everywhere(size, 1),
+            everywhere(stride, 1),
+            everywhere((padding, padding), (0, 0)),
+        )
+
     relu = staticmethod(jax.nn.relu)
+    leaky_relu = staticmethod(jax.nn.leaky_relu)
     tanh = staticmethod(jnp.tanh)
     gelu = staticmethod(jax.nn.gelu)
 

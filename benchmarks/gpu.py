@@ -1,0 +1,302 @@
+"""What an H100 would run of every case and of whole training steps, ours beside jax.lax's.
+
+Nothing is timed, and no GPU is needed: the programs are compiled for a GPU that is described in a file, and
+their text is read. The ratio is that of two estimates (see `h100`); above 1, ours is expected to be faster.
+A deconv stands beside the better of `lax.conv_transpose` with transpose_kernel=True and with False, the default
+of lax and Flax, and once more beside the default alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+from jax import lax
+from jax.sharding import SingleDeviceSharding
+
+from benchmarks import h100, networks, peers
+from benchmarks.cases import ACCELERATOR_BATCH, CASES, Case, Layer
+
+OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
+DTYPES = ("bfloat16", "float16", "float32")
+LEAST, LEAST_OF_STEPS = 0.97, 1.0
+
+
+class LaxDefault(peers.Lax):
+    """`lax.conv_transpose` as it is called without transpose_kernel, as in Flax; without groups."""
+
+    def deconv(self, y, kernel, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+        if groups > 1:
+            return super().deconv(
+                y,
+                kernel,
+                stride=stride,
+                padding=padding,
+                output_padding=output_padding,
+                dilation=dilation,
+                groups=groups,
+            )
+        rank = kernel.ndim - 2
+        size = kernel.shape[:rank] if self.last else kernel.shape[2:]
+        full = [dilation * (k - 1) for k in size]
+        pads = [(f - padding, f - padding + output_padding) for f in full]
+        kernel = kernel.swapaxes(-1, -2) if self.last else kernel.swapaxes(0, 1)
+        steps = (stride,) * rank, pads, (dilation,) * rank
+        return lax.conv_transpose(y, kernel, *steps, self.numbers(rank))
+
+
+OPERATIONS = {OURS: peers.Jdeconv, LAX: peers.Lax, DEFAULT: LaxDefault}
+
+
+class _Zeros:
+    """In the place of a random generator, where only shapes are asked for."""
+
+    def normal(self, size: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(np.float32(0), size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is compiled: a part of a case."""
+
+    case: Case
+    part: str  # "forward", "backward" (both gradients), or "step" (all of it)
+
+    def __str__(self) -> str:
+        return f"{self.case.name} {self.part}"
+
+    @property
+    def peers(self) -> list[str]:
+        """Those whose programs differ."""
+        work = self.case.work
+        is_step = not isinstance(work, Layer)
+        has_deconv = "deconv" in self.case.name or is_step
+        grouped = not is_step and work.groups > 1
+        return [OURS, LAX, DEFAULT] if has_deconv and not grouped else [OURS, LAX]
+
+    def function(self, ops: Any) -> Callable:
+        work = self.case.work
+        if self.part == "step":
+            return functools.partial(work.run, ops)
+
+        def forward(image, kernel):
+            return getattr(ops, work.kind)(image, kernel, **work.steps)
+
+        if self.part == "forward":
+            return forward
+        return lambda image, kernel, bar: jax.vjp(forward, image, kernel)[1](bar)
+
+    def shapes(self, peer: Any, device: Any) -> list[jax.ShapeDtypeStruct]:
+        arrays = self.case.work.arrays(_Zeros())[: 2 if self.part == "forward" else None]
+        return [
+            jax.ShapeDtypeStruct(
+                peer.enter(self.case, a.value, a.role, a.mapped).shape,
+                self.case.dtype,
+                sharding=SingleDeviceSharding(device),
+            )
+            for a in arrays
+        ]
+
+    def compiled(self, peer: str, device: Any) -> h100.Program:
+        """The program of a peer."""
+        shapes = self.shapes(peers.JaxPeer(OPERATIONS[peer]), device)
+        return h100.program(self.function(OPERATIONS[peer](self.case.layout)), shapes)
+
+
+def tasks(patterns: list[str], dtypes: list[str], layouts: list[str]) -> list[Task]:
+    """The parts of the cases that match any of the patterns."""
+    cases = [case for case in CASES if case.family not in ("step", "other dtypes")]
+    cases = [case.larger(ACCELERATOR_BATCH) for case in cases if case.dtype == "float32"]
+    for layout in ("NCHW", "NHWC"):
+        for name, work in networks.steps().items():
+            cases.append(Case(f"step {name}", "step", work, layout=layout))
+    found = [
+        Task(dataclasses.replace(case, dtype=dtype), part)
+        for dtype in dtypes
+        for case in cases
+        if case.layout in layouts
+        for part in _parts(case)
+    ]
+    patterns = patterns or ["*"]
+    return [
+        t for t in found if any(fnmatchcase(n, p) for p in patterns for n in (t.case.name, str(t)))
+    ]
+
+
+def _parts(case: Case) -> tuple[str, ...]:
+    is_layer = isinstance(case.work, Layer) and case.work.repeats == 1
+    return ("forward", "backward") if is_layer else ("step",)
+
+
+def row(task: Task, device: Any) -> dict[str, Any]:
+    """The programs of all peers; of one that XLA refuses, its words."""
+    found: dict[str, Any] = {
+        "name": task.case.name,
+        "family": task.case.family,
+        "part": "step" if task.case.family == "step" else task.part,
+        "dtype": task.case.dtype,
+        "layout": task.case.layout,
+        "programs": {},
+        "refused": {},
+    }
+    for peer in task.peers:
+        try:
+            found["programs"][peer] = task.compiled(peer, device).as_json()
+        except jax.errors.JaxRuntimeError as error:
+            if peer == OURS:
+                raise
+            found["refused"][peer] = str(error).splitlines()[0]
+    return found
+
+
+def ratio(row: dict[str, Any], *others: str) -> float | None:
+    """The estimate of the best of the others, divided by ours; None where XLA refuses them all."""
+    times = [row["programs"][name]["seconds"] for name in others if name in row["programs"]]
+    return min(times) / row["programs"][OURS]["seconds"] if times else None
+
+
+def target(row: dict[str, Any]) -> float:
+    """The least ratio that is good enough."""
+    return LEAST_OF_STEPS if row["family"] == "step" else LEAST
+
+
+HEADER = (
+    f"{'program':<36}{'dtype':>9}{'layout':>7}{'ratio':>7}{'/default':>9}{'ms':>8}{'lax':>8}{'GMAC':>8}{'lax':>8}"
+    f"{'MB':>9}{'lax':>9}{'temp MB':>9}{'lax':>8}{'compile s':>10}{'lax':>6}  calls / of jax.lax"
+)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    programs = row["programs"]
+    others = [programs[name] for name in (LAX, DEFAULT) if name in programs]
+    best = min(others, key=lambda p: p["seconds"], default=None)
+    both = [programs[OURS], best]
+    text = (
+        f"{row['name'] + ' ' * (row['part'] != 'step') + row['part'] * (row['part'] != 'step'):<36}"
+    )
+    text += f"{row['dtype']:>9}{row['layout']:>7}"
+    for value, width in ((ratio(row, LAX, DEFAULT), 7), (ratio(row, DEFAULT), 9)):
+        text += f"{'-' if value is None else f'{value:.2f}':>{width}}"
+    for key, scale, digits, widths in (
+        ("seconds", 1e-3, 3, (8, 8)),
+        ("products", 1e9, 1, (8, 8)),
+        ("bytes", 1e6, 0, (9, 9)),
+        ("temporary_bytes", 1e6, 0, (9, 8)),
+        ("compile_seconds", 1, 1, (10, 6)),
+    ):
+        for found, width in zip(both, widths, strict=True):
+            text += f"{'-' if found is None else f'{found[key] / scale:.{digits}f}':>{width}}"
+    return text + "  " + " / ".join("-" if p is None else _calls(p) for p in both)
+
+
+def _calls(program: dict[str, Any]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in program["calls"].items())
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Geometric means and the least ratios, and what is below its target."""
+    lines = [
+        "",
+        f"{'estimated ratio to the better jax.lax':<48}{'programs':>9}{'mean':>7}{'least':>7}",
+    ]
+    for dtype in DTYPES:
+        for part in ("forward", "backward", "step"):
+            lines += _means(
+                f"{part}, {dtype}", [r for r in rows if (r["part"], r["dtype"]) == (part, dtype)]
+            )
+    for part in ("forward", "backward"):
+        deconvs = [r for r in rows if r["family"] == "deconv" and r["part"] == part]
+        lines += _means(f"deconv {part}", deconvs)
+        lines += _means(f"deconv {part}, beside the default", deconvs, DEFAULT)
+    below = [r for r in rows if (ratio(r, LAX, DEFAULT) or 1) < target(r) - 0.005]
+    lines += [
+        "",
+        f"below {LEAST}, or {LEAST_OF_STEPS} for a training step: {len(below)} of {len(rows)}",
+    ]
+    lines += [
+        f"  {r['name']} {r['part']}, {r['dtype']}, {r['layout']}: {ratio(r, LAX, DEFAULT):.2f}"
+        for r in below
+    ]
+    for r in rows:
+        for peer, reason in r["refused"].items():
+            named = f"{r['name']} {r['part']}, {r['dtype']}, {r['layout']}"
+            lines.append(f"XLA compiles no program of {peer} for {named}: {reason}")
+    names = ("jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
+    lines += ["", ", ".join(f"{name} {metadata.version(name)}" for name in names)]
+    lines += [
+        "Estimates (rooflines) for one H100, by the text of the compiled programs; nothing was timed."
+    ]
+    return "\n".join(lines)
+
+
+def _means(title: str, rows: list[dict[str, Any]], *others: str) -> Iterator[str]:
+    ratios = [found for r in rows if (found := ratio(r, *(others or (LAX, DEFAULT)))) is not None]
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        yield f"{title:<48}{len(ratios):>9}{mean:>7.2f}{min(ratios):>7.2f}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, read, compare, write; 1 if a program is below its target."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m benchmarks.gpu 'deconv*' 'step DCGAN' --dtype bfloat16 --layout NHWC",
+    )
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help="names or patterns, such as 'deconv*', 'dense 1x1 backward' or 'step U-Net' (default: all)",
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help="only this one (default: all three)")
+    parser.add_argument(
+        "--layout", choices=("NCHW", "NHWC"), default="NHWC", help="default: %(default)s"
+    )
+    parser.add_argument("--list", action="store_true", help="list the programs and compile none")
+    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write all numbers there")
+    options = parser.parse_args(arguments)
+    chosen = tasks(options.cases, [options.dtype] if options.dtype else [*DTYPES], [options.layout])
+    if not chosen:
+        print("no program of that name; --list names all", file=sys.stderr)
+        return 2
+    if options.list:
+        print(*(f"{task}, {task.case.dtype}" for task in chosen), sep="\n")
+        return 0
+    if reason := h100.missing():
+        print(reason, file=sys.stderr)
+        return 2
+    device = h100.devices()[0]
+    rows = []
+    print(HEADER)
+    with tqdm.tqdm(chosen, unit="program", leave=False, disable=None) as bar:
+        for task in bar:
+            bar.set_postfix_str(f"{task}, {task.case.dtype}")
+            rows.append(row(task, device))
+            bar.write(line(rows[-1]), file=sys.stdout)
+            sys.stdout.flush()
+            if options.json is not None:
+                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print(summary(rows))
+    if options.table is not None:
+        options.table.write_text("\n".join([HEADER, *map(line, rows), summary(rows)]) + "\n")
+    return int(any((ratio(r, LAX, DEFAULT) or 1) < target(r) - 0.005 for r in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
