@@ -64,7 +64,8 @@ class JaxOperations:
 
     def per_channel(self, vector: jax.Array, x: jax.Array) -> jax.Array:
         """One number a channel, shaped to meet x."""
-        return vector if self.last else vector.reshape(-1, *[1] * (x.ndim - 2))
+        channel = x.ndim - 1 if self.last else 1
+        return vector.reshape([-1 if axis == channel else 1 for axis in range(x.ndim)])
 
     def max_pool(self, x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
         rank = x.ndim - 2
@@ -74,7 +75,7 @@ class JaxOperations:
 
         return lax.reduce_window(
             x,
-            jnp.array(-jnp.inf, x.dtype),
+            -jnp.inf,
             lax.max,
             everywhere(size, 1),
             everywhere(stride, 1),

@@ -31,8 +31,6 @@ def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) ->
     """
     # Vendor libraries have convolutions of floats over 1 to 3 axes; XLA falls back to a naive loop.
     # On TPU, a compiler's estimate: explicit im2col takes 3 to 9 times the cycles of native convolution.
-    if platform in ("cuda", "rocm") and _tiles(form) and channels_last(form):
-        return "im2col"  # a dot of x as it lies, or of its tiles: what a vendor's routine would find out first
     if platform != "cpu":
         vendor = platform == "tpu" or (platform in ("cuda", "rocm") and form.window.rank <= 3)
         return "native" if vendor and jnp.issubdtype(dtype, jnp.floating) else "im2col"
@@ -76,9 +74,3 @@ def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) ->
         return "direct"
     # XLA's CPU convolution leaves its fast path on any reversal or group; the dot never does.
     return "im2col"
-
-
-def _tiles(form: Form) -> bool:
-    """Whether windows lie side by side and cover x, in one group, as 1x1 does."""
-    w = form.window
-    return form.groups == 1 and w.kernel == w.stride and not any(w.low) and w.full == w.big

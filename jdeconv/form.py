@@ -29,6 +29,7 @@ from jdeconv.window import Window
 
 Axes = tuple[int, ...]
 
+ACCELERATORS = ("cuda", "rocm", "tpu")
 CONTRACTIONS = {
     "conv": ("x", "kernel", "y"),
     "deconv": ("y", "kernel", "x"),
@@ -85,6 +86,7 @@ class Form:
       precision: of the products, as in `jax.lax`; None is the platform's default.
       lowering: the name of one way to evaluate; None lets `choose` pick.
       platform: where it is evaluated; None until it is lowered.
+      result: the dtype that is asked for; None until it is lowered.
     """
 
     window: Window
@@ -93,6 +95,16 @@ class Form:
     precision: lax.Precision | None = None
     lowering: str | None = None
     platform: str | None = None
+    result: np.dtype | None = None
+
+    def answer(self, operands: np.dtype, wide: np.dtype) -> np.dtype:
+        """The dtype in which one convolution or dot of XLA answers, where nothing is added to it.
+
+        Units of accelerators take half precision and add up in float32 by themselves. Asked for a float32
+        result, XLA would widen the operands instead and multiply in float32.
+        """
+        is_narrow = self.result == operands and self.platform in ACCELERATORS
+        return operands if is_narrow else wide
 
     def channels(self, contraction: str, a: tuple, b: tuple) -> tuple[int, int]:
         """Channels in a group, (c, o), of a contraction of operands of shapes `a` and `b`."""

@@ -76,12 +76,12 @@ def aligned(*arrays: jax.Array) -> list[jax.Array]:
     """The arrays, all varying over the same manual mesh axes, as lax's own operations see to it.
 
     In `jax.shard_map`, a replicated kernel that meets a sharded x becomes varying here, and the transpose
-    of that step is the sum over devices that the kernel's gradient needs.
+    of that step is the sum over devices that the kernel's gradient needs. It is taken in float32 at least.
     """
     varying = [jax.typeof(a).manual_axis_type.varying for a in arrays]
     missing = [tuple(sorted(frozenset().union(*varying) - v, key=str)) for v in varying]
     return [
-        jax.lax.pcast(a, axes, to="varying") if axes else a
+        lax.pcast(a.astype(accumulator(a.dtype)), axes, to="varying").astype(a.dtype) if axes else a
         for a, axes in zip(arrays, missing, strict=True)
     ]
 
@@ -139,9 +139,8 @@ class Division:
             a, b = aligned(a, b)
             if not summed:
                 return evaluate(a, b, form=form, dtype=dtype)
-            return lax.psum(evaluate(a, b, form=form, dtype=accumulator(dtype)), summed).astype(
-                dtype
-            )
+            terms = evaluate(a, b, form=form, dtype=dtype, to=accumulator(dtype))
+            return lax.psum(terms, summed).astype(dtype)
 
         return part
 

@@ -177,22 +177,35 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
     return partition.Division(contraction, form).places(mesh, a, b)[-1]
 
 
-def _evaluate(contraction: str, platform: str | None, a, b, *, form: Form, dtype: np.dtype):
+def _evaluate(
+    contraction: str,
+    platform: str | None,
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    form: Form,
+    dtype: np.dtype,
+    to: np.dtype | None = None,
+):
+    """The contraction, of the given dtype; one that is added to others is converted `to` a wider one."""
+    to = to or dtype
     if any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
-        return jnp.zeros(form.result_shape(contraction, a.shape, b.shape), dtype)
+        return jnp.zeros(form.result_shape(contraction, a.shape, b.shape), to)
     c, o = form.channels(contraction, a.shape, b.shape)
     with jax.numpy_dtype_promotion("standard"):  # a wide cotangent may meet a narrow operand
         wide = jnp.promote_types(accumulator(a.dtype), accumulator(b.dtype))
         common = a.dtype if a.dtype == b.dtype else wide
         wide = jnp.promote_types(wide, accumulator(dtype))
     # Of a step that nothing takes, a lowering would still count the phases.
-    form = dataclasses.replace(form, window=form.window.reduced, platform=platform)
+    form = dataclasses.replace(
+        form, window=form.window.reduced, platform=platform, result=np.dtype(dtype)
+    )
     name = form.lowering
     # vmap may have made of a form that the named lowering serves one that it refuses
     if name is None or LOWERINGS[name].refuses(form, c, o, wide):
         name = choose(platform, form, common, c, o)
     evaluate = getattr(LOWERINGS[name], contraction)
-    return evaluate(a.astype(common), b.astype(common), form, wide).astype(dtype)
+    return evaluate(a.astype(common), b.astype(common), form, wide).astype(to)
 
 
 def _evaluator(

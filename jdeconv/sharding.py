@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.lax import PrecisionLike
@@ -159,8 +160,7 @@ def deconv(
     def shard(y: jax.Array, kernel: jax.Array, *bias: jax.Array) -> jax.Array:
         whole = jax.eval_shape(functools.partial(functional.deconv, **options), y, kernel, *bias)
         wide = accumulator(whole.dtype)  # until all parts of the sum are together
-        summed: dict[str, Any] = options | {"preferred_element_type": wide}
-        x = functional.deconv(y, kernel, **summed)
+        x = _parts(functools.partial(functional.deconv, **options), y, kernel, whole.dtype, wide)
         for halo in halos:
             x = add(x, halo)
         x = x.astype(whole.dtype)
@@ -170,6 +170,20 @@ def deconv(
         return x
 
     return shards.mapped(shard, y, kernel, bias, shards.layout.x)
+
+
+def _parts(
+    deconv: Callable, y: jax.Array, kernel: jax.Array, dtype: np.dtype, wide: np.dtype
+) -> jax.Array:
+    """What a shard adds to the sums, in the wide dtype; accelerators multiply in their narrow one."""
+    if dtype == wide:
+        return deconv(y, kernel)
+    return lax.platform_dependent(
+        y,
+        kernel,
+        cpu=lambda *arrays: deconv(*arrays, preferred_element_type=wide),
+        default=lambda *arrays: deconv(*arrays).astype(wide),
+    )
 
 
 @dataclass(frozen=True)

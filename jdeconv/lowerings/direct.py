@@ -136,5 +136,5 @@ def _convolution(a: jax.Array, kernel: jax.Array, form: Form, dtype, padding) ->
         rhs_dilation=form.window.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
         precision=form.precision,
-        preferred_element_type=dtype,
+        preferred_element_type=form.answer(a.dtype, dtype),
     )

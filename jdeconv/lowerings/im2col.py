@@ -49,7 +49,8 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
     kernel = letters.split(arrange(kernel, form, "kernel"), "kernel")
 
     def block(x):
-        return letters.join(letters.dot("y", dtype, columns=letters.columns(x), kernel=kernel))
+        answer = form.answer(x.dtype, dtype)
+        return letters.join(letters.dot("y", answer, columns=letters.columns(x), kernel=kernel))
 
     x = arrange(x, form, "x")
     return restore(map_blocks(block, x, letters.images_per_block(x, dtype)), form, "y")

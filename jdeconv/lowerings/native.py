@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jdeconv.axes import regrouped
-from jdeconv.form import Axes, Form
+from jdeconv.form import ACCELERATORS, Axes, Form
 
 
 def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
@@ -24,7 +24,8 @@ def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """The forward convolution."""
     layout, window = form.layout, form.window
-    x, padding = cropped(x, layout.x[2:], window.padding)
+    padding = [_even(*pair, step) for pair, step in zip(window.padding, window.stride, strict=True)]
+    x, padding = cropped(x, layout.x[2:], padding)
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -34,7 +35,7 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
         dimension_numbers=lax.ConvDimensionNumbers(layout.x, layout.kernel, layout.y),
         feature_group_count=form.groups,
         precision=form.precision,
-        preferred_element_type=dtype,
+        preferred_element_type=form.answer(x.dtype, dtype),
     )
 
 
@@ -51,6 +52,9 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     padding = np.array(_paddings(low, gapped, window.span, window.big))
     # Past the kernel's reach x is zero, and negative padding makes XLA's CPU convolution read outside of y.
     reach = np.clip(padding, 0, np.subtract(window.span, 1)[:, None])
+    if form.platform in ACCELERATORS:  # whose routines write those zeros too, up to a step of them
+        most = np.add(window.span, window.stride) - 2
+        reach[:, 1] = np.clip(padding[:, 1], 0, most)
     # XLA takes an unpadded axis of kernel 2 and stride 2 for a group in disguise, and may abort over it.
     reach[:, 0] = np.maximum(reach[:, 0], np.equal(window.kernel, 2))
     x = lax.conv_general_dilated(
@@ -63,7 +67,7 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
         dimension_numbers=lax.ConvDimensionNumbers(layout.y, _swapped(layout.kernel), layout.x),
         feature_group_count=form.groups,
         precision=form.precision,
-        preferred_element_type=dtype,
+        preferred_element_type=form.answer(y.dtype, dtype),
     )
     edges = [(0, 0, 0)] * x.ndim
     for axis, (low, high) in zip(layout.x[2:], padding - reach, strict=True):
@@ -76,7 +80,11 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     layout, window = form.layout, form.window
     dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     padding = _paddings(window.low, window.big, dilated, window.span)
-    x, padding = cropped(x, layout.x[2:], padding)
+    is_spared = (
+        form.platform in ACCELERATORS
+    )  # a copy of x, for less than a step of cells at its end
+    unread = np.subtract(window.stride, 1) if is_spared else None
+    x, padding = cropped(x, layout.x[2:], padding, unread)
     return lax.conv_general_dilated(
         x,
         y,
@@ -88,8 +96,13 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         ),
         batch_group_count=form.groups,
         precision=form.precision,
-        preferred_element_type=dtype,
+        preferred_element_type=form.answer(x.dtype, dtype),
     )
+
+
+def _even(low: int, high: int, stride: int) -> tuple[int, int]:
+    """The pair, as even as the cells allow that no window reaches; cuDNN has one number for both."""
+    return low, low if high <= low < high + stride else high
 
 
 def _paddings(low, size, span, steps) -> list[tuple[int, int]]:
@@ -98,17 +111,22 @@ def _paddings(low, size, span, steps) -> list[tuple[int, int]]:
     return [(p, n + window - 1 - i - p) for p, i, window, n in axes]
 
 
-def cropped(x: jax.Array, axes: Axes, padding) -> tuple[jax.Array, list[tuple[int, int]]]:
+def cropped(
+    x: jax.Array, axes: Axes, padding, unread=None
+) -> tuple[jax.Array, list[tuple[int, int]]]:
     """What negative padding leaves of x, and the padding that is left.
 
-    Given to XLA, negative padding makes its CPU convolution read outside of x (jaxlib 0.10 and 0.11).
+    Given to XLA, negative padding makes its CPU convolution read outside of x (jaxlib 0.10 and 0.11). Up to
+    `unread` cells behind x stay all the same.
     """
     left = []
-    for axis, (low, high) in zip(axes, padding, strict=True):
+    spares = [0] * len(axes) if unread is None else unread
+    for axis, (low, high), spare in zip(axes, padding, spares, strict=True):
         size = x.shape[axis]
-        start, stop = max(-low, 0), size + min(high, 0)
+        high_left = high if high >= -spare else 0
+        start, stop = max(-low, 0), size + min(high - high_left, 0)
         if start < stop:
-            left.append((max(low, 0), max(high, 0)))
+            left.append((max(low, 0), int(high_left)))
         else:  # nothing but padding
             start = stop = 0
             left.append((low + size + high, 0))

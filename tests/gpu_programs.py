@@ -1,0 +1,177 @@
+"""Programs that are compiled for an H100, in a process of their own: `python -m tests.gpu_programs`.
+
+Prints a JSON object: for each program by name, what ours and jax.lax's became. JAX's settings have to be
+changed for this, and other tests must not see it. With `--fault`, float32 is asked for as it once was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+
+import jdeconv
+from benchmarks import gpu, h100, hlo
+from benchmarks.cases import Case, Layer
+from jdeconv import accelerate
+from jdeconv.compat import lax as compat_lax
+from jdeconv.compat import onnx as compat_onnx
+from jdeconv.compat import torch as compat_torch
+from jdeconv.form import Form
+
+SHORT = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
+LAYERS = {
+    "conv 1-D k9": Layer("conv", 4, (32, 48), (256,), 9, padding=4),
+    "conv 3x3": Layer("conv", 8, (64, 64), (28, 28), 3, padding=1),
+    "conv 3x3 s2": Layer("conv", 8, (64, 96), (28, 28), 3, stride=2, padding=1),
+    "conv 7x7 s2 of 3": Layer("conv", 4, (3, 64), (64, 64), 7, stride=2, padding=3),
+    "conv 4x4 s4 of 3": Layer("conv", 4, (3, 96), (64, 64), 4, stride=4),
+    "conv 1x1": Layer("conv", 8, (96, 64), (14, 14), 1),
+    "conv 1x1 s2": Layer("conv", 8, (96, 64), (28, 28), 1, stride=2),
+    "conv 3x3 d2": Layer("conv", 8, (64, 48), (28, 28), 3, padding=2, dilation=2),
+    "conv 3-D k3": Layer("conv", 2, (16, 32), (16, 12, 14), 3, padding=1),
+    "conv 3-D k2 s2": Layer("conv", 2, (16, 32), (16, 12, 14), 2, stride=2),
+    "conv grouped(4)": Layer("conv", 8, (64, 64), (28, 28), 3, padding=1, groups=4),
+    "conv depthwise": Layer("conv", 8, (64, 64), (28, 28), 3, padding=1, groups=64),
+    "conv depthwise 5x5 s2": Layer("conv", 8, (64, 64), (28, 28), 5, 2, 2, groups=64),
+    "deconv 1-D k16 s8": Layer("deconv", 2, (64, 32), (128,), 16, stride=8, padding=4),
+    "deconv k4 s2": Layer("deconv", 8, (64, 48), (14, 14), 4, stride=2, padding=1),
+    "deconv k3 s2 op1": Layer("deconv", 8, (64, 48), (14, 14), 3, 2, 1, output_padding=1),
+    "deconv k2 s2": Layer("deconv", 8, (64, 48), (14, 14), 2, stride=2),
+    "deconv k5 s3": Layer("deconv", 8, (64, 32), (20, 20), 5, stride=3, padding=1),
+    "deconv 3-D k3 s2": Layer("deconv", 2, (32, 16), (8, 9, 7), 3, 2, 1, output_padding=1),
+    "deconv grouped(4)": Layer("deconv", 8, (64, 48), (14, 14), 4, 2, 1, groups=4),
+}
+OTHER_DTYPES = ("conv 3x3 s2", "conv 3-D k3", "deconv k4 s2", "deconv 1-D k16 s8")
+FIRST = ("conv 3x3 s2", "deconv k4 s2")  # with channels first as well
+
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+IMAGE, KERNEL = (8, 14, 14, 64), (4, 4, 48, 64)
+
+
+def tasks() -> list[gpu.Task]:
+    """Layers, forward and backward."""
+    cases = [Case(name, work.kind, work, "bfloat16", "NHWC") for name, work in LAYERS.items()]
+    for dtype in ("float16", "float32"):
+        cases += [dataclasses.replace(c, dtype=dtype) for c in cases if c.name in OTHER_DTYPES]
+    cases = list(dict.fromkeys(cases))
+    cases += [dataclasses.replace(c, layout="NCHW") for c in cases if c.name in FIRST]
+    return [gpu.Task(case, part) for case in cases for part in ("forward", "backward")]
+
+
+def name_of(task: gpu.Task) -> str:
+    return f"{task}, {task.case.dtype}, {task.case.layout}"
+
+
+def _deconv(y, kernel):
+    return jdeconv.deconv(y, kernel, stride=2, padding=1, dimension_numbers=NUMBERS)
+
+
+def _grads(function):
+    return lambda *args: jax.grad(lambda *a: function(*a).astype("float32").sum(), (0, 1))(*args)
+
+
+def _lax_conv(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=NUMBERS)
+
+
+FIRST_SHAPES = (8, 64, 14, 14), (64, 48, 4, 4)
+WAYS = {
+    "gradients through accelerate": (
+        _grads(accelerate(_lax_conv)),
+        [(8, 28, 28, 48), (3, 3, 48, 64)],
+    ),
+    "gradients through compat.lax": (
+        _grads(
+            lambda y, k: compat_lax.conv_transpose(y, k, (2, 2), "SAME", dimension_numbers=NUMBERS)
+        ),
+        [IMAGE, (4, 4, 64, 48)],
+    ),
+    "gradients through compat.torch": (
+        _grads(lambda y, k: compat_torch.conv_transpose2d(y, k, stride=2, padding=1)),
+        FIRST_SHAPES,
+    ),
+    "gradients through compat.onnx": (
+        _grads(lambda y, k: compat_onnx.ConvTranspose(y, k, strides=[2, 2], pads=[1, 1, 1, 1])),
+        FIRST_SHAPES,
+    ),
+    "per-example gradients": (
+        jax.vmap(jax.grad(lambda k, y: _deconv(y, k).astype("float32").sum()), (None, 0)),
+        [KERNEL, (3, 2, 14, 14, 64)],
+    ),
+    "ensemble": (jax.vmap(_deconv), [(3, *IMAGE), (3, *KERNEL)]),
+    "reflected": (
+        _grads(
+            lambda x, k: jdeconv.conv(
+                x, k, padding=1, padding_mode="reflect", dimension_numbers=NUMBERS
+            )
+        ),
+        [(8, 28, 28, 48), (3, 3, 48, 64)],
+    ),
+}
+
+
+def ways(device: Any) -> dict[str, Any]:
+    """Other ways to the same contractions, in bfloat16."""
+    place = SingleDeviceSharding(device)
+    found = {}
+    for name, (function, shapes) in WAYS.items():
+        given = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place) for shape in shapes]
+        found[name] = h100.program(function, given).as_json()
+    return found
+
+
+def asked(device: Any) -> dict[str, Any]:
+    """What preferred_element_type asks for, as in jax.lax."""
+    place = SingleDeviceSharding(device)
+    given = [
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place)
+        for shape in ((8, 28, 28, 48), (3, 3, 48, 64))
+    ]
+    options = {"dimension_numbers": NUMBERS, "preferred_element_type": jnp.float32}
+    functions = {
+        "jdeconv": lambda x, k: jdeconv.conv(x, k, padding="SAME", **options),
+        "jax.lax": lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "SAME", **options),
+    }
+    return {name: h100.program(f, given).as_json() for name, f in functions.items()}
+
+
+def sharded() -> dict[str, Any]:
+    """Gradients of a deconv whose batch lies on eight devices: collectives and the widest products."""
+    mesh = jax.sharding.Mesh(np.array(h100.devices(8)), ("data",))
+    y, kernel = (
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=NamedSharding(mesh, spec))
+        for shape, spec in ((IMAGE, PartitionSpec("data")), (KERNEL, PartitionSpec()))
+    )
+    text = h100.compiled(_grads(_deconv), (y, kernel)).as_text()
+    kernels = hlo.kernels(text)
+    return {
+        "collectives": [[k.kind, k.dtype] for k in kernels if k.kind in hlo.COLLECTIVES],
+        "products": [[k.kind, k.dtype] for k in kernels if k.products],
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Compile all; with --fault, one that shows it."""
+    (device,) = h100.devices()
+    if "--fault" in arguments:
+        Form.answer = lambda form, operands, wide: wide
+        faulty = [
+            task for task in tasks() if name_of(task) == "deconv k4 s2 backward, bfloat16, NHWC"
+        ]
+        print(json.dumps({name_of(task): gpu.row(task, device) for task in faulty}))
+        return
+    rows = {name_of(task): gpu.row(task, device) for task in tasks()}
+    found = {"layers": rows, "ways": ways(device), "asked": asked(device), "sharded": sharded()}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
