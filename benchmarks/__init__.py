@@ -10,6 +10,7 @@ report    table, JSON, chart, README's tables
 suite     a run of all that
 
 Four rooms have commands of their own: `switch`, existing models through `jdeconv.accelerate`; `tpu`, what a
-TPU's compiler expects; `gpu`, what an H100 would run, as `h100` compiles it and `hlo` reads it; and `numerics`,
-how far results are from exact ones, on the convolutions of `draws`.
+TPU's compiler expects; `gpu`, what an H100 would run, as `h100` compiles it and `hlo` reads it, or, by
+`gpu_times`, how long it takes where there is one; and `numerics`, how far results are from exact ones, on the
+convolutions of `draws`.
 """

@@ -23,6 +23,13 @@ class Array:
     mapped: int = 0
 
 
+class Zeros:
+    """In the place of a random generator, where only shapes are asked for: zeros that take no memory."""
+
+    def normal(self, size: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(np.float32(0), size)
+
+
 @dataclass(frozen=True)
 class Layer:
     """One conv or deconv, forward and both gradients."""
@@ -94,7 +101,7 @@ class Layer:
         kernels = max(1, self.scan, self.ensemble)
         return images + kernel * (kernels + max(kernels, self.examples))
 
-    def arrays(self, rng: np.random.Generator) -> list[Array]:
+    def arrays(self, rng: np.random.Generator | Zeros) -> list[Array]:
         image, kernel, output = self.shapes
         fan = math.prod(kernel) / self.groups / self.channels[1]
         fan /= self.stride**self.rank if self.kind == "deconv" else 1
@@ -147,7 +154,7 @@ class Step:
     def elements(self) -> float:
         return 0.0  # no bound from memory is claimed for a network
 
-    def arrays(self, rng: np.random.Generator) -> list[Array]:
+    def arrays(self, rng: np.random.Generator | Zeros) -> list[Array]:
         images = [Array("image", rng.normal(size=self.image))]
         scales = [1 / math.sqrt(math.prod(shape[1:])) for shape in self.kernels]
         return images + [

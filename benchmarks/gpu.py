@@ -1,9 +1,9 @@
 """What an H100 would run of every case and of whole training steps, ours beside jax.lax's.
 
-Nothing is timed, and no GPU is needed: the programs are compiled for a GPU that is described in a file, and
-their text is read. The ratio is that of two estimates (see `h100`); above 1, ours is expected to be faster.
-A deconv stands beside the better of `lax.conv_transpose` with transpose_kernel=True and with False, the default
-of lax and Flax, and once more beside the default alone.
+No GPU is needed and nothing is timed, unless --minutes asks for it: the programs are compiled for a GPU that is
+described in a file, and their text is read. The ratio is that of two estimates (see `h100`); above 1, ours is
+expected to be faster. A deconv stands beside the better of `lax.conv_transpose` with transpose_kernel=True and
+with False, the default of lax and Flax, and once more beside the default alone.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tqdm
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import h100, networks, peers
-from benchmarks.cases import ACCELERATOR_BATCH, CASES, Case, Layer
+from benchmarks import gpu_times, h100, networks, peers
+from benchmarks.cases import ACCELERATOR_BATCH, CASES, Case, Layer, Zeros
 
 OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
 DTYPES = ("bfloat16", "float16", "float32")
+ESTIMATES, TIMES = (Path(__file__).parent / "results" / f"{n}.json" for n in ("gpu", "gpu-times"))
 LEAST, LEAST_OF_STEPS = 0.97, 1.0
+PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
 
 
 class LaxDefault(peers.Lax):
@@ -60,19 +61,12 @@ class LaxDefault(peers.Lax):
 OPERATIONS = {OURS: peers.Jdeconv, LAX: peers.Lax, DEFAULT: LaxDefault}
 
 
-class _Zeros:
-    """In the place of a random generator, where only shapes are asked for."""
-
-    def normal(self, size: tuple[int, ...]) -> np.ndarray:
-        return np.broadcast_to(np.float32(0), size)
-
-
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What is compiled: a part of a case."""
 
     case: Case
-    part: str  # "forward", "backward" (both gradients), or "step" (all of it)
+    part: str  # "forward", "backward" (both gradients), or all of it: "both" of a layer, "step" of a network
 
     def __str__(self) -> str:
         return self.case.name if self.case.family == "step" else f"{self.case.name} {self.part}"
@@ -88,7 +82,7 @@ class Task:
 
     def function(self, ops: Any) -> Callable:
         work = self.case.work
-        if self.part == "step":
+        if self.part in ("both", "step"):
             return functools.partial(work.run, ops)
 
         def forward(image, kernel):
@@ -99,7 +93,7 @@ class Task:
         return lambda image, kernel, bar: jax.vjp(forward, image, kernel)[1](bar)
 
     def shapes(self, peer: Any, device: Any) -> list[jax.ShapeDtypeStruct]:
-        arrays = self.case.work.arrays(_Zeros())[: 2 if self.part == "forward" else None]
+        arrays = self.case.work.arrays(Zeros())[: 2 if self.part == "forward" else None]
         return [
             jax.ShapeDtypeStruct(
                 peer.enter(self.case, a.value, a.role, a.mapped).shape,
@@ -139,8 +133,9 @@ def tasks(patterns: list[str], dtypes: list[str], layout: str | None) -> list[Ta
 
 
 def _parts(case: Case) -> tuple[str, ...]:
-    is_layer = isinstance(case.work, Layer) and case.work.repeats == 1
-    return ("forward", "backward") if is_layer else ("step",)
+    if not isinstance(case.work, Layer):
+        return ("step",)
+    return ("forward", "backward") if case.work.repeats == 1 else ("both",)
 
 
 def row(task: Task, device: Any) -> dict[str, Any]:
@@ -148,7 +143,7 @@ def row(task: Task, device: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": task.case.name,
         "family": task.case.family,
-        "part": "step" if task.case.family == "step" else task.part,
+        "part": task.part,
         "dtype": task.case.dtype,
         "layout": task.case.layout,
         "programs": {},
@@ -215,14 +210,14 @@ def _calls(program: dict[str, Any]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in program["calls"].items())
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
+def summary(rows: list[dict[str, Any]], versions: dict[str, str]) -> str:
     """Geometric means and the least ratios, and what is below its target."""
     lines = [
         "",
         f"{'estimated ratio to the better jax.lax':<48}{'programs':>9}{'mean':>7}{'least':>7}",
     ]
     for dtype in DTYPES:
-        for part in ("forward", "backward", "step"):
+        for part in ("forward", "backward", "both", "step"):
             lines += _means(
                 f"{part}, {dtype}", [r for r in rows if (r["part"], r["dtype"]) == (part, dtype)]
             )
@@ -243,11 +238,10 @@ def summary(rows: list[dict[str, Any]]) -> str:
         for peer, reason in r["refused"].items():
             named = f"{r['name']} {r['part']}, {r['dtype']}, {r['layout']}"
             lines.append(f"XLA compiles no program of {peer} for {named}: {reason}")
-    names = ("jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
-    lines += ["", ", ".join(f"{name} {metadata.version(name)}" for name in names)]
-    lines += [
-        "Estimates (rooflines) for one H100, by the text of the compiled programs; nothing was timed."
-    ]
+    lines += ["", ", ".join(f"{name} {version}" for name, version in versions.items())]
+    lines.append(
+        "Estimates (rooflines) for one H100, from compiled programs' text; nothing was timed."
+    )
     return "\n".join(lines)
 
 
@@ -256,6 +250,17 @@ def _means(title: str, rows: list[dict[str, Any]], *others: str) -> Iterator[str
     if ratios:
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
         yield f"{title:<48}{len(ratios):>9}{mean:>7.2f}{min(ratios):>7.2f}"
+
+
+def save(
+    rows: list[dict[str, Any]], versions: dict[str, str], numbers: Path | None, table: Path | None
+) -> None:
+    """Write what there is so far, a program a line."""
+    if numbers is not None:
+        listed = ",\n".join(map(json.dumps, rows))
+        numbers.write_text(f'{{"versions": {json.dumps(versions)}, "rows": [\n{listed}\n]}}\n')
+    if table is not None:
+        table.write_text("\n".join([HEADER, *map(line, rows), summary(rows, versions)]) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -278,10 +283,20 @@ def main(arguments: list[str] | None = None) -> int:
         choices=("NCHW", "NHWC"),
         help="only this one (default: both, and NHWC for training steps)",
     )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help="instead, time the most telling cases on this machine's GPU for so long",
+    )
     parser.add_argument("--list", action="store_true", help="list the programs and compile none")
     parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all numbers there")
     options = parser.parse_args(arguments)
+    if options.minutes is not None:
+        if options.cases or options.dtype or options.layout or options.list or options.table:
+            parser.error("--minutes has an order of its own; it goes with --json alone")
+        return gpu_times.run(options.minutes, ESTIMATES, options.json or TIMES)
     dtypes = [options.dtype] if options.dtype else [*DTYPES]
     chosen = tasks(options.cases, dtypes, options.layout)
     if not chosen:
@@ -294,7 +309,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(reason, file=sys.stderr)
         return 2
     device = h100.devices()[0]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    versions = {name: metadata.version(name) for name in PACKAGES}
     print(HEADER)
     with tqdm.tqdm(chosen, unit="program", leave=False, disable=None) as bar:
         for task in bar:
@@ -302,12 +318,9 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(row(task, device))
             bar.write(line(rows[-1]), file=sys.stdout)
             sys.stdout.flush()
-            if options.json is not None:
-                options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    print(summary(rows))
-    if options.table is not None:
-        options.table.write_text("\n".join([HEADER, *map(line, rows), summary(rows)]) + "\n")
-    return int(any(is_below(r) for r in rows))
+            save(rows, versions, options.json, options.table)
+    print(summary(rows, versions))
+    return int(any(map(is_below, rows)))
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tqdm
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import peers, suite
-from benchmarks.cases import Case
+from benchmarks import gpu, peers, suite
+from benchmarks.cases import Case, Zeros
 from benchmarks.report import OURS
 
 LAX = "jax.lax"
@@ -42,7 +41,7 @@ class Estimate:
 
 def estimate(case: Case, peer: Any, device: Any) -> Estimate:
     """Compile a case for the device, and read what the compiler expects."""
-    arrays = case.work.arrays(np.random.default_rng(0))
+    arrays = case.work.arrays(Zeros())
     shapes = [
         jax.ShapeDtypeStruct(
             peer.enter(case, a.value, a.role, a.mapped).shape,
@@ -108,6 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("cases", nargs="*", metavar="CASE", help="names or patterns (default: all)")
     parser.add_argument("--topology", default="v5e:2x2", help="of which one chip is compiled for")
     parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="only this one")
+    parser.add_argument(
+        "--dtype",
+        choices=gpu.DTYPES,
+        help="this one, of larger cases and of the whole networks that `benchmarks.gpu` compiles",
+    )
     parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("libtpu") is None:
@@ -116,8 +120,12 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to be asked for
     jax.config.update("jax_platforms", "cpu")
     device = topologies.get_topology_desc(options.topology, platform="tpu").devices[0]
-    cases = suite.chosen(options.cases, options.layout, None, quick=False)
-    cases = [case for case in cases if case.dtype != "float64"]  # which TPUs only emulate
+    if options.dtype:
+        tasks = gpu.tasks(options.cases, [options.dtype], options.layout)
+        cases = list(dict.fromkeys(task.case for task in tasks))
+    else:
+        cases = suite.chosen(options.cases, options.layout, None, quick=False)
+        cases = [case for case in cases if case.dtype != "float64"]  # which TPUs only emulate
     if not cases:
         print("no case of that name and layout", file=sys.stderr)
         return 2
@@ -133,7 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
             if found[OURS].cycles > 1.05 * found[LAX].cycles:
                 worse.append(case)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "libtpu"))
-    lines += ["", f"Estimates of the compiler for one chip of {options.topology}; {versions}."]
+    about = [f"in {options.dtype}, " if options.dtype else "", options.topology, versions]
+    lines += ["", "Estimates of the compiler {}for one chip of {}; {}.".format(*about)]
     print(*lines[-2:], sep="\n")
     if options.table is not None:
         options.table.write_text("\n".join(lines) + "\n")

@@ -63,7 +63,8 @@ def conv(
         them and `numpy.pad` ("reflect", "edge", "wrap") defines them.
       precision: of the products, a `jax.lax.Precision` or its name; None is JAX's configured default. "high"
         and "highest" also exclude the lowerings that round more than a sum of products, winograd and fft.
-      preferred_element_type: dtype of the result, at least as wide as the operands'.
+      preferred_element_type: dtype of the result, at least as wide as the operands'. On a GPU a wider one
+        widens the operands too, as in `jax.lax`.
       lowering: how to evaluate: "im2col" (the definition), "taps" (fused multiply-adds, for few channels in
         a group), "winograd" (up to 3 taps on an axis, counted by stride: fewer products, still exact for small
         integers), "fft" (large kernels: rounds beside the largest value of the result), "direct" (XLA's

@@ -147,6 +147,18 @@ def test_windows_that_do_not_overlap_are_calls_too(steps, size, kind):
     assert "stablehlo.dot_general" not in module
 
 
+@pytest.mark.parametrize(("platform", "wide"), [("cuda", False), ("tpu", False), ("cpu", True)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_wide_on_a_cpu_only(dtype, platform, wide):
+    """What an accelerator's routines add up in float32 they answer in the operands' dtype."""
+    function, *args = layer("deconv", 2, {"stride": 2, "padding": 1}, True, "native")
+    args = [a.astype(dtype) for a in args]
+    module = jax.export.export(jax.jit(function), platforms=[platform])(*args).mlir_module()
+    results = re.findall(r"stablehlo\.convolution.*-> tensor<\w+x(\w+)>", module)
+    short = {"bfloat16": "bf16", "float16": "f16"}[dtype]
+    assert results == ["f32" if wide else short] * 3
+
+
 def test_more_axes_than_cudnn_has_are_dots():
     a, kernel = jnp.ones((2, 3, 5, 4, 4, 3)), jnp.ones((2, 3, 2, 2, 2, 2))
     module = text(lambda a, k: jax.grad(lambda a: jdeconv.conv(a, k).sum())(a), a, kernel)

@@ -15,7 +15,7 @@ import jdeconv
 from jdeconv import Window
 from jdeconv.choose import choose
 from jdeconv.form import Form, Layout
-from jdeconv.lowerings import LOWERINGS, blocks, fft, im2col, slabs, winograd
+from jdeconv.lowerings import LOWERINGS, blocks, fft, im2col, native, slabs, winograd
 from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
 
 FLOAT = np.dtype("float32")
@@ -83,6 +83,27 @@ def test_the_definition(name, seed):
         )
         for a, b in zip(ours, truth, strict=True):
             same(name, a, b, f"{g} c{g.c} o{g.o}")
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_what_accelerators_are_given(platform):
+    """Their paddings and what is left unread differ from those for a CPU."""
+    for i, g in enumerate(served("native", 8, 3)):
+        x, kernel, y = map(jnp.asarray, g.draw(seed=i))
+        layout = Layout.of("conv", None, g.rank)
+        form = Form(g.window, g.groups, layout, platform=platform, result=FLOAT)
+        ours = (
+            native.conv(x, kernel, form, FLOAT),
+            native.deconv(y, kernel, form, FLOAT),
+            native.kernel_grad(x, y, form, FLOAT),
+        )
+        truth = (
+            conv_loops(x, kernel, g.window.small, **g.loops),
+            deconv_loops(y, kernel, g.window.big, **g.loops),
+            kernel_grad_loops(x, y, g.window.kernel, **g.loops),
+        )
+        for a, b in zip(ours, truth, strict=True):
+            np.testing.assert_array_equal(a, b, str(g))
 
 
 @pytest.mark.parametrize("layout", [LAST, MIXED], ids=["last", "mixed"])
