@@ -182,15 +182,18 @@ HEADER = (
 )
 
 
+def named(row: dict[str, Any]) -> str:
+    """The name of a program."""
+    return row["name"] if row["family"] == "step" else f"{row['name']} {row['part']}"
+
+
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     programs = row["programs"]
     others = [programs[name] for name in (LAX, DEFAULT) if name in programs]
     best = min(others, key=lambda p: p["seconds"], default=None)
     both = [programs[OURS], best]
-    text = (
-        f"{row['name'] + ' ' * (row['part'] != 'step') + row['part'] * (row['part'] != 'step'):<36}"
-    )
+    text = f"{named(row):<36}"
     text += f"{row['dtype']:>9}{row['layout']:>7}"
     for value, width in ((ratio(row, LAX, DEFAULT), 7), (ratio(row, DEFAULT), 9)):
         text += f"{'-' if value is None else f'{value:.2f}':>{width}}"
@@ -231,13 +234,12 @@ def summary(rows: list[dict[str, Any]], versions: dict[str, str]) -> str:
         f"below {LEAST}, or {LEAST_OF_STEPS} for a training step: {len(below)} of {len(rows)}",
     ]
     lines += [
-        f"  {r['name']} {r['part']}, {r['dtype']}, {r['layout']}: {ratio(r, LAX, DEFAULT):.2f}"
-        for r in below
+        f"  {named(r)}, {r['dtype']}, {r['layout']}: {ratio(r, LAX, DEFAULT):.2f}" for r in below
     ]
     for r in rows:
         for peer, reason in r["refused"].items():
-            named = f"{r['name']} {r['part']}, {r['dtype']}, {r['layout']}"
-            lines.append(f"XLA compiles no program of {peer} for {named}: {reason}")
+            program = f"{named(r)}, {r['dtype']}, {r['layout']}"
+            lines.append(f"XLA compiles no program of {peer} for {program}: {reason}")
     lines += ["", ", ".join(f"{name} {version}" for name, version in versions.items())]
     lines.append(
         "Estimates (rooflines) for one H100, from compiled programs' text; nothing was timed."

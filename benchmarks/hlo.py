@@ -19,6 +19,7 @@ VENDOR = {
     "__cudnn$convBackwardInput": "backward-input",
     "__cudnn$convBackwardFilter": "backward-filter",
     "__cudnn$convBiasActivationForward": "fused forward",
+    "__cudnn$convForwardGraph": "forward graph",
 }
 KINDS = (*VENDOR.values(), "naive", "dot", "other")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")

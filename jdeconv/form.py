@@ -101,10 +101,11 @@ class Form:
         """The dtype in which one convolution or dot of XLA answers, where nothing is added to it.
 
         Units of accelerators take half precision and add up in float32 by themselves. Asked for a float32
-        result, XLA would widen the operands instead and multiply in float32.
+        result, XLA would widen the operands instead and multiply in float32. Operands of 8 bits stay narrow
+        either way, so for them it is asked for.
         """
-        is_narrow = self.result == operands and self.platform in ACCELERATORS
-        return operands if is_narrow else wide
+        is_half = self.result == operands and np.dtype(operands).itemsize == 2
+        return operands if is_half and self.platform in ACCELERATORS else wide
 
     def channels(self, contraction: str, a: tuple, b: tuple) -> tuple[int, int]:
         """Channels in a group, (c, o), of a contraction of operands of shapes `a` and `b`."""
