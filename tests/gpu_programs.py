@@ -143,6 +143,25 @@ def asked(device: Any) -> dict[str, Any]:
     return {name: h100.program(f, given).as_json() for name, f in functions.items()}
 
 
+def fused(device: Any) -> dict[str, Any]:
+    """A conv, a bias and a relu, which are one call of cuDNN."""
+    place = SingleDeviceSharding(device)
+    given = [
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place)
+        for shape in ((8, 28, 28, 48), (3, 3, 48, 64), (64,))
+    ]
+
+    def theirs(x, k, b):
+        y = lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=NUMBERS)
+        return jax.nn.relu(y + b.reshape(1, 1, 1, -1))
+
+    def ours(x, k, b):
+        return jax.nn.relu(jdeconv.conv(x, k, b, padding="SAME", dimension_numbers=NUMBERS))
+
+    functions = {"jdeconv": ours, "jax.lax": theirs}
+    return {name: h100.program(f, given).as_json() for name, f in functions.items()}
+
+
 def sharded() -> dict[str, Any]:
     """Gradients of a deconv whose batch lies on eight devices: collectives and the widest products."""
     mesh = jax.sharding.Mesh(np.array(h100.devices(8)), ("data",))
@@ -169,7 +188,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps({name_of(task): gpu.row(task, device) for task in faulty}))
         return
     rows = {name_of(task): gpu.row(task, device) for task in tasks()}
-    found = {"layers": rows, "ways": ways(device), "asked": asked(device), "sharded": sharded()}
+    found = {"layers": rows, "ways": ways(device), "asked": asked(device), "fused": fused(device)}
+    found["sharded"] = sharded()
     print(json.dumps(found))
 
 

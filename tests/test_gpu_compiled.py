@@ -84,6 +84,13 @@ def test_preferred_element_type_asks_for_what_it_does_in_lax(found):
     assert ours["bytes"] == theirs["bytes"]
 
 
+def test_bias_and_relu_join_the_call_as_in_lax(found):
+    ours, theirs = (found["fused"][name] for name in (OURS, "jax.lax"))
+    assert ours["calls"] == theirs["calls"]
+    assert ours["calls"]["fused forward"] == 1
+    assert ours["bytes"] == theirs["bytes"]
+
+
 def test_devices_add_up_in_float32_what_they_multiply_in_bfloat16(found):
     assert found["sharded"]["collectives"] == [["all-reduce", "f32"]]
     products = [["backward-filter", "bf16"], ["forward", "bf16"]]
