@@ -277,7 +277,7 @@ FAULTS = (
         "jdeconv/lowerings/native.py",
         "        batch_group_count=form.groups,\n        precision=form.precision,\n",
         "        batch_group_count=form.groups,\n",
-        "arguments gpu_forms lowerings",
+        "arguments",
     ),
     Fault(
         "a reflecting padding that crops in front takes the cells off behind",

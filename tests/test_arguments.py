@@ -240,9 +240,12 @@ def test_precision_reaches_the_products(precision, lowering, rng):
     assert "HIGHEST" not in text()
     with jax.default_matmul_precision("highest"):
         assert "HIGHEST" in text()
-    assert "HIGHEST" in gradient_text(
+    gradients = gradient_text(
         lambda x, k: jdeconv.conv(x, k, groups=2, precision=precision, lowering=lowering), x, kernel
     )
+    products = re.findall(r".*stablehlo\.(?:convolution|dot_general).*", gradients)
+    assert len(products) == 2
+    assert all("HIGHEST" in product for product in products)
 
 
 def gradient_text(function, *args):

@@ -123,7 +123,14 @@ def test_padding_of_many_copies(mode, size):
     rng = np.random.default_rng(size)
     x = rng.integers(-9, 10, (2, 1, size, 4)).astype(np.float32)
     one = np.ones((1, 1, 1, 1), np.float32)
-    for padding in (((7, 13), (0, 4)), ((13, 0), (-2, 11)), ((0, 6), (1, -1)), ((3, -1), (5, 5))):
+    front = ((0, 2), (-1, 3))  # a crop in front of a padding of one copy
+    for padding in (
+        ((7, 13), (0, 4)),
+        ((13, 0), (-2, 11)),
+        ((0, 6), (1, -1)),
+        ((3, -1), (5, 5)),
+        front,
+    ):
         expected = padded(x, padding, mode)
         steps = {"padding": padding, "padding_mode": mode}
         result, deconv = jax.vjp(lambda x, steps=steps: jdeconv.conv(x, one, **steps), x)
