@@ -426,6 +426,27 @@ def test_shared_blobs_phases_and_several_inputs(tmp_path):
         net(net.params, {"a": a, "b": b}, ["x"])
 
 
+def test_a_layer_that_shares_one_blob_lends_another(tmp_path):
+    """The second layer keeps only its bias, which the third finds there."""
+    pytest.importorskip("google.protobuf")
+    layer = """layer {{ name: "{0}" type: "Convolution" bottom: "x" top: "{0}" {1}
+        convolution_param {{ num_output: 3 kernel_size: 2 weight_filler {{ type: "xavier" }}
+        bias_filler {{ type: "constant" value: {2} }} }} }}"""
+    shared = ('param { name: "w" }', 'param { name: "w" } param { name: "v" }')
+    path = tmp_path / "chain.prototxt"
+    path.write_text(
+        'input: "x" input_shape { dim: 1 dim: 2 dim: 5 dim: 4 }'
+        + layer.format("one", shared[0], 1)
+        + layer.format("two", shared[1], 2)
+        + layer.format("three", shared[1], 3)
+    )
+    net = caffe.load(path)
+    assert {name: len(blobs) for name, blobs in net.params.items()} == {"one": 2, "two": 1}
+    tops = net(net.params, {"x": drawn(0, (1, 2, 5, 4))[0]})
+    np.testing.assert_array_equal(tops["two"], tops["three"])
+    np.testing.assert_allclose(tops["two"], tops["one"] + 1, rtol=1e-6)
+
+
 CONV = "convolution_param { num_output: 4 kernel_size: 3 }"
 
 
