@@ -44,8 +44,8 @@ def missing() -> str:
         return ""
     version = jax.__version__
     return (
-        f"{' and '.join(absent)} missing; to compile for an H100 on any machine: pip install "
-        f"jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} nvidia-cuda-nvcc-cu12"
+        f"{' and '.join(absent)} missing; to compile for an H100 on any machine, install, in an environment "
+        f"of its own: pip install jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} nvidia-cuda-nvcc-cu12"
     )
 
 

@@ -39,6 +39,7 @@ def pytest_configure(config):
             os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 
+@pytest.hookimpl(trylast=True)  # after -k, so that only what it kept is counted
 def pytest_collection_modifyitems(config, items):
     """Leave the slow tests out, unless an option asks for them or an argument names a test."""
     is_named = any("::" in argument for argument in config.args)
@@ -72,11 +73,11 @@ def pytest_testnodedown(node):
 def pytest_terminal_summary(terminalreporter, config):
     """Say what was left out, and how to run it."""
     if count := config.stash[LEFT_OUT]:
-        python = os.path.relpath(sys.executable)
-        terminalreporter.write_line(
-            f"{count} slow tests were left out. To run them too, in about {SLOW_MINUTES} minutes on "
-            f"two cores: {python} -m pytest --slow"
-        )
+        how = "Add --slow to run them too."
+        if config.args_source != pytest.Config.ArgsSource.ARGS and not config.getoption("keyword"):
+            python = os.path.relpath(sys.executable)
+            how = f"All tests take {SLOW_MINUTES} minutes on two cores: {python} -m pytest --slow"
+        terminalreporter.write_line(f"{count} slow tests were left out. {how}")
 
 
 @pytest.fixture(autouse=True, scope="module")
