@@ -9,7 +9,7 @@ import jaxlib
 import numpy as np
 import pytest
 
-LEFT_OUT = pytest.StashKey[int]()
+FINISHED, LEFT_OUT = pytest.StashKey[int](), pytest.StashKey[int]()
 SLOW_MINUTES = 8
 
 
@@ -29,7 +29,7 @@ def pytest_configure(config):
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_traceback_in_locations_limit", 0)  # lowering is quicker without them
-    config.stash[LEFT_OUT] = 0
+    config.stash[FINISHED] = config.stash[LEFT_OUT] = 0
     if not config.getoption("--optimized"):
         jax.config.update("jax_disable_most_optimizations", True)
         # Processes that tests start compile in the same way.
@@ -80,11 +80,13 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{count} slow tests were left out. {how}")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def memory():
-    """Let go of what the tests of a file compiled."""
+@pytest.fixture(autouse=True)
+def memory(request):
+    """Let go of what the last few tests compiled. It costs no time: few tests share a function."""
     yield
-    jax.clear_caches()
+    request.config.stash[FINISHED] += 1
+    if request.config.stash[FINISHED] % 8 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture
