@@ -1,4 +1,4 @@
-"""What is timed, against whom, and how: the rooms behind `python -m jdeconv bench`.
+"""What is timed, against whom, and how: the files behind `python -m jdeconv bench`.
 
 cases     the work: layers, transformed layers, training steps; arrays in, arrays out
 models    small networks for the training steps
@@ -9,8 +9,10 @@ timing    results compared, then times taken in turn
 report    table, JSON, chart, README's tables
 suite     a run of all that
 
-Four rooms have commands of their own: `switch`, existing models through `jdeconv.accelerate`; `tpu`, what a
-TPU's compiler expects; `gpu`, what an H100 would run, as `h100` compiles it and `hlo` reads it, or, by
-`gpu_times`, how long it takes where there is one; and `numerics`, how far results are from exact ones, on the
-convolutions of `draws`.
+These files have commands of their own, as `python -m benchmarks.gpu`:
+
+switch    existing models through `jdeconv.accelerate`
+tpu       what a TPU's compiler expects
+gpu       what an H100 would run: h100 compiles it, hlo reads it; gpu_times times it where there is a GPU
+numerics  how far results are from exact ones, on the convolutions of draws
 """

@@ -297,7 +297,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.minutes is not None:
         if options.cases or options.dtype or options.layout or options.list or options.table:
-            parser.error("--minutes has an order of its own; it goes with --json alone")
+            parser.error(
+                "--minutes chooses the cases itself, so of the other options only --json goes with it"
+            )
         return gpu_times.run(options.minutes, ESTIMATES, options.json or TIMES)
     dtypes = [options.dtype] if options.dtype else [*DTYPES]
     chosen = tasks(options.cases, dtypes, options.layout)

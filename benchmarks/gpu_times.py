@@ -1,4 +1,4 @@
-"""Times on a GPU that is there, the most telling cases first, within so many minutes.
+"""Times cases on this machine's GPU, the most telling first, and stops after so many minutes.
 
 First come the comparisons of `python -m jdeconv check`, and how far results of half precision are from those of
 float32. A case is forward and both gradients. Results are compared before they are timed, programs take

@@ -1,7 +1,7 @@
-"""Programs compiled for an H100 that need not be there, and an estimate of how long they would take.
+"""Compiles programs for an H100, on any machine, and estimates how long they would take.
 
-XLA compiles for a GPU that it is told of in a file, `h100.txt`. It needs neither the GPU nor its driver nor
-CUDA's libraries, only JAX's CUDA plugin and the assembler. Autotuning, which needs the GPU, is off.
+The file `h100.txt` describes the GPU to XLA. Compiling needs neither the GPU nor its driver nor CUDA's
+libraries, only JAX's CUDA plugin and the assembler. Autotuning needs the GPU, so it is off.
 
 The estimate is a roofline: each kernel takes as long as its products at the rate of its dtype, or its bytes at
 the memory's, whichever is longer. It knows nothing of caches, of launches, or of how well a kernel is written.
@@ -44,8 +44,9 @@ def missing() -> str:
         return ""
     version = jax.__version__
     return (
-        f"{' and '.join(absent)} missing; to compile for an H100 on any machine, install, in an environment "
-        f"of its own: pip install jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} nvidia-cuda-nvcc-cu12"
+        f"{' and '.join(absent)} missing. To compile for an H100 on any machine, make a new environment "
+        f"and run there: pip install jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} "
+        "nvidia-cuda-nvcc-cu12"
     )
 
 

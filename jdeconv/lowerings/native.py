@@ -80,10 +80,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     layout, window = form.layout, form.window
     dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     padding = _paddings(window.low, window.big, dilated, window.span)
-    is_spared = (
-        form.platform in ACCELERATORS
-    )  # a copy of x, for less than a step of cells at its end
-    unread = np.subtract(window.stride, 1) if is_spared else None
+    # Cutting off less than a step of cells would cost accelerators a copy of x.
+    unread = np.subtract(window.stride, 1) if form.platform in ACCELERATORS else None
     x, padding = cropped(x, layout.x[2:], padding, unread)
     return lax.conv_general_dilated(
         x,
