@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -120,10 +121,11 @@ class Layer:
         many = int(bool(self.examples or self.ensemble or self.scan))
         return [("image", lead), ("image", lead), ("kernel", many)]
 
-    def run(self, ops: Any, image: Any, kernel: Any, cotangent: Any) -> tuple:
-        def forward(image, kernel):
-            return getattr(ops, self.kind)(image, kernel, **self.steps)
+    def forward(self, ops: Any, image: Any, kernel: Any) -> Any:
+        return getattr(ops, self.kind)(image, kernel, **self.steps)
 
+    def run(self, ops: Any, image: Any, kernel: Any, cotangent: Any) -> tuple:
+        forward = functools.partial(self.forward, ops)
         if self.scan:
             return ops.vjp(
                 lambda x, kernels: ops.scan(forward, x, kernels), cotangent, image, kernel

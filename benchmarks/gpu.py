@@ -9,133 +9,51 @@ with False, the default of lax and Flax, and once more beside the default alone.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import tqdm
-from jax import lax
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import gpu_times, h100, networks, peers
-from benchmarks.cases import ACCELERATOR_BATCH, CASES, Case, Layer, Zeros
+from benchmarks import gpu_times, h100, peers
+from benchmarks.cases import Layer, Zeros
+from benchmarks.tasks import DTYPES, Task, tasks
 
 OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
-DTYPES = ("bfloat16", "float16", "float32")
 ESTIMATES, TIMES = (Path(__file__).parent / "results" / f"{n}.json" for n in ("gpu", "gpu-times"))
 LEAST, LEAST_OF_STEPS = 0.97, 1.0
 PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
 
 
-class LaxDefault(peers.Lax):
-    """`lax.conv_transpose` as it is called without transpose_kernel, as in Flax; without groups."""
-
-    def deconv(self, y, kernel, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
-        if groups > 1:
-            return super().deconv(
-                y,
-                kernel,
-                stride=stride,
-                padding=padding,
-                output_padding=output_padding,
-                dilation=dilation,
-                groups=groups,
-            )
-        rank = kernel.ndim - 2
-        size = kernel.shape[:rank] if self.last else kernel.shape[2:]
-        full = [dilation * (k - 1) for k in size]
-        pads = [(f - padding, f - padding + output_padding) for f in full]
-        kernel = kernel.swapaxes(-1, -2) if self.last else kernel.swapaxes(0, 1)
-        steps = (stride,) * rank, pads, (dilation,) * rank
-        return lax.conv_transpose(y, kernel, *steps, self.numbers(rank))
+OPERATIONS = {OURS: peers.Jdeconv, LAX: peers.Lax, DEFAULT: peers.LaxDefault}
 
 
-OPERATIONS = {OURS: peers.Jdeconv, LAX: peers.Lax, DEFAULT: LaxDefault}
+def contenders(task: Task) -> list[str]:
+    """Those whose programs differ."""
+    work = task.case.work
+    if not isinstance(work, Layer):
+        return [OURS, LAX, DEFAULT]
+    return [OURS, LAX, DEFAULT] if work.kind == "deconv" and work.groups == 1 else [OURS, LAX]
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What is compiled: a part of a case."""
-
-    case: Case
-    part: str  # "forward", "backward" (both gradients), or all of it: "both" of a layer, "step" of a network
-
-    def __str__(self) -> str:
-        return self.case.name if self.case.family == "step" else f"{self.case.name} {self.part}"
-
-    @property
-    def peers(self) -> list[str]:
-        """Those whose programs differ."""
-        work = self.case.work
-        is_step = not isinstance(work, Layer)
-        has_deconv = "deconv" in self.case.name or is_step
-        grouped = not is_step and work.groups > 1
-        return [OURS, LAX, DEFAULT] if has_deconv and not grouped else [OURS, LAX]
-
-    def function(self, ops: Any) -> Callable:
-        work = self.case.work
-        if self.part in ("both", "step"):
-            return functools.partial(work.run, ops)
-
-        def forward(image, kernel):
-            return getattr(ops, work.kind)(image, kernel, **work.steps)
-
-        if self.part == "forward":
-            return forward
-        return lambda image, kernel, bar: jax.vjp(forward, image, kernel)[1](bar)
-
-    def shapes(self, peer: Any, device: Any) -> list[jax.ShapeDtypeStruct]:
-        arrays = self.case.work.arrays(Zeros())[: 2 if self.part == "forward" else None]
-        return [
-            jax.ShapeDtypeStruct(
-                peer.enter(self.case, a.value, a.role, a.mapped).shape,
-                self.case.dtype,
-                sharding=SingleDeviceSharding(device),
-            )
-            for a in arrays
-        ]
-
-    def compiled(self, peer: str, device: Any) -> h100.Program:
-        """The program of a peer."""
-        shapes = self.shapes(peers.JaxPeer(OPERATIONS[peer]), device)
-        return h100.program(self.function(OPERATIONS[peer](self.case.layout)), shapes)
-
-
-def tasks(patterns: list[str], dtypes: list[str], layout: str | None) -> list[Task]:
-    """The parts of the cases that match any of the patterns; layers in both layouts, networks in NHWC."""
-    cases = [case for case in CASES if case.family not in ("step", "other dtypes")]
-    cases = [case.larger(ACCELERATOR_BATCH) for case in cases if case.dtype == "float32"]
-    cases += [
-        Case(f"step {name}", "step", work, layout=order)
-        for order in ("NCHW", "NHWC")
-        for name, work in networks.steps().items()
+def compiled(task: Task, name: str, device: Any) -> h100.Program:
+    """The program of one of them."""
+    case, peer = task.case, peers.JaxPeer(OPERATIONS[name])
+    shapes = [
+        jax.ShapeDtypeStruct(
+            peer.enter(case, a.value, a.role, a.mapped).shape,
+            case.dtype,
+            sharding=SingleDeviceSharding(device),
+        )
+        for a in case.work.arrays(Zeros())[task.operands]
     ]
-    found = [
-        Task(dataclasses.replace(case, dtype=dtype), part)
-        for dtype in dtypes
-        for case in cases
-        if case.layout == layout
-        or (layout is None and (case.family, case.layout) != ("step", "NCHW"))
-        for part in _parts(case)
-    ]
-    patterns = patterns or ["*"]
-    return [
-        t for t in found if any(fnmatchcase(n, p) for p in patterns for n in (t.case.name, str(t)))
-    ]
-
-
-def _parts(case: Case) -> tuple[str, ...]:
-    if not isinstance(case.work, Layer):
-        return ("step",)
-    return ("forward", "backward") if case.work.repeats == 1 else ("both",)
+    return h100.program(task.function(OPERATIONS[name](case.layout)), shapes)
 
 
 def row(task: Task, device: Any) -> dict[str, Any]:
@@ -149,9 +67,9 @@ def row(task: Task, device: Any) -> dict[str, Any]:
         "programs": {},
         "refused": {},
     }
-    for peer in task.peers:
+    for peer in contenders(task):
         try:
-            found["programs"][peer] = task.compiled(peer, device).as_json()
+            found["programs"][peer] = compiled(task, peer, device).as_json()
         except jax.errors.JaxRuntimeError as error:
             if peer == OURS:
                 raise
@@ -296,11 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all numbers there")
     options = parser.parse_args(arguments)
     if options.minutes is not None:
-        if options.cases or options.dtype or options.layout or options.list or options.table:
-            parser.error(
-                "--minutes chooses the cases itself, so of the other options only --json goes with it"
-            )
-        return gpu_times.run(options.minutes, ESTIMATES, options.json or TIMES)
+        if options.dtype or options.layout or options.list or options.table:
+            parser.error("of the other options only names and --json go with --minutes")
+        return gpu_times.run(options.minutes, options.cases, ESTIMATES, options.json or TIMES)
     dtypes = [options.dtype] if options.dtype else [*DTYPES]
     chosen = tasks(options.cases, dtypes, options.layout)
     if not chosen:

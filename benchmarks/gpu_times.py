@@ -1,14 +1,16 @@
-"""Times cases on this machine's GPU, the most telling first, and stops after so many minutes.
+"""Times tasks on this machine's GPU, the most telling first, and stops after so many minutes.
 
-First come the comparisons of `python -m jdeconv check`, and how far results of half precision are from those of
-float32. A case is forward and both gradients. Results are compared before they are timed, programs take
-turns, medians are told, and everything is written after every case.
+First come the comparisons of `python -m jdeconv check`, and how far results of half precision are from those
+of float32. Then, for every task: the results of all are compared on the GPU, the programs take turns, and
+medians are told. A turn is many calls in a row with one wait behind them, as in training. The batch is four
+times that of the estimates, so that the GPU's work outlasts the host's. Everything is written after every task.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import subprocess
@@ -19,71 +21,319 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from benchmarks import networks, peers, timing
-from benchmarks.cases import ACCELERATOR_BATCH, CASES, Case
+from benchmarks import networks, peers
+from benchmarks.cases import ACCELERATOR_BATCH, CASES, Array, Case, Layer
+from benchmarks.peers import JaxPeer
+from benchmarks.tasks import Task, matches
+from benchmarks.timing import TENSOR_FLOAT_TOLERANCE, TOLERANCE, WrongResultError
 
-OURS, LAX, TAPS = "jdeconv", "jax.lax", "jdeconv's taps"
-ORDER = (  # name, dtype
-    ("deconv 3-D k3 s2 p1 op1", "bfloat16"),
-    ("deconv 1-D k16 s8 p4", "bfloat16"),
-    ("deconv k4 s2 p1", "bfloat16"),
-    ("deconv k2 s2", "bfloat16"),
-    ("step DCGAN", "bfloat16"),
-    ("dense 3x3 56", "bfloat16"),
-    ("dense 3x3 14", "bfloat16"),
-    ("dense 3x3 s2", "bfloat16"),
-    ("dense 3x3 d2", "bfloat16"),
-    ("grouped(4) 3x3", "bfloat16"),
-    ("grouped(32) 3x3", "bfloat16"),
-    ("depthwise 3x3", "bfloat16"),
-    ("depthwise 7x7", "bfloat16"),
-    ("depthwise 1-D k31", "bfloat16"),
-    ("dense 1-D k9", "bfloat16"),
-    ("deconv k4 s2 p1", "float32"),
-    ("deconv k4 s2 p1", "float16"),
-    ("step U-Net", "bfloat16"),
-    ("step ResNet-50", "bfloat16"),
+OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
+BATCH = 4 * ACCELERATOR_BATCH
+ROUNDS, TURN_SECONDS, MOST_CALLS = 7, 0.03, 200
+BOTH = ("forward", "backward")
+EACH = ("forward", "image gradient", "kernel gradient")
+
+NARROW = (("taps", "im2col"), EACH)
+DOTS = (("im2col",), BOTH)
+NOTHING = ((), BOTH)
+ORDER = (  # case, dtype, layout, (lowerings beside the chosen one, parts)
+    ("deconv 3-D k3 s2 p1 op1", "bfloat16", "NHWC", NOTHING),
+    ("deconv 1-D k16 s8 p4", "bfloat16", "NHWC", NOTHING),
+    ("deconv k4 s2 p1", "bfloat16", "NHWC", DOTS),
+    ("deconv k4 s2 p1", "bfloat16", "NCHW", NOTHING),
+    ("step DCGAN", "bfloat16", "NHWC", NOTHING),
+    ("dense 3x3 56", "bfloat16", "NHWC", DOTS),
+    ("dense 3x3 14", "bfloat16", "NHWC", DOTS),
+    ("dense 3x3 s2", "bfloat16", "NHWC", NOTHING),
+    ("dense 3x3 d2", "bfloat16", "NHWC", NOTHING),
+    ("grouped(4) 3x3", "bfloat16", "NHWC", (("im2col",), EACH)),
+    ("grouped(32) 3x3", "bfloat16", "NHWC", NARROW),
+    ("depthwise 3x3", "bfloat16", "NHWC", NARROW),
+    ("depthwise 7x7", "bfloat16", "NHWC", NARROW),
+    ("depthwise 1-D k31", "bfloat16", "NHWC", NARROW),
+    ("deconv depthwise k4 s2 p1", "bfloat16", "NHWC", NARROW),
+    ("depthwise 3x3", "float32", "NHWC", NARROW),
+    ("depthwise 3x3", "bfloat16", "NCHW", NARROW),
+    ("dense 1-D k9", "bfloat16", "NHWC", DOTS),
+    ("deconv k2 s2", "bfloat16", "NHWC", DOTS),
+    ("dense 1x1", "bfloat16", "NHWC", DOTS),
+    ("deconv k4 s2 p1", "float32", "NHWC", NOTHING),
+    ("deconv k4 s2 p1", "float16", "NHWC", NOTHING),
+    ("dense 4-D k3", "float32", "NHWC", NOTHING),
+    ("dense 3x3 28", "int8", "NHWC", ((), ("forward",))),
+    ("dense 3x3 28", "complex64", "NHWC", NOTHING),
+    ("depthwise 31x31", "float32", "NHWC", (("fft",), EACH)),
+    ("depthwise 5x5 s2", "bfloat16", "NHWC", NARROW),
+    ("depthwise 3-D k3", "bfloat16", "NHWC", NARROW),
+    ("step MobileNetV2", "bfloat16", "NHWC", NOTHING),
+    ("step U-Net", "bfloat16", "NHWC", NOTHING),
+    ("step ResNet-50", "bfloat16", "NHWC", NOTHING),
+    ("step ConvNeXt", "bfloat16", "NHWC", NOTHING),
 )
+OTHERS = {
+    "dense 4-D k3": Layer("conv", 2, (16, 16), (8,) * 4, 3, padding=1),
+    "depthwise 31x31": Layer("conv", 1, (64, 64), (56, 56), 31, padding=15, groups=64),
+}
 
 
-def chosen() -> list[Case]:
-    """The cases in order, with channels last."""
-    cases = {case.name: case.larger(ACCELERATOR_BATCH) for case in CASES if case.layout == "NHWC"}
-    cases |= {
-        f"step {name}": Case(f"step {name}", "step", work, layout="NHWC")
-        for name, work in networks.steps().items()
+class DepthwiseByTaps(peers.Jdeconv):
+    """The library, but that its depthwise convs are multiply-adds."""
+
+    def conv(self, x, kernel, *, groups=1, **steps):
+        by_taps = groups > 1 and groups == self.channels(x)
+        self.lowering = "taps" if by_taps else None
+        return super().conv(x, kernel, groups=groups, **steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """A task and the lowerings that are timed beside the chosen one."""
+
+    task: Task
+    lowerings: tuple[str, ...]
+
+    @property
+    def operations(self) -> dict[str, Callable]:
+        """Who does the work with JAX, by name; ours first, lax second."""
+        case, work = self.task.case, self.task.case.work
+        found: dict[str, Callable] = {OURS: peers.Jdeconv, LAX: peers.Lax}
+        is_step = not isinstance(work, Layer)
+        if (is_step and "DCGAN" in case.name) or (not is_step and work.kind == "deconv"):
+            found[DEFAULT] = peers.LaxDefault
+        for name in self.lowerings:
+            found[f"jdeconv by {name}"] = functools.partial(peers.Jdeconv, lowering=name)
+        if case.name in ("step MobileNetV2", "step ConvNeXt"):
+            found["jdeconv, depthwise by taps"] = DepthwiseByTaps
+        return found
+
+
+def chosen(patterns: list[str]) -> list[Timed]:
+    """The tasks in order, or those of them that match."""
+    cases = {(case.name, case.layout): case.larger(BATCH) for case in CASES}
+    for name, layer in OTHERS.items():
+        cases[name, "NHWC"] = Case(name, "other", layer, layout="NHWC").larger(BATCH)
+    for name, work in networks.steps().items():
+        cases[f"step {name}", "NHWC"] = Case(f"step {name}", "step", work, layout="NHWC")
+    found = []
+    for name, dtype, layout, (lowerings, parts) in ORDER:
+        case = dataclasses.replace(cases[name, layout], dtype=dtype)
+        for part in ("step",) if case.family == "step" else parts:
+            found.append(Timed(Task(case, part), lowerings))
+    return [timed for timed in found if matches(timed.task, patterns)]
+
+
+@dataclasses.dataclass
+class Contender:
+    """A program: `start` sends its work to the device, `wait` returns when all of that is done."""
+
+    start: Callable[[], Any]
+    wait: Callable[[Any], Any]
+    results: Callable[[], list[jax.Array]]  # channels first, O before I
+    compile_seconds: float | None = None
+
+
+class _Normal:
+    """In the place of numpy's generator: numbers that are made on the device."""
+
+    def __init__(self) -> None:
+        self.key = jax.random.key(0)
+
+    def normal(self, size: tuple[int, ...]) -> jax.Array:
+        self.key, key = jax.random.split(self.key)
+        return jax.random.normal(key, size)
+
+
+def _of_jax(task: Task, peer: JaxPeer, arrays: list[Array]) -> Contender:
+    case = task.case
+    function = task.function(peer.operations(case.layout))
+    values = [
+        _cast(jnp.asarray(peer.enter(case, a.value, a.role, a.mapped)), case.dtype)
+        for a in arrays[task.operands]
+    ]
+    begun = time.perf_counter()
+    compiled = jax.jit(function).lower(*values).compile()
+    taken = time.perf_counter() - begun
+
+    def results():
+        found = jax.tree.leaves(compiled(*values))
+        named = zip(found, task.results, strict=True)
+        return [jnp.asarray(peer.leave(case, a, role, mapped)) for a, (role, mapped) in named]
+
+    return Contender(lambda: compiled(*values), jax.block_until_ready, results, taken)
+
+
+def _cast(a: jax.Array, dtype: str) -> jax.Array:
+    """The array in the dtype; integers have a few values of their own."""
+    return jnp.round(3 * a).astype(dtype) if jnp.issubdtype(dtype, jnp.integer) else a.astype(dtype)
+
+
+def _of_torch(task: Task, arrays: list[Array]) -> Contender:
+    """PyTorch's eager mode in its own memory format for the layout, with cuDNN's search for algorithms."""
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+    case, work, is_gpu = task.case, task.case.work, jax.default_backend() == "gpu"
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if case.layout == "NHWC" else {}
+
+    def tensor(a: Array) -> torch.Tensor:
+        made = torch.from_dlpack(a.value) if is_gpu else torch.from_numpy(np.array(a.value))
+        made = made.to(getattr(torch, case.dtype), copy=True)
+        if a.role != "plain" and made.ndim in formats:
+            made = made.contiguous(memory_format=formats[made.ndim])
+        return made
+
+    values, ops = [tensor(a) for a in arrays], peers.TorchOperations(mapped=False)
+    if task.part == "step":
+        image, *kernels = values
+        kernels = [kernel.requires_grad_() for kernel in kernels]
+
+        def run():
+            return list(work.run(ops, image, *kernels))
+    elif task.part == "forward":
+
+        def run():
+            with torch.no_grad():
+                return [work.forward(ops, *values[:2])]
+    else:
+        image, kernel, bar = values
+        inputs = {"image gradient": [image], "kernel gradient": [kernel]}
+        wanted = inputs.get(task.part, [image, kernel])
+        for a in wanted:
+            a.requires_grad_()
+        out = work.forward(ops, image, kernel)
+
+        def run():
+            return torch.autograd.grad(out, wanted, bar, retain_graph=True)
+
+    def wide(a: torch.Tensor) -> torch.Tensor:
+        return a if a.is_complex() else a.float()
+
+    def results():
+        return [jnp.from_dlpack(wide(a.detach()).contiguous()) for a in run()]
+
+    def wait(_):
+        if is_gpu:
+            torch.cuda.synchronize()
+
+    return Contender(run, wait, results)
+
+
+def contenders(timed: Timed) -> tuple[dict[str, Contender], dict[str, str]]:
+    """Ready programs by name; and of those that are refused, the reasons."""
+    task = timed.task
+    arrays = task.case.work.arrays(_Normal())  # type: ignore[arg-type]
+    makers: dict[str, Callable[[], Contender]] = {
+        name: functools.partial(_of_jax, task, JaxPeer(operations), arrays)
+        for name, operations in timed.operations.items()
     }
-    return [dataclasses.replace(cases[name], dtype=dtype) for name, dtype in ORDER]
+    known = peers.peers()
+    if importlib.util.find_spec("equinox") and known["equinox"].refuses(task.case) is None:
+        makers["equinox"] = functools.partial(_of_jax, task, known["equinox"], arrays)
+    if importlib.util.find_spec("torch") and _torch_serves(task):
+        makers["torch"] = functools.partial(_of_torch, task, arrays)
+    ready, refused = {}, {}
+    for name, make in makers.items():
+        try:
+            ready[name] = make()
+        except RuntimeError as error:  # of XLA, and of torch: no such routine, or too little memory
+            refused[name] = str(error).splitlines()[0][:200]
+    return ready, refused
+
+
+def _torch_serves(task: Task) -> bool:
+    work = task.case.work
+    rank = work.rank if isinstance(work, Layer) else len(work.image) - 2
+    has_device = jax.default_backend() != "gpu" or peers._torch_has_gpu()
+    return has_device and rank <= 3 and task.case.dtype != "int8"
+
+
+@jax.jit
+def _distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    a, b = a.astype(wide), b.astype(wide)
+    return jnp.stack([jnp.abs(a - b).max(), jnp.abs(b).max()])
+
+
+def compare(task: Task, ready: dict[str, Contender]) -> dict[str, float]:
+    """The largest difference of each from jax.lax, as a part of the largest value.
+
+    Of a training step, that of the loss: where rounding turns a relu, gradients jump, in half precision by as
+    much as themselves.
+
+    Raises:
+      WrongResultError: ours differs by more than the dtype's rounding, or holds nothing.
+    """
+    compared = slice(0, 1) if task.part == "step" else slice(None)
+    truth = ready[LAX if LAX in ready else OURS].results()[compared]
+    tolerance = max(TOLERANCE.get(task.case.dtype, 0), TENSOR_FLOAT_TOLERANCE)
+    found = {}
+    for name, contender in ready.items():
+        found[name] = 0.0
+        for a, b in zip(contender.results()[compared], truth, strict=True):
+            off, largest = map(float, _distance(a, b))
+            found[name] = max(found[name], off / largest if largest else float("nan"))
+    if not found[OURS] <= tolerance:
+        raise WrongResultError(f"{task}: ours is {found[OURS]:.1e} away from jax.lax's")
+    return found
+
+
+def time_in_turn(ready: dict[str, Contender]) -> dict[str, dict[str, float]]:
+    """Median seconds of a call, and the part of them in which the host was busy with sending work."""
+    calls = {}
+    for name, contender in ready.items():
+        _turn(contender, 1)
+        seconds = _turn(contender, 3)[0]
+        calls[name] = int(np.clip(TURN_SECONDS / seconds, 1, MOST_CALLS))
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}
+    for _ in range(ROUNDS):
+        for name, contender in ready.items():
+            turns[name].append(_turn(contender, calls[name]))
+    medians = {name: np.median(pairs, axis=0).tolist() for name, pairs in turns.items()}
+    return {name: {"seconds": s, "host": h / s} for name, (s, h) in medians.items()}
+
+
+def _turn(contender: Contender, calls: int) -> tuple[float, float]:
+    """Seconds of a call, and of the host's part of it."""
+    begun = time.perf_counter()
+    for _ in range(calls):
+        out = contender.start()
+    sent = time.perf_counter()
+    contender.wait(out)
+    return (time.perf_counter() - begun) / calls, (sent - begun) / calls
 
 
 def measure(
-    cases: Iterable[Case], minutes: float, told: Callable[[dict[str, Any]], None]
+    timed: Iterable[Timed], minutes: float, told: Callable[[dict[str, Any]], None]
 ) -> list[dict[str, Any]]:
-    """Time cases until the minutes are over; a case that has begun is finished."""
+    """Time tasks until the minutes are over; a task that has begun is finished."""
     end, found = time.monotonic() + 60 * minutes, []
-    for case in cases:
+    for one in timed:
         if time.monotonic() > end:
             break
-        found.append(_row(case))
+        found.append(_row(one))
         told(found[-1])
     return found
 
 
-def _row(case: Case) -> dict[str, Any]:
-    known = peers.peers()
-    if case.family == "depthwise":
-        known[TAPS] = peers.JaxPeer(functools.partial(peers.Jdeconv, lowering="taps"))
-    arrays = case.work.arrays(np.random.default_rng(0))
-    programs = {
-        name: peer.program(case, arrays)
-        for name, peer in known.items()
-        if not peers.missing(peer) and peer.refuses(case) is None
-    }
-    row = {"name": case.name, "dtype": case.dtype, "layout": case.layout}
-    return row | {"seconds": timing.time_in_turn(case, programs)}
+def _row(timed: Timed) -> dict[str, Any]:
+    task = timed.task
+    row: dict[str, Any] = {"name": task.case.name, "part": task.part}
+    row |= {"dtype": task.case.dtype, "layout": task.case.layout, "programs": {}}
+    ready, row["refused"] = contenders(timed)
+    if OURS not in ready:
+        return row
+    try:
+        differences = compare(task, ready)
+    except WrongResultError as error:
+        return row | {"wrong": str(error)}
+    for name, times in time_in_turn(ready).items():
+        compiling = {"compile_seconds": ready[name].compile_seconds}
+        row["programs"][name] = times | compiling | {"difference": differences[name]}
+    return row
 
 
 def errors() -> dict[str, float]:
@@ -100,50 +350,77 @@ def errors() -> dict[str, float]:
                 program = peers.peers()[OURS].program(dataclasses.replace(case, dtype=kind), narrow)
             results.append(program.fetch(program.run()))
         for name, got, exact in zip(("y", "x", "kernel"), *results, strict=True):
-            unit = float(jax.numpy.finfo(dtype).eps) * np.abs(exact).max()
+            unit = float(jnp.finfo(dtype).eps) * np.abs(exact).max()
             found[f"{dtype}, {name}"] = float(np.abs(got - exact).max() / unit)
     return found
 
 
 def line(row: dict[str, Any], estimates: list[dict[str, Any]]) -> str:
-    """Milliseconds, and how many times longer each other takes; in brackets, the estimate for jax.lax."""
-    seconds = row["seconds"]
-    cells = [
-        f"{name} {other / seconds[OURS]:.2f}" for name, other in seconds.items() if name != OURS
-    ]
-    expected = _estimate(row, estimates)
-    cells.insert(1, "(estimate: none)" if expected is None else f"(estimate: {expected:.2f})")
-    return f"{row['name']:<28}{row['dtype']:>9}{1e3 * seconds[OURS]:>9.3f} ms  " + "  ".join(cells)
+    """Milliseconds of ours, how many times longer the others take, and in brackets the estimate for jax.lax."""
+    name = row["name"] if row["part"] == "step" else f"{row['name']} {row['part']}"
+    text = f"{name:<42}{row['dtype']:>10}{row['layout']:>6}"
+    if not row["programs"]:
+        return f"{text}  {row.get('wrong') or row['refused']}"
+    ours = row["programs"][OURS]
+    cells = [f"{1e3 * ours['seconds']:>9.3f} ms{'*' if ours['host'] > 0.9 else ' '}"]
+    for other, found in row["programs"].items():
+        if other == OURS:
+            continue
+        mark = "*" if found["host"] > 0.9 else ""
+        cells.append(f"{other} {found['seconds'] / ours['seconds']:.2f}{mark}")
+        if other == LAX and (expected := _estimate(row, estimates)) is not None:
+            cells[-1] += f" ({expected:.2f})"
+    cells += [f"{other} refused" for other in row["refused"]]
+    return text + "  ".join(cells)
+
+
+LEGEND = """\
+Milliseconds of ours, how many times longer the others take, and in brackets the estimate for jax.lax.
+* : the host was busy for nine tenths of the time, so that the GPU's own time is shorter."""
 
 
 def _estimate(row: dict[str, Any], estimates: list[dict[str, Any]]) -> float | None:
-    """Of all parts of a case together, beside jax.lax with transpose_kernel=True, which is what is timed."""
-    same = [e for e in estimates if all(e[key] == row[key] for key in ("name", "dtype", "layout"))]
-    totals = [sum(e["programs"][name]["seconds"] for e in same) for name in (LAX, OURS)]
-    return totals[0] / totals[1] if same else None
+    """The ratio to jax.lax with transpose_kernel=True, of a quarter of the batch."""
+    keys = ("name", "part", "dtype", "layout")
+    for known in estimates:
+        if all(known[key] == row[key] for key in keys) and LAX in known["programs"]:
+            return known["programs"][LAX]["seconds"] / known["programs"][OURS]["seconds"]
+    return None
 
 
-def run(minutes: float, estimates: Path, written: Path) -> int:
+def run(minutes: float, patterns: list[str], estimates: Path, written: Path) -> int:
     """Check, time and write; 2 without a GPU, 1 where the device computes something else."""
+    end = time.monotonic() + 60 * minutes
     if jax.default_backend() != "gpu":
         print("no NVIDIA GPU that JAX can use; without --minutes none is needed", file=sys.stderr)
         return 2
     share = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     check = [sys.executable, "-m", "jdeconv", "check"]
-    if subprocess.run(check, env=share, check=False).returncode:
-        return 1
+    try:
+        code = subprocess.run(check, env=share, check=False, timeout=20 * minutes).returncode
+        state = "failed" if code else "passed"
+    except subprocess.TimeoutExpired:
+        state = "not finished in a third of the time"
     known = json.loads(estimates.read_text())["rows"] if estimates.is_file() else []
-    about = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "errors": errors()}
+    about: dict[str, Any] = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        about |= {"torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
+    about |= {"check": state, "errors": errors()}
     print(json.dumps(about))
+    print(LEGEND)
     rows: list[dict[str, Any]] = []
-    cases = chosen()
-    with tqdm.tqdm(total=len(cases), unit="case", leave=False, disable=None) as bar:
+    timed = chosen(patterns)
+    with tqdm.tqdm(total=len(timed), unit="task", leave=False, disable=None) as bar:
 
         def told(row: dict[str, Any]) -> None:
             rows.append(row)
-            written.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+            listed = ",\n".join(map(json.dumps, rows))
+            written.write_text(f'{{"about": {json.dumps(about)}, "rows": [\n{listed}\n]}}\n')
             bar.write(line(row, known), file=sys.stdout)
+            sys.stdout.flush()
             bar.update()
 
-        measure(cases, minutes, told)
-    return 0
+        measure(timed, (end - time.monotonic()) / 60, told)
+    return int(state != "passed" or any("wrong" in row for row in rows))

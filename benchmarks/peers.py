@@ -38,7 +38,7 @@ class JaxOperations:
         self.last = layout == "NHWC"
 
     def numbers(self, rank: int) -> tuple[str, str, str]:
-        space = "DHW"[3 - rank :]
+        space = "TDHW"[4 - rank :]
         if self.last:
             return f"N{space}C", f"{space}IO", f"N{space}C"
         return f"NC{space}", f"OI{space}", f"NC{space}"
@@ -168,6 +168,29 @@ class Lax(JaxOperations):
         )
 
 
+class LaxDefault(Lax):
+    """`lax.conv_transpose` as it is called without transpose_kernel, as in Flax; without groups."""
+
+    def deconv(self, y, kernel, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+        if groups > 1:
+            return super().deconv(
+                y,
+                kernel,
+                stride=stride,
+                padding=padding,
+                output_padding=output_padding,
+                dilation=dilation,
+                groups=groups,
+            )
+        rank = kernel.ndim - 2
+        size = kernel.shape[:rank] if self.last else kernel.shape[2:]
+        full = [dilation * (k - 1) for k in size]
+        pads = [(f - padding, f - padding + output_padding) for f in full]
+        kernel = kernel.swapaxes(-1, -2) if self.last else kernel.swapaxes(0, 1)
+        steps = (stride,) * rank, pads, (dilation,) * rank
+        return lax.conv_transpose(y, kernel, *steps, self.numbers(rank))
+
+
 class Equinox(JaxOperations):
     """Equinox's ConvTranspose layer, with kernels in its own order."""
 
@@ -217,8 +240,22 @@ class TorchOperations:
         x = x - x.mean(1, keepdim=True)
         return x * self.torch.rsqrt((x * x).mean(1, keepdim=True) + 1e-6)
 
+    def batch_norm(self, x):
+        function = self.torch.nn.functional.batch_norm
+        return function(x, None, None, training=True, eps=1e-5)
+
+    def per_channel(self, vector, x):
+        return vector.reshape(-1, *[1] * (x.ndim - 2))
+
+    def max_pool(self, x, size, stride, padding):
+        function = getattr(self.torch.nn.functional, f"max_pool{x.ndim - 2}d")
+        return function(x, size, stride, padding)
+
     def relu(self, x):
         return self.torch.relu(x)
+
+    def leaky_relu(self, x):
+        return self.torch.nn.functional.leaky_relu(x)
 
     def tanh(self, x):
         return self.torch.tanh(x)

@@ -22,9 +22,10 @@ import tqdm
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import gpu, peers, suite
+from benchmarks import peers, suite
 from benchmarks.cases import Case, Zeros
 from benchmarks.report import OURS
+from benchmarks.tasks import DTYPES, tasks
 
 LAX = "jax.lax"
 LOOP = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
@@ -109,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="only this one")
     parser.add_argument(
         "--dtype",
-        choices=gpu.DTYPES,
+        choices=DTYPES,
         help="this one, of larger cases and of the whole networks that `benchmarks.gpu` compiles",
     )
     parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
@@ -121,8 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
     jax.config.update("jax_platforms", "cpu")
     device = topologies.get_topology_desc(options.topology, platform="tpu").devices[0]
     if options.dtype:
-        tasks = gpu.tasks(options.cases, [options.dtype], options.layout)
-        cases = list(dict.fromkeys(task.case for task in tasks))
+        chosen = tasks(options.cases, [options.dtype], options.layout)
+        cases = list(dict.fromkeys(task.case for task in chosen))
     else:
         cases = suite.chosen(options.cases, options.layout, None, quick=False)
         cases = [case for case in cases if case.dtype != "float64"]  # which TPUs only emulate

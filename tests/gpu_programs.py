@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 import jdeconv
 from benchmarks import gpu, h100, hlo
 from benchmarks.cases import Case, Layer
+from benchmarks.tasks import Task
 from jdeconv import accelerate
 from jdeconv.compat import lax as compat_lax
 from jdeconv.compat import onnx as compat_onnx
@@ -56,17 +57,17 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 IMAGE, KERNEL = (8, 14, 14, 64), (4, 4, 48, 64)
 
 
-def tasks() -> list[gpu.Task]:
+def tasks() -> list[Task]:
     """Layers, forward and backward."""
     cases = [Case(name, work.kind, work, "bfloat16", "NHWC") for name, work in LAYERS.items()]
     for dtype in ("float16", "float32"):
         cases += [dataclasses.replace(c, dtype=dtype) for c in cases if c.name in OTHER_DTYPES]
     cases = list(dict.fromkeys(cases))
     cases += [dataclasses.replace(c, layout="NCHW") for c in cases if c.name in FIRST]
-    return [gpu.Task(case, part) for case in cases for part in ("forward", "backward")]
+    return [Task(case, part) for case in cases for part in ("forward", "backward")]
 
 
-def name_of(task: gpu.Task) -> str:
+def name_of(task: Task) -> str:
     return f"{task}, {task.case.dtype}, {task.case.layout}"
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, gpu_times, h100, hlo, networks
+from benchmarks import gpu, gpu_times, h100, hlo, networks, peers
 from benchmarks.cases import Case, Layer
+from benchmarks.tasks import DTYPES, Task, tasks
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 PROGRAM = """HloModule jit_f, is_scheduled=true
@@ -104,26 +105,34 @@ def test_networks_have_as_many_parameters_as_their_papers_say(name, millions):
     assert round(numbers / 1e6, 2) == millions
 
 
+def _small(kind: str, part: str, dtype: str = "float32") -> gpu_times.Timed:
+    layer = Layer(kind, 2, (4, 4), (9, 8), 3, groups=4)
+    return gpu_times.Timed(Task(Case(f"small {kind}", kind, layer, dtype, "NHWC"), part), ("taps",))
+
+
 def test_times_in_order_until_the_minutes_are_over():
     """On a CPU, with layers small enough for one."""
-    cases = [
-        Case(
-            f"small {kind}", "depthwise", Layer(kind, 2, (4, 4), (9, 8), 3, groups=4), layout="NHWC"
-        )
-        for kind in ("conv", "deconv")
-    ]
+    timed = [_small("conv", "image gradient"), _small("deconv", "backward")]
     told = []
-    rows = gpu_times.measure(cases, 5, told.append)
+    rows = gpu_times.measure(timed, 5, told.append)
     assert rows == told
     assert [row["name"] for row in rows] == ["small conv", "small deconv"]
-    assert {gpu_times.OURS, gpu_times.LAX, gpu_times.TAPS} <= set(rows[0]["seconds"])
-    assert gpu_times.measure(cases, -1, told.append) == []
-    estimate = {"seconds": 3.0}, {"seconds": 2.0}
-    known = [
-        {**rows[0], "programs": dict(zip((gpu_times.LAX, gpu_times.OURS), estimate, strict=True))}
-    ]
-    assert "(estimate: 1.50)" in gpu_times.line(rows[0], known)
-    assert "(estimate: none)" in gpu_times.line(rows[1], known)
+    assert {gpu_times.OURS, gpu_times.LAX, "jdeconv by taps"} <= set(rows[0]["programs"])
+    assert gpu_times.measure(timed, -1, told.append) == []
+    estimate = {gpu_times.LAX: {"seconds": 3.0}, gpu_times.OURS: {"seconds": 2.0}}
+    assert "(1.50)" in gpu_times.line(rows[0], [{**rows[0], "programs": estimate}])
+    assert "(" not in gpu_times.line(rows[1], [])
+
+
+def test_no_time_is_told_of_a_wrong_result(monkeypatch):
+    class Wrong(peers.Jdeconv):
+        def conv(self, x, kernel, **steps):
+            return 2 * super().conv(x, kernel, **steps)
+
+    monkeypatch.setattr(peers, "Jdeconv", Wrong)
+    row = gpu_times.measure([_small("conv", "forward")], 5, lambda row: None)[0]
+    assert row["programs"] == {}
+    assert "ours is 1.0e+00 away" in gpu_times.line(row, [])
 
 
 def test_half_precision_is_near_float32():
@@ -137,16 +146,17 @@ def test_times_need_a_gpu(capsys):
     assert "no NVIDIA GPU" in capsys.readouterr().err
 
 
-def test_every_case_that_is_timed_has_an_estimate():
-    rows = json.loads((RESULTS / "gpu.json").read_text())["rows"]
-    estimated = {(row["name"], row["dtype"], row["layout"]) for row in rows}
-    assert {(c.name, c.dtype, c.layout) for c in gpu_times.chosen()} <= estimated
+def test_what_is_timed_has_names_and_the_order_of_the_list():
+    names = list(dict.fromkeys(timed.task.case.name for timed in gpu_times.chosen([])))
+    assert names == list(dict.fromkeys(row[0] for row in gpu_times.ORDER))
+    (step,) = gpu_times.chosen(["step DCGAN"])
+    assert gpu_times.DEFAULT in step.operations
 
 
 def test_what_is_committed():
     rows = json.loads((RESULTS / "gpu.json").read_text())["rows"]
-    tasks = gpu.tasks([], [*gpu.DTYPES], None)
-    expected = [(task.case.name, task.part, task.case.dtype, task.case.layout) for task in tasks]
+    found = tasks([], [*DTYPES], None)
+    expected = [(task.case.name, task.part, task.case.dtype, task.case.layout) for task in found]
     assert [(r["name"], r["part"], r["dtype"], r["layout"]) for r in rows] == expected
     for row in rows:
         found = gpu.ratio(row, gpu.LAX, gpu.DEFAULT)
