@@ -80,7 +80,7 @@ def tasks(patterns: list[str], dtypes: list[str], layout: str | None) -> list[Ta
 
 def matches(task: Task, patterns: list[str]) -> bool:
     """Whether the task or its case has one of the names; without patterns every task has."""
-    names = task.case.name, str(task)
+    names = task.case.name, str(task), f"{task}, {task.case.dtype}"
     return not patterns or any(fnmatchcase(name, p) for p in patterns for name in names)
 
 

@@ -89,7 +89,8 @@ LEGEND = """\
 Rows: the spatial size of x, then kernel (k), stride (s), padding (p; low:high where they differ),
 dilation (d) and groups (g). No d is dilation 1, no g is one group.
 Columns: what the results are compared with. The last is the inner-product identity.
-- : lax.conv_transpose has no groups, or the lowering does not serve this geometry."""
+- : lax.conv_transpose has no groups; or XLA ends the process, as it does on GPUs over lax's gradients with
+    four spatial axes; or the lowering does not serve this geometry."""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -165,8 +166,11 @@ def compare(geometry: Geometry, lowering: str | None, seed: int) -> list[str]:
         )
     )
     ours = {"groups": g.groups, "lowering": lowering, **steps}
+    # Timing the vendor's algorithms takes a GPU minutes, and all of them are exact on these numbers.
+    quick = {"xla_gpu_autotune_level": 0} if jax.default_backend() == "gpu" else None
+    compiled = partial(jax.jit, compiler_options=quick)
 
-    @jax.jit
+    @compiled
     def library(x, y, kernel):
         """Each forward, then both gradients of conv and of deconv."""
         conv_y, conv_vjp = jax.vjp(lambda x, k: conv(x, k, **ours), x, kernel)
@@ -175,7 +179,7 @@ def compare(geometry: Geometry, lowering: str | None, seed: int) -> list[str]:
         forward = conv_y, deconv_x, kernel_grad(x, y, g.kernel, **ours)
         return forward, (*conv_vjp(y), *deconv_vjp(x))
 
-    @jax.jit
+    @compiled
     def oracle(x, y, kernel):
         """The same by jax.lax and JAX's own differentiation."""
         conv_y, conv_vjp = jax.vjp(lambda x, k: _lax_conv(x, k, window, g.groups), x, kernel)
@@ -183,16 +187,20 @@ def compare(geometry: Geometry, lowering: str | None, seed: int) -> list[str]:
         return conv_y, _lax_conv_transpose(y, kernel, window, g), (*conv_vjp(y), *transpose(x))
 
     (conv_y, deconv_x, grad), gradients = jax.tree.map(np.asarray, library(x, y, kernel))
-    lax_y, lax_x, lax_gradients = jax.tree.map(np.asarray, oracle(x, y, kernel))
     loops = _loops(x, y, kernel, window, g.groups)
     products = {_dot(conv_y, y), _dot(deconv_x, x), _dot(grad, kernel)}
-    return [
+    verdicts = [
         _verdict(all(map(np.array_equal, (conv_y, deconv_x, grad), loops))),
-        _verdict(np.array_equal(conv_y, lax_y)),
-        "-" if lax_x is None else _verdict(np.array_equal(deconv_x, lax_x)),
-        _verdict(all(map(np.array_equal, gradients, lax_gradients))),
+        *["-"] * 3,
         _verdict(len(products) == 1),
     ]
+    if window.rank > 3 and jax.default_backend() == "gpu":
+        return verdicts
+    lax_y, lax_x, lax_gradients = jax.tree.map(np.asarray, oracle(x, y, kernel))
+    verdicts[1] = _verdict(np.array_equal(conv_y, lax_y))
+    verdicts[2] = "-" if lax_x is None else _verdict(np.array_equal(deconv_x, lax_x))
+    verdicts[3] = _verdict(all(map(np.array_equal, gradients, lax_gradients)))
+    return verdicts
 
 
 def _loops(x, y, kernel, window: Window, groups: int) -> Iterator[np.ndarray]:

@@ -60,9 +60,16 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     """One sum over channels and the taps of each phase, and the phases interleaved."""
     w, (c, o) = form.window, form.channels("deconv", y.shape, kernel.shape)
     last = channels_last(form) and c == o == 1
-    lengths = [-(-full // s) for full, s in zip(w.full, w.stride, strict=True)]
+    first = [low // s for low, s in zip(w.low, w.stride, strict=True)]  # the m of x's first cell
+    lengths = [
+        -(-(low + big) // s) - m
+        for low, big, s, m in zip(w.low, w.big, w.stride, first, strict=True)
+    ]
     reach = [(k - 1) * d // s for k, d, s in zip(w.kernel, w.dilation, w.stride, strict=True)]
-    edges = [(r, length - q) for r, length, q in zip(reach, lengths, w.small, strict=True)]
+    edges = [
+        (r - m, m + length - q)
+        for r, m, length, q in zip(reach, first, lengths, w.small, strict=True)
+    ]
     y = _padded(_split(y, form, "y", last).astype(dtype), last, edges)
     phases: dict = dict.fromkeys(_indices(w.stride))
     for channel, numbers in zip(
@@ -76,7 +83,7 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
             phases[phase] = term if phases[phase] is None else phases[phase] + term
     x = _interleaved(phases, last, w)
     crop = [
-        (-low, low + big - length * s)
+        (-(low % s), low % s + big - length * s)
         for low, big, length, s in zip(w.low, w.big, lengths, w.stride, strict=True)
     ]
     return _joined(_padded(x, last, crop), form, "x", last)
