@@ -40,6 +40,8 @@ LAYERS = {
     "conv 3-D k3": Layer("conv", 2, (16, 32), (16, 12, 14), 3, padding=1),
     "conv 3-D k2 s2": Layer("conv", 2, (16, 32), (16, 12, 14), 2, stride=2),
     "conv grouped(4)": Layer("conv", 8, (64, 64), (28, 28), 3, padding=1, groups=4),
+    "conv 1-D k7 d3": Layer("conv", 4, (64, 48), (240,), 7, padding=9, dilation=3),
+    "conv depthwise 1-D k31": Layer("conv", 4, (64, 64), (256,), 31, padding=15, groups=64),
     "conv depthwise": Layer("conv", 8, (64, 64), (28, 28), 3, padding=1, groups=64),
     "conv depthwise 5x5 s2": Layer("conv", 8, (64, 64), (28, 28), 5, 2, 2, groups=64),
     "deconv 1-D k16 s8": Layer("deconv", 2, (64, 32), (128,), 16, stride=8, padding=4),

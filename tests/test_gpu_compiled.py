@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 OURS = "jdeconv"
 DENSE_GRADIENTS = {"backward-input": 1, "backward-filter": 1}
 # Gradients of x for which cuDNN has no routine that XLA would find, and of 1x1, for which forward is enough.
-ONLY_FILTER = ("conv 1x1", "conv 3x3 d2", "conv grouped", "conv depthwise")
+ONLY_FILTER = ("conv 1x1", "conv 3x3 d2", "conv 1-D k7 d3", "conv grouped", "conv depthwise")
 NAMES = [gpu_programs.name_of(task) for task in gpu_programs.tasks()]
 
 if reason := h100.missing():
@@ -48,8 +48,7 @@ def expected(name):
             return {"forward": 1}
         if name.startswith("conv 1x1 s2") or not name.startswith(ONLY_FILTER):
             return DENSE_GRADIENTS
-        # XLA has a forward call for both gradients under dilation, and so has lax's program.
-        return {"forward": 2} if "d2" in name else {"forward": 1, "backward-filter": 1}
+        return {"forward": 1, "backward-filter": 1}
     if "forward" in name:
         return {"forward": 1} if "grouped" in name else {"backward-input": 1}
     return {"forward": 1, "backward-filter": 1}

@@ -15,7 +15,7 @@ import jdeconv
 from jdeconv import Window
 from jdeconv.choose import choose
 from jdeconv.form import Form, Layout
-from jdeconv.lowerings import LOWERINGS, blocks, fft, im2col, native, slabs, winograd
+from jdeconv.lowerings import LOWERINGS, blocks, cudnn, fft, im2col, native, slabs, winograd
 from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
 
 FLOAT = np.dtype("float32")
@@ -104,6 +104,55 @@ def test_what_accelerators_are_given(platform):
         )
         for a, b in zip(ours, truth, strict=True):
             np.testing.assert_array_equal(a, b, str(g))
+
+
+SLOW_FOR_CUDNN = {
+    "a line": ((13,), (4,), {"padding": [(3, 0)]}, 5, 1),
+    "a line with a stride": ((14,), (5,), {"stride": 3, "padding": [(-1, 4)]}, 3, 1),
+    "a dilated line": ((17,), (3,), {"dilation": 2, "padding": [(4, 1)]}, 4, 1),
+    "phases": ((19, 17), (3, 2), {"dilation": (3, 2), "padding": [(4, 5), (-1, 3)]}, 2, 3),
+    "phases of one axis": ((9, 13), (3, 3), {"dilation": (1, 2), "stride": (2, 1)}, 1, 2),
+    "phases of a volume": ((8, 9, 5), (2, 2, 3), {"dilation": (2, 2, 1), "padding": 1}, 1, 2),
+}
+
+
+@pytest.mark.parametrize("name", ["native", "taps"])
+@pytest.mark.parametrize("order", ["first", "last", "mixed"])
+@pytest.mark.parametrize("case", SLOW_FOR_CUDNN)
+def test_what_cudnn_is_slow_at(case, order, name):
+    """The other forms that it is given are the same contractions, in every order of the axes."""
+    big, size, steps, groups, c = SLOW_FOR_CUDNN[case]
+    window = Window.of_conv(big, size, **steps)
+    rank, pads = window.rank, tuple(window.padding)
+    g = Geometry(window, pads, groups, 2, c, c)
+    side, kernel = {"first": letters(rank), "last": LAST[rank], "mixed": MIXED[rank]}[order]
+    layout = Layout.of("conv", (side, kernel, side), rank)
+    form = Form(window, groups, layout, platform="cuda", result=FLOAT)
+    if LOWERINGS[name].refuses(form, c, c, FLOAT):
+        pytest.skip("taps unrolls fewer products")
+    x, k, y = g.draw()
+    truth = (
+        conv_loops(x, k, window.small, **g.loops),
+        deconv_loops(y, k, window.big, **g.loops),
+        kernel_grad_loops(x, y, window.kernel, **g.loops),
+    )
+    first = letters(rank)
+    x, y = (jnp.asarray(arranged(a, side, first[0])) for a in (x, y))
+    k = jnp.asarray(arranged(k, kernel, first[1]))
+    module = LOWERINGS[name]
+
+    @jax.jit
+    def contractions(x, k, y):
+        results = module.conv(x, k, form, FLOAT), module.deconv(y, k, form, FLOAT)
+        return *results, module.kernel_grad(x, y, form, FLOAT)
+
+    specs = (side, first[0]), (side, first[0]), (kernel, first[1])
+    for result, expected, spec in zip(contractions(x, k, y), truth, specs, strict=True):
+        np.testing.assert_array_equal(result, arranged(expected, *spec))
+    if name == "native":
+        is_line = cudnn.is_line("conv", x, k, form)
+        assert is_line == ("line" in case)
+        assert is_line or cudnn.has_phases(form)
 
 
 @pytest.mark.parametrize("layout", [LAST, MIXED], ids=["last", "mixed"])
@@ -298,6 +347,24 @@ def test_choice_on_cpu(row):
     form = Form(Window.of_conv(big, kernel, **steps), groups, layout)
     assert choose("cpu", form, FLOAT, c, o) == name
     assert LOWERINGS[name].refuses(form, c, o, FLOAT) is None
+
+
+@pytest.mark.parametrize(
+    ("platform", "size", "c", "name"),
+    [
+        ("cuda", (9,), 1, "taps"),
+        ("cuda", (10,), 1, "native"),
+        ("cuda", (3,), 2, "native"),
+        ("cuda", (3, 3), 1, "native"),
+        ("cuda", (2, 2, 2, 2), 1, "im2col"),
+        ("tpu", (9,), 1, "native"),
+        ("rocm", (9,), 1, "native"),
+    ],
+)
+def test_choice_on_accelerators(platform, size, c, name):
+    rank = len(size)
+    form = Form(Window.of_conv((16,) * rank, size), 8, Layout.of("conv", None, rank))
+    assert choose(platform, form, np.dtype("bfloat16"), c, 1) == name
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float16", "complex64"])

@@ -14,6 +14,7 @@ from jax import lax
 
 from jdeconv.axes import regrouped
 from jdeconv.form import ACCELERATORS, Axes, Form
+from jdeconv.lowerings import cudnn
 
 
 def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
@@ -23,6 +24,8 @@ def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
 
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """The forward convolution."""
+    if cudnn.is_line("conv", x, kernel, form):
+        return cudnn.on_plane(conv, "conv", x, kernel, form, dtype)
     layout, window = form.layout, form.window
     padding = [_even(*pair, step) for pair, step in zip(window.padding, window.stride, strict=True)]
     x, padding = cropped(x, layout.x[2:], padding)
@@ -41,6 +44,8 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
 
 def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Backward-input: y with stride - 1 zeros between its positions, against the reversed kernel."""
+    if cudnn.is_line("deconv", y, kernel, form):
+        return cudnn.on_plane(deconv, "deconv", y, kernel, form, dtype)
     layout, window = form.layout, form.window
     kernel = regrouped(kernel, form.groups, *layout.kernel[:2])
     if form.platform != "tpu":  # which folds it into the convolution
@@ -77,6 +82,10 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
 
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Backward-filter: y as a window over x, dilated by the stride, stepping by the dilation."""
+    if cudnn.is_line("kernel_grad", x, y, form):
+        return cudnn.on_plane(kernel_grad, "kernel_grad", x, y, form, dtype)
+    if cudnn.has_phases(form):
+        return cudnn.in_phases(kernel_grad, x, y, form, dtype)
     layout, window = form.layout, form.window
     dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     padding = _paddings(window.low, window.big, dilated, window.span)

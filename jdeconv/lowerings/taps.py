@@ -92,9 +92,12 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """One reduction over positions, with a result for every channel of x and tap; then one over the rest.
 
-    Always with channels first: XLA's reduction over leading axes is four times slower than over the last ones.
-    It adds one number after the other, and what that loses grows as the root of their count; hence the two.
+    So on a CPU, and with channels first: XLA's reduction over leading axes is four times slower there than over
+    the last ones. It adds one number after the other, and what that loses grows as the root of their count;
+    hence the two.
     """
+    if form.platform != "cpu":
+        return _sums(x, y, form, dtype)
     w = form.window
     x, y = _split(x, form, "x", False), _split(y, form, "y", False)
     rows = -(-w.small[-1] // MOST_SUMMED)  # on the last axis
@@ -125,6 +128,29 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     kernel = jnp.stack(sums, 3).sum((0, *range(4, first + 1)))
     kernel = kernel.reshape(form.groups * y.shape[2], x.shape[2], *w.kernel)
     return restore(kernel, form, "kernel", last=False)
+
+
+def _sums(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+    """The kernel's gradient by a reduction for every channel of x and tap, in the order in which x lies."""
+    w, last = form.window, channels_last(form) and x.shape[form.layout.x[1]] == form.groups
+    last = last and y.shape[form.layout.y[1]] == form.groups
+    x, y = _split(x, form, "x", last).astype(dtype), _split(y, form, "y", last).astype(dtype)
+    x = _padded(x, last, w.padding)
+    sums = jnp.stack(
+        [
+            (_slice(channel, last, _start(tap, w), w.small, w.stride) * y).sum(
+                (0, *_space(y, last))
+            )
+            for channel in _channels(x, last)
+            for tap in _indices(w.kernel)
+        ],
+        axis=-1,
+    )  # (g, o, c and taps); (g, taps) with channels last
+    if last:
+        kernel = jnp.moveaxis(sums, -1, 0).reshape(*w.kernel, 1, form.groups)
+    else:
+        kernel = sums.reshape(form.groups * y.shape[2], x.shape[2], *w.kernel)
+    return restore(kernel, form, "kernel", last=last)
 
 
 def _split(a: jax.Array, form: Form, role: str, last: bool) -> jax.Array:

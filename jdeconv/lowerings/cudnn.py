@@ -1,0 +1,100 @@
+"""Contractions that cuDNN is slow at, as others that it is fast at. The times are an H100's, in bfloat16.
+
+depthwise over one axis               over a plane with one row: forward 0.26 ms instead of 2.75, the kernel's
+                                      gradient 0.68 instead of 2.29 (31 taps; XLA makes a plane of one column)
+the kernel's gradient under dilation  the phases of the dilation as images of the batch, without dilation:
+                                      0.17 ms instead of 0.56 (3x3; XLA has a forward call for it otherwise)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+from jax import lax
+
+from jdeconv.axes import padded
+from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
+from jdeconv.window import Window
+
+SHORTEST = 4  # positions of a phase
+
+
+def is_line(contraction: str, a: jax.Array, b: jax.Array, form: Form) -> bool:
+    """Whether it is depthwise over one axis, on an NVIDIA GPU."""
+    is_depthwise = form.channels(contraction, a.shape, b.shape) == (1, 1)
+    return form.platform == "cuda" and form.window.rank == 1 and is_depthwise
+
+
+def on_plane(
+    evaluate: Callable, contraction: str, a: jax.Array, b: jax.Array, form: Form, *rest
+) -> jax.Array:
+    """The contraction over one axis, evaluated over a plane with one row."""
+    *sizes, low = dataclasses.astuple(form.window)
+    window = Window(*((1, *size) for size in sizes), (0, *low))
+    layout = Layout(*map(_with_row, dataclasses.astuple(form.layout)))
+    first, second, result = (getattr(form.layout, role)[2] for role in CONTRACTIONS[contraction])
+    a, b = lax.expand_dims(a, [first]), lax.expand_dims(b, [second])
+    form = dataclasses.replace(form, window=window, layout=layout)
+    return lax.squeeze(evaluate(a, b, form, *rest), [result])
+
+
+def _with_row(axes: Axes) -> Axes:
+    """The axes of an array that has one more, of its rows, in front of its spatial axis."""
+    outer, inner, space = axes
+    return *(axis + (axis >= space) for axis in (outer, inner)), space, space + 1
+
+
+def has_phases(form: Form) -> bool:
+    """Whether a dilation divides the positions into phases of some length, on an NVIDIA GPU."""
+    window = form.window
+    axes = [*zip(window.dilation, window.stride, window.small, strict=True)]
+    return (
+        form.platform == "cuda"
+        and any(d > 1 for d, _, _ in axes)
+        and all(d == 1 or (s == 1 and q >= SHORTEST * d) for d, s, q in axes)
+    )
+
+
+def in_phases(evaluate: Callable, x: jax.Array, y: jax.Array, form: Form, *rest) -> jax.Array:
+    """The kernel's gradient with the phases of the dilation as images of the batch.
+
+    On an axis without stride, x and y meet only where their positions leave the same remainder.
+    """
+    window, layout = form.window, form.layout
+    shifts = [low % d for low, d in zip(window.low, window.dilation, strict=True)]
+    x = _phases(x, layout.x, window.dilation, shifts)
+    y = _phases(y, layout.y, window.dilation, [0] * window.rank)
+    undilated = Window(
+        big=tuple(x.shape[axis] for axis in layout.x[2:]),
+        small=tuple(y.shape[axis] for axis in layout.y[2:]),
+        kernel=window.kernel,
+        stride=window.stride,
+        dilation=(1,) * window.rank,
+        low=tuple(low // d for low, d in zip(window.low, window.dilation, strict=True)),
+    )
+    return evaluate(x, y, dataclasses.replace(form, window=undilated), *rest)
+
+
+def _phases(a: jax.Array, axes: Axes, steps: Axes, shifts: list[int]) -> jax.Array:
+    """The array with every phase as an image of the batch, and so many zeros in front of each axis."""
+    batch, _, *space = axes
+    for axis, step, shift in zip(space, steps, shifts, strict=True):
+        a = padded(a, axis, shift, -(shift + a.shape[axis]) % step)
+    step_of = dict(zip(space, steps, strict=True))
+    split = [(axis, is_phase) for axis in range(a.ndim) for is_phase in (False, True)]
+    sizes = [
+        step_of.get(axis, 1) if is_phase else a.shape[axis] // step_of.get(axis, 1)
+        for axis, is_phase in split
+    ]
+    phases = [pair for pair in split if pair[1]]
+    order = [
+        pair
+        for axis in range(a.ndim)
+        for pair in ((axis, False), *(phases if axis == batch else ()))
+    ]
+    shape = [size for size, (_, is_phase) in zip(sizes, split, strict=True) if not is_phase]
+    shape[batch] *= math.prod(steps)
+    return a.reshape(sizes).transpose([split.index(pair) for pair in order]).reshape(shape)
