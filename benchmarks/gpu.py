@@ -24,6 +24,7 @@ from jax.sharding import SingleDeviceSharding
 from benchmarks import gpu_times, h100, peers
 from benchmarks.cases import Layer, Zeros
 from benchmarks.tasks import DTYPES, Task, tasks
+from jdeconv.cli.output import exit_code
 
 OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
 ESTIMATES, TIMES = (Path(__file__).parent / "results" / f"{n}.json" for n in ("gpu", "gpu-times"))
@@ -244,4 +245,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -37,6 +37,7 @@ from jax import lax
 import jdeconv
 from benchmarks.draws import DATA, LONG, PARTS, chosen, geometry, large, normal, problem
 from jdeconv.cli.definition import definition
+from jdeconv.cli.output import exit_code
 from jdeconv.cli.problem import WIDE, Problem
 from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
@@ -320,4 +321,4 @@ def report(records: list[Record], arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

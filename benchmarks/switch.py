@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jdeconv
+from jdeconv.cli.output import exit_code
 
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 
@@ -278,4 +279,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -26,6 +26,7 @@ from benchmarks import peers, suite
 from benchmarks.cases import Case, Zeros
 from benchmarks.report import OURS
 from benchmarks.tasks import DTYPES, tasks
+from jdeconv.cli.output import exit_code
 
 LAX = "jax.lax"
 LOOP = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
@@ -153,4 +154,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -7,6 +7,7 @@ import sys
 
 from jdeconv import __version__
 from jdeconv.cli import bench, check, demo
+from jdeconv.cli.output import exit_code
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,4 +25,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,8 @@ from thinned import thinned
 from jdeconv.__main__ import main
 from jdeconv.cli import check
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit) as stop:
@@ -21,6 +24,16 @@ def test_help_names_the_commands(capsys):
     text = capsys.readouterr().out
     assert re.search(r"demo\s+train", text)
     assert re.search(r"check\s+compare", text)
+
+
+@pytest.mark.parametrize("arguments", [["jdeconv", "check"], ["benchmarks.gpu", "--list"]])
+def test_a_command_ends_quietly_when_nobody_reads_it(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", *arguments]
+    run = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("every", thinned([4, 1], 2))
