@@ -22,6 +22,8 @@ from benchmarks import gpu, h100, hlo
 from benchmarks.cases import Case, Layer
 from benchmarks.tasks import Task
 from jdeconv import accelerate
+from jdeconv.compat import caffe as compat_caffe
+from jdeconv.compat import keras as compat_keras
 from jdeconv.compat import lax as compat_lax
 from jdeconv.compat import onnx as compat_onnx
 from jdeconv.compat import torch as compat_torch
@@ -78,11 +80,21 @@ def _deconv(y, kernel):
 
 
 def _grads(function):
-    return lambda *args: jax.grad(lambda *a: function(*a).astype("float32").sum(), (0, 1))(*args)
+    def total(*args):
+        return function(*args).astype("float32").sum()
+
+    return lambda *args: jax.grad(total, tuple(range(len(args))))(*args)
 
 
 def _lax_conv(x, kernel):
     return lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=NUMBERS)
+
+
+def _caffe(bottom, up, down):
+    """A Deconvolution and a Convolution, each of stride 2."""
+    windows = {"kernel_size": (4,), "stride": (2,), "pad": (1,), "bias_term": False}
+    (top,) = compat_caffe.Deconvolution(num_output=48, **windows).forward([up], bottom)
+    return compat_caffe.Convolution(num_output=64, **windows).forward([down], top)[0]
 
 
 FIRST_SHAPES = (8, 64, 14, 14), (64, 48, 4, 4)
@@ -104,6 +116,14 @@ WAYS = {
     "gradients through compat.onnx": (
         _grads(lambda y, k: compat_onnx.ConvTranspose(y, k, strides=[2, 2], pads=[1, 1, 1, 1])),
         FIRST_SHAPES,
+    ),
+    "gradients through compat.keras": (
+        _grads(lambda y, k: compat_keras.conv_transpose(y, k, 2, "same")),
+        [IMAGE, KERNEL],
+    ),
+    "gradients through compat.caffe": (
+        _grads(_caffe),
+        [*FIRST_SHAPES, (64, 48, 4, 4)],
     ),
     "per-example gradients": (
         jax.vmap(jax.grad(lambda k, y: _deconv(y, k).astype("float32").sum()), (None, 0)),
