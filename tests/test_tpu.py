@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from benchmarks import cases, tpu
+from jdeconv.form import Form, Layout
+from jdeconv.lowerings import native
+from jdeconv.window import Window
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 PROGRAM = """HloModule jit_f, is_scheduled=true
@@ -47,3 +52,25 @@ def test_no_case_is_expected_to_take_longer_than_with_lax():
     assert list(found) == [str(case) for case in cases.CASES if case.dtype != "float64"]
     assert max(found.values()) <= 1.05
     assert min(found.values()) < 0.7
+
+
+@pytest.mark.parametrize("numbers", [("NCH", "OIH", "NCH"), ("NHC", "HIO", "NHC")])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "low"), [(16, 8, 4), (4, 2, 1), (3, 2, 0), (2, 5, 0), (3, 3, -1)]
+)
+def test_kernel_gradients_over_one_axis_have_the_cheaper_form(numbers, kernel, stride, low):
+    """x is the window and y has the gaps; the values are those of the other form."""
+    window = Window((520 * stride,), (520,), (kernel,), (stride,), (1,), (low,))
+    draw = np.random.default_rng(0).integers
+    x, y = (draw(-3, 4, (2, 3, *space)).astype("float32") for space in (window.big, window.small))
+    if numbers[0] == "NHC":
+        x, y = x.swapaxes(1, 2), y.swapaxes(1, 2)
+
+    def grad(platform):
+        layout = Layout.of("conv", numbers, 1)
+        form = Form(window, 1, layout, platform=platform, result=x.dtype)
+        return lambda x, y: native.kernel_grad(x, y, form, x.dtype)
+
+    np.testing.assert_array_equal(grad("tpu")(x, y), grad("cuda")(x, y))
+    texts = [str(jax.make_jaxpr(grad(platform))(x, y)) for platform in ("tpu", "cuda")]
+    assert [f"lhs_dilation=({stride},)" in text for text in texts] == [True, False]

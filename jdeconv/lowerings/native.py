@@ -87,6 +87,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     if cudnn.has_phases(form):
         return cudnn.in_phases(kernel_grad, x, y, form, dtype)
     layout, window = form.layout, form.window
+    if _is_faster_over_y(x, y, form):
+        return _kernel_grad_over_y(x, y, form, dtype)
     dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     padding = _paddings(window.low, window.big, dilated, window.span)
     # Cutting off less than a step of cells would cost accelerators a copy of x.
@@ -105,6 +107,41 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         precision=form.precision,
         preferred_element_type=form.answer(x.dtype, dtype),
     )
+
+
+def _is_faster_over_y(x: jax.Array, y: jax.Array, form: Form) -> bool:
+    """Whether a TPU's compiler expects less of a kernel gradient with x as the window.
+
+    Over one axis with a stride it expects 0.16 to 0.96 of the cycles where x has fewer than 128 channels, and
+    0.8 to 1.4 of them where it has more. Over more axes it expects up to ten times as many.
+    """
+    (n, c), window = (x.shape[axis] for axis in form.layout.x[:2]), form.window
+    if form.platform != "tpu" or window.rank != 1 or form.groups != 1:
+        return False
+    ((q,), (s,)) = window.small, window.stride
+    is_even = s > 1 and window.dilation == (1,) and window.big == (q * s,)
+    is_known = isinstance(n, int) and isinstance(c, int)  # else symbolic, in an export
+    return is_even and is_known and c < 128 and n * q >= 1024
+
+
+def _kernel_grad_over_y(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+    """The same without groups and dilation: x as a window over y with gaps; the taps come out reversed."""
+    layout, window = form.layout, form.window
+    low = [span - 1 - p for span, p in zip(window.span, window.low, strict=True)]
+    gapped = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
+    kernel = lax.conv_general_dilated(
+        y,
+        x,
+        window_strides=(1,) * window.rank,
+        padding=_paddings(low, gapped, window.big, window.kernel),
+        lhs_dilation=window.stride,
+        dimension_numbers=lax.ConvDimensionNumbers(
+            *map(_swapped, (layout.y, layout.x)), layout.kernel
+        ),
+        precision=form.precision,
+        preferred_element_type=form.answer(x.dtype, dtype),
+    )
+    return lax.rev(kernel, layout.kernel[2:])
 
 
 def _even(low: int, high: int, stride: int) -> tuple[int, int]:
