@@ -1,6 +1,7 @@
 """How a contraction divides among the devices of a mesh: by the indices that its arrays share.
 
-    n, and o and c, or the groups   each device contracts what it has; over what is summed, the parts are added
+    n, and o and c, or the groups   each device contracts what it has; over what is summed, the parts are added,
+                                    and scattered where each device needs only a part of the sum
     space                           is gathered; `jdeconv.sharding` exchanges halos instead
 
 Left to itself, XLA's partitioner gathers whole activations around what it does not see through: grouped
@@ -121,10 +122,13 @@ class Division:
     def places(self, mesh: Any, *arrays: Any) -> list[NamedSharding]:
         """Of operands and result, by how the arrays lie: both operands, and the result where that is known."""
         names, places = self._names(mesh, arrays), []
+        scattered = self._scattered(names, mesh, arrays)
         for role in self.roles:
             spec: list = [None] * (self.form.window.rank + 2)
             for axis, letter in self._indexed(role):
                 found = names.get(letter, ())
+                if role == self.roles[2] and axis == scattered:
+                    found = names[self._summed]
                 spec[axis] = found if len(found) > 1 else next(iter(found), None)
             places.append(NamedSharding(mesh, PartitionSpec(*spec)))
         return places
@@ -134,13 +138,17 @@ class Division:
         names = self._names(mesh, arrays)
         groups = self.form.groups // _devices(mesh, names.get("g", ()))
         form, summed = dataclasses.replace(self.form, groups=groups), names.get(self._summed, ())
+        scattered = self._scattered(names, mesh, arrays)
 
         def part(a: jax.Array, b: jax.Array) -> jax.Array:
             a, b = aligned(a, b)
             if not summed:
                 return evaluate(a, b, form=form, dtype=dtype)
             terms = evaluate(a, b, form=form, dtype=dtype, to=accumulator(dtype))
-            return lax.psum(terms, summed).astype(dtype)
+            if scattered is None:
+                return lax.psum(terms, summed).astype(dtype)
+            terms = lax.psum_scatter(terms, summed, scatter_dimension=scattered, tiled=True)
+            return terms.astype(dtype)
 
         return part
 
@@ -176,12 +184,22 @@ class Division:
         pairs = zip(getattr(self.form.layout, role)[:2], self.letters[role], strict=True)
         return [(axis, letter) for axis, letter in pairs if letter]
 
+    def _scattered(self, names: dict, mesh: Any, arrays: Sequence[Any]) -> int | None:
+        """The axis on which each device wants only its own part of the sums, or None."""
+        summed = names.get(self._summed, ())
+        for array in arrays[2:]:  # the result, where it is known how it lies
+            for axis, letter in self._indexed(self.roles[2]):
+                entry = _entry(array, axis)
+                is_whole = array.shape[axis] % _devices(mesh, entry) == 0
+                if entry and entry == summed and letter not in names and is_whole:
+                    return axis
+        return None
+
     def _names(self, mesh: Any, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
         names: dict[str, tuple[str, ...]] = {}
         for role, array in zip(self.roles, arrays, strict=False):
             for axis, letter in self._indexed(role):
-                entry = array.sharding.spec[axis] or ()
-                entry = entry if isinstance(entry, tuple) else (entry,)
+                entry = _entry(array, axis)
                 size = self.form.groups if letter == "g" else array.shape[axis]
                 taken = {name for found in names.values() for name in found}
                 is_free = letter not in names and not taken.intersection(entry)
@@ -206,6 +224,12 @@ def _all_places(mesh: Any, rank: int) -> Iterator[NamedSharding]:
         for order in itertools.permutations(zip(names, axes, strict=True)):
             entries = [tuple(name for name, at in order if at == axis) for axis in range(rank)]
             yield NamedSharding(mesh, PartitionSpec(*(entry or None for entry in entries)))
+
+
+def _entry(array: Any, axis: int) -> tuple[str, ...]:
+    """The mesh axes that shard an array's axis."""
+    entry = array.sharding.spec[axis] or ()
+    return entry if isinstance(entry, tuple) else (entry,)
 
 
 def _devices(mesh: Any, names: Sequence[str]) -> int:

@@ -140,6 +140,20 @@ def test_batch_and_channels_over_two_mesh_axes(axis_type, rng):
     assert [operation for operation, _ in found] == ["all-reduce"]
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_sums_that_lie_apart_are_scattered(last, rng):
+    """Where channels of image, kernel and result lie alike, no device needs the whole sum."""
+    specs = ((None, "d"), ("d", None), (None, "d"))
+    arrays, steps = work("conv", 1, last, rng)
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    x, kernel, like = placed(mesh, arrays, specs, last)
+    conv = jax.jit(partial(jdeconv.conv, **steps), out_shardings=like.sharding)
+    np.testing.assert_array_equal(conv(x, kernel), jdeconv.conv(*arrays[:2], **steps))
+    found = collectives(conv.lower(x, kernel).compile())
+    # The kernel may change places, from shards of its outputs to shards of its inputs.
+    assert [kind for kind, _ in found if kind != "all-to-all"] == ["reduce-scatter"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_be_divided_is_gathered(kind, rng):
     """Two groups over eight devices, and batch and channels that claim the same ones: right, if slow."""
