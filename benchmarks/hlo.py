@@ -89,6 +89,17 @@ def kernels(text: str) -> list[Kernel]:
     return list(_kernels(program, entry, 1))
 
 
+def collectives(text: str) -> Iterator[tuple[str, list[Array]]]:
+    """Kind and results of what devices send one another, those of loops once."""
+    program, _ = _computations(text)
+    for operation in (o for own in program.values() for o in own.values()):
+        kind = next((c for c in COLLECTIVES if operation.code.startswith(c)), "")
+        if kind and not operation.code.endswith("-done"):
+            # Where it is started by itself, its operands are listed before its results.
+            count = len(operation.operands) if operation.code.endswith("-start") else 0
+            yield kind, operation.results[count:] or operation.results
+
+
 def _computations(text: str) -> tuple[dict[str, dict[str, Operation]], str]:
     """Each computation's operations by name, and the entry's name."""
     program: dict[str, dict[str, Operation]] = {}

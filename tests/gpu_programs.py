@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import jdeconv
-from benchmarks import gpu, h100, hlo
+from benchmarks import gpu, gpu_meshes, h100, hlo, networks
 from benchmarks.cases import Case, Layer
 from benchmarks.tasks import Task
 from jdeconv import accelerate
@@ -200,6 +200,18 @@ def sharded() -> dict[str, Any]:
     }
 
 
+def meshes() -> dict[str, Any]:
+    """Steps of a small network that lies on eight devices in several ways: what is wrong, and what is sent."""
+    mesh = jax.sharding.Mesh(np.array(h100.devices(8)), ("devices",))
+    work = networks.step(networks.autoencoder, (16, 3, 64, 64), width=16, levels=3)
+    found = {}
+    for way in ("batch", "channels", "space"):
+        programs = gpu_meshes.programs(work, way, mesh)
+        found[way] = {name: dataclasses.asdict(program) for name, program in programs.items()}
+        found[way]["faults"] = gpu_meshes.faults(work, way, programs)
+    return found
+
+
 def main(arguments: list[str]) -> None:
     """Compile all; with --fault, one that shows it."""
     (device,) = h100.devices()
@@ -212,7 +224,7 @@ def main(arguments: list[str]) -> None:
         return
     rows = {name_of(task): gpu.row(task, device) for task in tasks()}
     found = {"layers": rows, "ways": ways(device), "asked": asked(device), "fused": fused(device)}
-    found["sharded"] = sharded()
+    found["sharded"], found["meshes"] = sharded(), meshes()
     print(json.dumps(found))
 
 

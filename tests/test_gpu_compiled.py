@@ -96,6 +96,23 @@ def test_devices_add_up_in_float32_what_they_multiply_in_bfloat16(found):
     assert sorted(found["sharded"]["products"]) == products
 
 
+@pytest.mark.parametrize(
+    ("way", "kinds"),
+    [
+        ("batch", {"all-reduce"}),
+        ("channels", {"all-gather", "all-reduce", "all-to-all", "reduce-scatter"}),
+        ("space", {"all-reduce", "collective-permute"}),
+    ],
+)
+def test_devices_send_one_another_no_activations_that_lax_does_not(found, way, kinds):
+    program = found["meshes"][way]
+    assert program["faults"] == []
+    assert set(program[OURS]["counts"]) == kinds
+    if way == "space":
+        assert program[OURS]["rows"] == 1
+        assert program[OURS]["sent"] < program["jax.lax"]["sent"]
+
+
 def test_the_fault_would_be_seen():
     """Asked for float32 results, XLA widens the operands, and stuffs zeros besides."""
     (row,) = compiled("--fault").values()

@@ -1,0 +1,255 @@
+"""What eight H100s would send one another in training steps in bfloat16, ours beside jax.lax's.
+
+No GPU is needed: the steps are compiled for eight H100s (see `h100`), and their collectives are read. How the
+arrays lie on the devices:
+
+    batch      the images are sharded, the parameters are on all devices
+    channels   the output channels of every kernel are sharded, where eight divides them
+    groups     depthwise kernels are sharded, and with them the outputs before and the inputs behind them
+    space      the height of the images is sharded; ours are the functions of `jdeconv.sharding`
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+import tqdm
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from benchmarks import h100, hlo, networks, peers
+from benchmarks.cases import Step
+from benchmarks.gpu import LAX, OURS, PACKAGES
+from jdeconv import sharding
+from jdeconv.cli.output import exit_code
+
+DEVICES = 8
+PROGRAMS = {
+    "batch": ("ResNet-50", "DCGAN", "autoencoder"),
+    "channels": ("DCGAN", "autoencoder"),
+    "groups": ("MobileNetV2",),
+    "space": ("U-Net", "autoencoder"),
+}
+SHARE = (DEVICES - 1) / DEVICES
+SENT = {
+    "all-reduce": 2 * SHARE,
+    "all-gather": SHARE,
+    "reduce-scatter": DEVICES - 1,
+    "all-to-all": SHARE,
+    "collective-permute": 1,
+}  # times the bytes of the result
+
+
+class Halos(peers.Jdeconv):
+    """The library's functions for images whose height is sharded."""
+
+    spec = PartitionSpec(None, "devices")
+
+    def conv(self, x: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
+        numbers = self.numbers(kernel.ndim - 2)
+        return sharding.conv(x, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
+
+    def deconv(self, y: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
+        numbers = self.numbers(kernel.ndim - 2)
+        return sharding.deconv(y, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
+
+
+class Kernels(peers.Lax):
+    """Notes of every kernel whether it is a deconv's and how many groups it has, and the longest reach."""
+
+    def __init__(self) -> None:
+        super().__init__("NCHW")
+        self.noted: dict[int, tuple[bool, int]] = {}
+        self.reach = 0
+        self.of_parameters: list[tuple[bool, int] | None] = []
+
+    @classmethod
+    def of(cls, work: Step) -> Kernels:
+        """What there is to note of a network, in the order of its parameters; None of biases and scales."""
+        ops = cls()
+
+        def model(image: jax.Array, *parameters: jax.Array) -> jax.Array:
+            result = work.model(ops, image, parameters)
+            ops.of_parameters = [ops.noted.get(id(parameter)) for parameter in parameters]
+            return result
+
+        jax.eval_shape(
+            model, *(jax.ShapeDtypeStruct(s, "bfloat16") for s in (work.image, *work.kernels))
+        )
+        return ops
+
+    def conv(self, x: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
+        self._note(kernel, False, **steps)
+        return super().conv(x, kernel, **steps)
+
+    def deconv(self, y: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
+        self._note(kernel, True, **steps)
+        return super().deconv(y, kernel, **steps)
+
+    def _note(self, kernel, is_deconv, groups=1, dilation=1, **_) -> None:
+        self.noted[id(kernel)] = is_deconv, groups
+        self.reach = max(self.reach, dilation * (kernel.shape[-1] - 1))
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the collectives of a compiled step carry.
+
+    Args:
+      counts: how many there are, by kind.
+      bytes: of their results, by kind.
+      largest: bytes of the largest result.
+      sent: bytes that each device sends, where collectives go around a ring.
+      gathered: bytes of the largest array that is gathered and is no parameter.
+      rows: the most rows that one device sends another.
+    """
+
+    counts: dict[str, int]
+    bytes: dict[str, int]
+    largest: int
+    sent: int
+    gathered: int
+    rows: int
+
+
+def read(text: str, parameters: set[int]) -> Program:
+    """The collectives of a compiled step, whose parameters have these sizes."""
+    counts: Counter = Counter()
+    moved: Counter = Counter()
+    arrays = []
+    for kind, results in hlo.collectives(text):
+        counts[kind] += 1
+        moved[kind] += sum(array.bytes for array in results)
+        arrays += [(kind, array) for array in results]
+    gathered = [a.bytes for kind, a in arrays if kind == "all-gather" and a.size not in parameters]
+    rows = [a.shape[1] for kind, a in arrays if kind == "collective-permute" and len(a.shape) == 4]
+    return Program(
+        dict(counts),
+        dict(moved),
+        max((array.bytes for _, array in arrays), default=0),
+        round(sum(SENT[kind] * size for kind, size in moved.items())),
+        max(gathered, default=0),
+        max(rows, default=0),
+    )
+
+
+def largest_activation(work: Step) -> int:
+    """Bytes of the largest array with the batch in front that the network makes, on all devices together."""
+    shapes = [jax.ShapeDtypeStruct(s, "bfloat16") for s in (work.image, *work.kernels)]
+    model = jax.make_jaxpr(lambda image, *kernels: work.model(peers.Lax("NCHW"), image, kernels))
+    made = [v.aval for e in model(*shapes).eqns for v in e.outvars]
+    return max(a.size * a.dtype.itemsize for a in made if a.shape[:1] == work.image[:1])
+
+
+def spec(way: str, shape: tuple[int, ...], noted: tuple[bool, int] | None) -> PartitionSpec:
+    """How a parameter lies on the devices; its shape is O, I and space, but its axes are space, I and O."""
+    if noted is None or way not in ("channels", "groups"):
+        return PartitionSpec()
+    is_deconv, groups = noted
+    by_output = way == "channels" or groups > 1 or shape[0] > shape[1]
+    axis = -1 if by_output != is_deconv else -2
+    size = shape[0] if axis == -1 else shape[1]
+    names = [None] * len(shape)
+    names[axis] = "devices" if size % DEVICES == 0 else None
+    return PartitionSpec(*names)
+
+
+def placed(way: str, work: Step, mesh: Mesh) -> list[jax.ShapeDtypeStruct]:
+    """The step's arrays, channels last."""
+    batch, channels, *space = work.image
+    images = {"batch": PartitionSpec("devices"), "space": Halos.spec}
+    shapes = [((batch, *space, channels), images.get(way, PartitionSpec()))]
+    for shape, note in zip(work.kernels, Kernels.of(work).of_parameters, strict=True):
+        last = shape if len(shape) == 1 else (*shape[2:], shape[1], shape[0])
+        shapes.append((last, spec(way, shape, note)))
+    return [
+        jax.ShapeDtypeStruct(shape, "bfloat16", sharding=NamedSharding(mesh, found))
+        for shape, found in shapes
+    ]
+
+
+def programs(work: Step, way: str, mesh: Mesh) -> dict[str, Program]:
+    """What ours and jax.lax's become."""
+    arrays, sizes = placed(way, work, mesh), {math.prod(shape) for shape in work.kernels}
+    found = {}
+    for peer, ops in {OURS: Halos if way == "space" else peers.Jdeconv, LAX: peers.Lax}.items():
+        with jax.set_mesh(mesh):
+            compiled = h100.compiled(functools.partial(work.run, ops("NHWC")), arrays)
+        found[peer] = read(compiled.as_text(), sizes)
+    return found
+
+
+def faults(work: Step, way: str, found: dict[str, Program]) -> list[str]:
+    """What is wrong with ours, in words."""
+    ours, theirs = found[OURS], found[LAX]
+    wrong = []
+    if ours.gathered > theirs.gathered:
+        wrong.append(f"an array of {ours.gathered} bytes is gathered, by jax.lax {theirs.gathered}")
+    if way == "space" and ours.rows > (reach := Kernels.of(work).reach):
+        wrong.append(f"{ours.rows} rows are sent, where windows reach {reach}")
+    return wrong
+
+
+def lines(work: Step, found: dict[str, Program]) -> list[str]:
+    """The rows of the table."""
+    parameters = 2 * sum(map(math.prod, work.kernels)) / 1e6
+    activation = largest_activation(work) / 1e6
+    told = [f"  parameters {parameters:.1f} MB, largest activation {activation:.1f} MB"]
+    for peer, program in found.items():
+        parts = [
+            f"{count} {kind} of {program.bytes[kind] / 1e6:.2f} MB"
+            for kind, count in sorted(program.counts.items())
+        ]
+        parts.append(f"the largest of {program.largest / 1e6:.2f} MB")
+        told.append(f"  {peer}: {', '.join(parts)}; each device sends {program.sent / 1e6:.1f} MB")
+    return told
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, read, write; 1 if an activation is gathered that lax does not gather, or a halo is too large."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_meshes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "ways", nargs="*", metavar="WAY", help=f"of {', '.join(PROGRAMS)} (default: all)"
+    )
+    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.ways) - set(PROGRAMS):
+        parser.error(f"there is no {', '.join(unknown)}")
+    if reason := h100.missing():
+        print(reason, file=sys.stderr)
+        return 2
+    mesh = Mesh(np.array(h100.devices(DEVICES)), ("devices",), axis_types=(AxisType.Auto,))
+    chosen = [(n, way) for way in options.ways or PROGRAMS for n in PROGRAMS[way]]
+    written: list[str] = []
+    wrong: list[str] = []
+    with tqdm.tqdm(chosen, unit="step", leave=False, disable=None) as bar:
+        for name, way in bar:
+            work = networks.steps()[name]
+            found = programs(work, way, mesh)
+            written += [f"{name}, {way}", *lines(work, found)]
+            bar.write("\n".join(written[-4:]), file=sys.stdout)
+            sys.stdout.flush()
+            wrong += [f"{name}, {way}: {fault}" for fault in faults(work, way, found)]
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
+    written += ["", f"Read from programs compiled for {DEVICES} H100s; nothing was run. {versions}"]
+    print(*written[-2:], sep="\n")
+    if options.table is not None:
+        options.table.write_text("\n".join(written) + "\n")
+    print(*wrong, sep="\n", end="\n" * bool(wrong), file=sys.stderr)
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
