@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from benchmarks import networks, peers
+from benchmarks import architectures, peers
 from benchmarks.cases import ACCELERATOR_BATCH, CASES, Array, Case, Layer
 from benchmarks.peers import JaxPeer
 from benchmarks.tasks import Task, matches
@@ -105,7 +105,7 @@ def chosen(patterns: list[str]) -> list[Timed]:
     cases = {(case.name, case.layout): case.larger(BATCH) for case in CASES}
     for name, layer in OTHERS.items():
         cases[name, "NHWC"] = Case(name, "other", layer, layout="NHWC").larger(BATCH)
-    for name, work in networks.steps().items():
+    for name, work in architectures.steps().items():
         cases[f"step {name}", "NHWC"] = Case(f"step {name}", "step", work, layout="NHWC")
     found = []
     for name, dtype, layout, (lowerings, parts) in ORDER:

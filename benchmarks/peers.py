@@ -30,6 +30,12 @@ class Program:
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
 
+    def timed(self) -> tuple[float, Any]:
+        """Seconds of one run, and what it made."""
+        start = time.perf_counter()
+        out = self.run()
+        return time.perf_counter() - start, out
+
 
 class JaxOperations:
     """What JAX's own peers share; `conv` and `deconv` are theirs."""
@@ -82,10 +88,26 @@ class JaxOperations:
             everywhere((padding, padding), (0, 0)),
         )
 
+    def average(self, x: jax.Array) -> jax.Array:
+        """The mean over space, which keeps its axes."""
+        return x.mean(range(1, x.ndim - 1) if self.last else range(2, x.ndim), keepdims=True)
+
+    def without_last(self, x: jax.Array, count: int) -> jax.Array:
+        """A sequence without its last positions."""
+        return x[:, :-count] if self.last else x[..., :-count]
+
+    def prelu(self, x: jax.Array, slope: jax.Array) -> jax.Array:
+        return jnp.where(x > 0, x, self.per_channel(slope, x) * x)
+
     relu = staticmethod(jax.nn.relu)
     leaky_relu = staticmethod(jax.nn.leaky_relu)
     tanh = staticmethod(jnp.tanh)
     gelu = staticmethod(jax.nn.gelu)
+    silu = staticmethod(jax.nn.silu)
+    sigmoid = staticmethod(jax.nn.sigmoid)
+
+    def repeat(self, function: Callable, x: jax.Array, times: int) -> jax.Array:
+        return lax.scan(lambda x, _: (function(x), None), x, length=times)[0]
 
     def mean_square(self, x: jax.Array) -> jax.Array:
         return (x * x).mean()
@@ -263,6 +285,26 @@ class TorchOperations:
     def gelu(self, x):
         return self.torch.nn.functional.gelu(x, approximate="tanh")
 
+    def silu(self, x):
+        return self.torch.nn.functional.silu(x)
+
+    def sigmoid(self, x):
+        return self.torch.sigmoid(x)
+
+    def prelu(self, x, slope):
+        return self.torch.nn.functional.prelu(x, slope)
+
+    def average(self, x):
+        return x.mean(tuple(range(2, x.ndim)), keepdim=True)
+
+    def without_last(self, x, count):
+        return x[..., :-count]
+
+    def repeat(self, function, x, times):
+        for _ in range(times):
+            x = function(x)
+        return x
+
     def mean_square(self, x):
         return (x * x).mean()
 
@@ -306,15 +348,18 @@ class JaxPeer:
         """And back."""
         return _laid_out(a, role, mapped, case.layout == "NHWC", back=True)
 
+    def function(self, case: Case) -> Callable:
+        """What is compiled."""
+        return functools.partial(case.work.run, self.operations(case.layout))
+
     def program(self, case: Case, arrays: list[Array]) -> Program:
         """The case compiled by jit."""
         with jax.enable_x64(case.dtype == "float64"):
             values = [
                 jnp.asarray(self.enter(case, a.value, a.role, a.mapped), case.dtype) for a in arrays
             ]
-            work = functools.partial(case.work.run, self.operations(case.layout))
             start = time.perf_counter()
-            compiled = jax.jit(work).lower(*values).compile()
+            compiled = jax.jit(self.function(case)).lower(*values).compile()
             seconds = time.perf_counter() - start
 
         def run():
@@ -328,6 +373,14 @@ class JaxPeer:
 
         memory = compiled.memory_analysis()
         return Program(run, fetch, seconds, None if memory is None else memory.temp_size_in_bytes)
+
+
+class AcceleratedPeer(JaxPeer):
+    """Someone's conv and deconv through `jdeconv.accelerate`."""
+
+    def function(self, case: Case) -> Callable:
+        """What is compiled."""
+        return jdeconv.accelerate(super().function(case))
 
 
 class EquinoxPeer(JaxPeer):

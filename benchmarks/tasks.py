@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import networks
+from benchmarks import architectures
 from benchmarks.cases import ACCELERATOR_BATCH, CASES, Case, Layer
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -65,7 +65,7 @@ def tasks(patterns: list[str], dtypes: list[str], layout: str | None) -> list[Ta
     cases += [
         Case(f"step {name}", "step", work, layout=order)
         for order in ("NCHW", "NHWC")
-        for name, work in networks.steps().items()
+        for name, work in architectures.steps().items()
     ]
     found = [
         Task(dataclasses.replace(case, dtype=dtype), part)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, gpu_times, h100, hlo, networks, peers
+from benchmarks import architectures, gpu, gpu_times, h100, hlo, peers
 from benchmarks.cases import Case, Layer
 from benchmarks.tasks import DTYPES, Task, tasks
 
@@ -101,7 +101,7 @@ def test_the_list_needs_no_packages(capsys):
 )
 def test_networks_have_as_many_parameters_as_their_papers_say(name, millions):
     """Without the classifiers' dense layers."""
-    numbers = sum(map(math.prod, networks.steps()[name].kernels))
+    numbers = sum(map(math.prod, architectures.steps()[name].kernels))
     assert round(numbers / 1e6, 2) == millions
 
 

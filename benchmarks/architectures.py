@@ -1,4 +1,4 @@
-"""Whole networks for training steps, in the sizes in which they are trained, each written once.
+"""Whole networks for training steps, at the widths of their papers, each written once.
 
 A network is a function of a `Layers` and an array. `Layers` hands out its parameters in the order in which
 the layers ask for them, so that no list of shapes has to be kept beside the network. Whoever does the
@@ -39,6 +39,10 @@ class Layers:
         """Every channel normalized over the batch, then scaled and shifted."""
         return self._scaled(self.ops.batch_norm(x))
 
+    def prelu(self, x: Any) -> Any:
+        """The relu whose slope for negative numbers is a parameter of each channel."""
+        return self.ops.prelu(x, self.take((self.ops.channels(x),)))
+
     def layer_norm(self, x: Any) -> Any:
         """Every position normalized over the channels, then scaled and shifted."""
         return self._scaled(self.ops.norm(x))
@@ -53,18 +57,21 @@ class Layers:
         return x * self.ops.per_channel(scale, x) + self.ops.per_channel(shift, x)
 
 
-def resnet50(net: Layers, x: Any, width: int = 64) -> Any:
-    """The classifier's layers before its pooling: bottlenecks of 1x1, 3x3 and 1x1 with batch norms."""
+def resnet50(net: Layers, x: Any, width: int = 64, inner: int = 64, groups: int = 1) -> Any:
+    """The classifier's layers before its pooling: bottlenecks of 1x1, 3x3 and 1x1 with batch norms.
+
+    With `inner` 128 and 32 groups it is ResNeXt-50.
+    """
     relu = net.ops.relu
     x = relu(net.batch_norm(net.conv(x, width, 7, stride=2, padding=3)))
     x = net.ops.max_pool(x, 3, 2, 1)
     for level, depth in enumerate((3, 4, 6, 3)):
         for block in range(depth):
-            inner, step = width << level, 2 if level and not block else 1
-            h = relu(net.batch_norm(net.conv(x, inner, 1)))
-            h = relu(net.batch_norm(net.conv(h, inner, 3, stride=step, padding=1)))
-            h = net.batch_norm(net.conv(h, 4 * inner, 1))
-            skip = x if block else net.batch_norm(net.conv(x, 4 * inner, 1, stride=step))
+            within, out, step = inner << level, 4 * width << level, 2 if level and not block else 1
+            h = relu(net.batch_norm(net.conv(x, within, 1)))
+            h = net.conv(h, within, 3, stride=step, padding=1, groups=groups)
+            h = net.batch_norm(net.conv(relu(net.batch_norm(h)), out, 1))
+            skip = x if block else net.batch_norm(net.conv(x, out, 1, stride=step))
             x = relu(h + skip)
     return x
 
@@ -109,13 +116,36 @@ def mobilenet_v2(net: Layers, x: Any, width: int = 32) -> Any:
     stages += ((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     for factor, features, depth, stride in stages:
         for block in range(depth):
-            inner, out = factor * net.ops.channels(x), features * width // 32
-            step = 1 if block else stride
-            h = relu(net.batch_norm(net.conv(x, inner, 1))) if factor > 1 else x
-            h = net.conv(h, inner, 3, stride=step, padding=1, groups=inner)
-            h = net.batch_norm(net.conv(relu(net.batch_norm(h)), out, 1))
+            step, out = 1 if block else stride, features * width // 32
+            h = _inverted(net, x, factor, out, 3, step, relu)
             x = x + h if block else h
     return relu(net.batch_norm(net.conv(x, 40 * width, 1)))
+
+
+def efficientnet_b0(net: Layers, x: Any) -> Any:
+    """The classifier's layers before its pooling: inverted residuals with a gate for each channel."""
+    silu = net.ops.silu
+    x = silu(net.batch_norm(net.conv(x, 32, 3, stride=2, padding=1)))
+    stages = ((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 40, 2, 5, 2), (6, 80, 3, 3, 2))
+    stages += ((6, 112, 3, 5, 1), (6, 192, 4, 5, 2), (6, 320, 1, 3, 1))
+    for factor, out, depth, size, stride in stages:
+        for block in range(depth):
+            step, gate = 1 if block else stride, net.ops.channels(x) // 4
+            h = _inverted(net, x, factor, out, size, step, silu, gate)
+            x = x + h if block else h
+    return silu(net.batch_norm(net.conv(x, 1280, 1)))
+
+
+def _inverted(net: Layers, x: Any, factor, out, size, step, active: Callable, gate=0) -> Any:
+    """A 1x1 conv to more channels, a depthwise conv, a gate if asked for, and a 1x1 conv to `out`."""
+    inner = factor * net.ops.channels(x)
+    h = active(net.batch_norm(net.conv(x, inner, 1))) if factor > 1 else x
+    h = net.conv(h, inner, size, stride=step, padding=size // 2, groups=inner)
+    h = active(net.batch_norm(h))
+    if gate:
+        squeezed = active(net.conv(net.ops.average(h), gate, 1, bias=True))
+        h = h * net.ops.sigmoid(net.conv(squeezed, inner, 1, bias=True))
+    return net.batch_norm(net.conv(h, out, 1))
 
 
 def convnext(net: Layers, x: Any, width: int = 96, depths: tuple = (3, 3, 9, 3)) -> Any:
@@ -179,6 +209,47 @@ def autoencoder(net: Layers, x: Any, width: int = 32, levels: int = 4) -> Any:
     return net.deconv(x, colors, 4, stride=2, padding=1, bias=True)
 
 
+def fsrcnn(net: Layers, x: Any, d: int = 56, s: int = 12, m: int = 4, scale: int = 3) -> Any:
+    """A small picture of one channel made larger: convs on few channels, and one 9x9 deconv at the end."""
+    for features, size in ((d, 5), (s, 1), *((s, 3),) * m, (d, 1)):
+        x = net.prelu(net.conv(x, features, size, padding=size // 2, bias=True))
+    return net.deconv(x, 1, 9, stride=scale, padding=4, output_padding=scale - 1, bias=True)
+
+
+def tcn(net: Layers, x: Any, width: int = 25, levels: int = 8, taps: int = 7) -> Any:
+    """Residual pairs of causal convs with growing dilations on a sequence, as for sequential MNIST."""
+    relu = net.ops.relu
+    for level in range(levels):
+        past, h = (taps - 1) << level, x
+        for _ in range(2):
+            h = net.conv(h, width, taps, dilation=1 << level, padding=past, bias=True)
+            h = relu(net.ops.without_last(h, past))
+        x = relu(h + (x if level else net.conv(x, width, 1, bias=True)))
+    return x
+
+
+def filters(net: Layers, x: Any, depth: int = 8) -> Any:
+    """A stack of 3x3 convs of three channels, with tanh behind each."""
+    for _ in range(depth):
+        x = net.ops.tanh(net.conv(x, net.ops.channels(x), 3, padding=1))
+    return x
+
+
+def stencil(net: Layers, x: Any, times: int = 50) -> Any:
+    """Explicit steps of a linear equation in time: one 3x3 kernel of one channel, in a Python loop."""
+    kernel = net.take((1, 1, 3, 3))
+    for _ in range(times):
+        x = x + 0.1 * net.ops.conv(x, kernel, padding=1)
+    return x
+
+
+def recurrent(net: Layers, x: Any, times: int = 8) -> Any:
+    """One 3x3 conv with tanh applied many times, in JAX by scan."""
+    channels = net.ops.channels(x)
+    kernel = net.take((channels, channels, 3, 3))
+    return net.ops.repeat(lambda x: net.ops.tanh(net.ops.conv(x, kernel, padding=1)), x, times)
+
+
 def step(network: Callable, image: tuple[int, ...], **sizes: int) -> Step:
     """The training step of a network on such images, channels first."""
     network = functools.partial(network, **sizes)
@@ -211,4 +282,27 @@ def steps() -> dict[str, Step]:
         "HiFi-GAN": step(hifigan, (16, 80, 32)),
         "V-Net": step(vnet, (2, 1, 128, 128, 128)),
         "autoencoder": step(autoencoder, (128, 3, 128, 128)),
+    }
+
+
+@functools.cache
+def small_steps() -> dict[str, Step]:
+    """The training steps by name, with real widths, but inputs small enough for a few CPU cores."""
+    return {
+        "ResNet-50": step(resnet50, (2, 3, 64, 64)),
+        "ResNeXt-50": step(resnet50, (2, 3, 64, 64), inner=128, groups=32),
+        "U-Net 16-64": step(unet, (2, 3, 96, 96), width=16, levels=2),
+        "U-Net 64-1024": step(unet, (1, 3, 64, 64)),
+        "MobileNetV2": step(mobilenet_v2, (4, 3, 64, 64)),
+        "EfficientNet-B0": step(efficientnet_b0, (4, 3, 64, 64)),
+        "ConvNeXt-T": step(convnext, (1, 3, 64, 64)),
+        "FSRCNN": step(fsrcnn, (4, 1, 32, 32)),
+        "eight 3>3 filters": step(filters, (1, 3, 512, 512)),
+        "DCGAN": step(dcgan, (4, 100, 1, 1)),
+        "autoencoder": step(autoencoder, (8, 3, 64, 64)),
+        "HiFi-GAN": step(hifigan, (1, 80, 2)),
+        "TCN": step(tcn, (8, 1, 784)),
+        "V-Net": step(vnet, (1, 1, 32, 32, 32)),
+        "1>1 stencil, 50 times": step(stencil, (1, 1, 256, 256)),
+        "3x3 conv through scan": step(recurrent, (4, 32, 32, 32)),
     }
