@@ -2,7 +2,6 @@
 
 cases     the work: layers, transformed layers, training steps; arrays in, arrays out
 models    small networks for the training steps
-networks  whole networks, in the sizes in which they are trained
 peers     who does the work: jdeconv, jax.lax, equinox, torch
 machine   what the machine could do: peak of dot, bandwidth of copy
 timing    results compared, then times taken in turn
@@ -11,6 +10,8 @@ suite     a run of all that
 
 These files have commands of their own, as `python -m benchmarks.gpu`:
 
+networks  whole networks of architectures through `jdeconv.accelerate`, in torch, and of an earlier commit;
+          ratios makes the table
 switch    existing models through `jdeconv.accelerate`
 tpu       what a TPU's compiler expects
 gpu       what an H100 would run: h100 compiles it, hlo reads it; gpu_times times it where there is a GPU

@@ -303,6 +303,6 @@ def small_steps() -> dict[str, Step]:
         "HiFi-GAN": step(hifigan, (1, 80, 2)),
         "TCN": step(tcn, (8, 1, 784)),
         "V-Net": step(vnet, (1, 1, 32, 32, 32)),
-        "1>1 stencil, 50 times": step(stencil, (1, 1, 256, 256)),
+        "1>1 stencil, 50 times": step(stencil, (1, 1, 128, 128)),
         "3x3 conv through scan": step(recurrent, (4, 32, 32, 32)),
     }

@@ -49,9 +49,9 @@ class Run:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Run:
+    def load(cls, path: Path, kind: type = Row) -> Run:
         record = json.loads(path.read_text())
-        return cls(**(record | {"rows": [Row(**row) for row in record["rows"]]}))
+        return cls(**(record | {"rows": [kind(**row) for row in record["rows"]]}))
 
     def peers(self) -> list[str]:
         names = {name: None for row in self.rows for name in row.seconds if name != OURS}
@@ -141,6 +141,16 @@ def markdown(run: Run) -> str:
             cells.append("" if mean is None else f"{mean:.1f} ({min(ratios):.2f}){of}")
         lines.append(f"| {family or 'all'} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def unwritable(chart: Path | None, *others: Path | None) -> str | None:
+    """Why one of these files cannot be written, as far as its name tells; None if all can."""
+    if chart is not None and chart.suffix not in (".png", ".svg"):
+        return f"--chart {chart}: the name must end in .png or .svg"
+    for path in (chart, *others):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            return f"{path}: expected the name of a file in a folder that there is"
+    return None
 
 
 MARKS = ("<!-- bench -->", "<!-- /bench -->")

@@ -49,7 +49,7 @@ def measure(
     Raises:
       timing.WrongResultError: where results differ or are zero.
     """
-    about = _about(peers)  # now, while the files are those that run
+    made_of = about(peers)  # now, while the files are those that run
     limits, done = machine.measure(), []
     for case in cases:
         row = _row(case, peers, rounds)
@@ -62,7 +62,7 @@ def measure(
         "copy in memory, GB/s": limits.memory / 1e9,
     }
     rows = [_judged(row, case, limits) for row, case in done]
-    return Run(about, rates, missing, rows)
+    return Run(made_of, rates, missing, rows)
 
 
 def _row(case: Case, peers: dict[str, Any], rounds: int) -> Row:
@@ -92,14 +92,15 @@ def _judged(row: Row, case: Case, limits: machine.Machine) -> Row:
     return dataclasses.replace(row, bound=limits.bound(*work), floor=limits.floor(*work))
 
 
-def _about(peers: dict[str, Any]) -> dict[str, str]:
+def about(peers: dict[str, Any]) -> dict[str, str]:
+    """The machine, the versions of packages and the commit."""
     packages = dict.fromkeys(["jax", "jaxlib", "numpy", *(p.package for p in peers.values())])
     versions = [f"{name} {metadata.version(name)}" for name in packages]
     return {
         "machine": _machine(),
         "system": f"{platform.system()}, Python {platform.python_version()}",
         "versions": ", ".join(versions),
-        "commit": _commit(),
+        "commit": commit(Path(__file__).parent),
     }
 
 
@@ -117,8 +118,9 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+def commit(folder: Path) -> str:
+    """The commit that is checked out in a folder."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

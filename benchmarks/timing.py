@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,6 +18,10 @@ TENSOR_FLOAT_TOLERANCE = (
     1e-2  # float32 as accelerators multiply it, with 10 bits of fraction or fewer
 )
 NETWORK_TOLERANCE = 5e-3  # where rounding turns a relu, gradients jump
+GRADIENT_TOLERANCE = 0.1  # of a gradient's norm; a wrong one is off by as much as itself
+LEAST_NORM = (
+    1e-4  # of the largest gradient's norm: a bias before a batch norm has only rounding in it
+)
 TURN_SECONDS = 0.05
 PAUSE_SECONDS = 0.02
 MOST_CALLS = 10
@@ -51,6 +57,29 @@ def compare(case: Case, results: dict[str, list[np.ndarray]]) -> None:
                 )
 
 
+def compare_networks(case: Case, results: dict[str, list[np.ndarray]]) -> str:
+    """Refuse losses unlike those of jax.lax, and in float32 and wider gradients too; tell what was compared.
+
+    A gradient is compared in its Euclidean norm, since a relu that rounding turns moves single numbers of it by
+    more than their rounding. In half precision it moves too many of them.
+
+    Raises:
+      WrongResultError: names the case, the peer and the difference.
+    """
+    compare(dataclasses.replace(case, family="loss"), {n: r[:1] for n, r in results.items()})
+    if case.dtype in ("bfloat16", "float16"):
+        return "loss"
+    truth = results["jax.lax"][1:]
+    least = LEAST_NORM * max(map(np.linalg.norm, truth))
+    for name, (_, *gradients) in results.items():
+        for i, (ours, theirs) in enumerate(zip(gradients, truth, strict=True)):
+            off = np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), least)
+            if not off <= GRADIENT_TOLERANCE:
+                what = f"{case}: gradient {i} of {name}"
+                raise WrongResultError(f"{what} is {off:.1e} of its norm away from jax.lax's")
+    return "loss and gradients"
+
+
 def time_in_turn(case: Case, programs: dict[str, Program], rounds: int = 9) -> dict[str, float]:
     """Median seconds of each program, after their results were compared.
 
@@ -60,21 +89,24 @@ def time_in_turn(case: Case, programs: dict[str, Program], rounds: int = 9) -> d
     """
     results, once = {}, {}
     for name, program in programs.items():
-        once[name], out = _timed(program)
+        once[name], out = program.timed()
         results[name] = program.fetch(out)
     compare(case, results)
     slowest = max(once.values())
     rounds = min(rounds, 9 if slowest < 0.25 else 5 if slowest < 1 else 3 if slowest < 4 else 1)
+    return {
+        name: float(np.median(times)) for name, times in take_turns(programs, once, rounds).items()
+    }
+
+
+def take_turns(
+    programs: Mapping[Any, Program], once: Mapping[Any, float], rounds: int
+) -> dict[Any, np.ndarray]:
+    """Seconds of each program, of shape (rounds, calls of a turn); `once` is about what a call takes."""
     calls = {name: int(np.clip(TURN_SECONDS / s, 1, MOST_CALLS)) for name, s in once.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    turns: dict[Any, list[list[float]]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
             time.sleep(PAUSE_SECONDS)
-            seconds[name] += [_timed(program)[0] for _ in range(calls[name])]
-    return {name: float(np.median(times)) for name, times in seconds.items()}
-
-
-def _timed(program: Program) -> tuple[float, Any]:
-    start = time.perf_counter()
-    out = program.run()
-    return time.perf_counter() - start, out
+            turns[name].append([program.timed()[0] for _ in range(calls[name])])
+    return {name: np.array(times) for name, times in turns.items()}

@@ -59,11 +59,8 @@ def run(options: argparse.Namespace) -> int:
         if error.name == "benchmarks":
             return _refuse("run this in jdeconv's source tree, where benchmarks/ lies")
         return _refuse(f"{error.name} is missing; pip install 'jdeconv[bench]'")
-    if options.chart is not None and options.chart.suffix not in (".png", ".svg"):
-        return _refuse(f"--chart {options.chart}: the name must end in .png or .svg")
-    for path in (options.json, options.table, options.chart):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            return _refuse(f"{path}: expected the name of a file in a folder that there is")
+    if reason := report.unwritable(options.chart, options.json, options.table):
+        return _refuse(reason)
     if options.readme is not None and not report.has_marks(options.readme):
         return _refuse(
             f"--readme {options.readme}: there are no lines {' and '.join(report.MARKS)}"

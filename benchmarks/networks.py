@@ -1,0 +1,190 @@
+"""Training steps of whole networks, through `accelerate` and without, and in torch.
+
+Each network is written once. A step is the loss and its gradient in every parameter, under one jit. On the same
+arrays run: the network on jax.lax, with channels last and first; the same through `jdeconv.accelerate`; and
+torch's eager mode on all cores, in its two memory formats, of which the better counts. Results are compared
+first. Then all of them take turns. The ratio of two programs is that of their times in one round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from benchmarks import architectures, ratios, report, suite, timing
+from benchmarks.cases import Case
+from benchmarks.earlier import EarlierError, EarlierPeer
+from benchmarks.peers import AcceleratedPeer, JaxPeer, Lax, TorchPeer
+from benchmarks.report import OURS
+
+LAYOUTS = ("NHWC", "NCHW")
+APART = ("1>1 stencil, 50 times", "3x3 conv through scan")
+QUICK = ("FSRCNN", "eight 3>3 filters", "DCGAN")
+NO_TORCH = "torch is not installed and so not timed"
+
+
+def measure(
+    name: str, peers: dict[str, Any], layouts: Iterable[str], dtype: str, rounds: int
+) -> list[ratios.Row]:
+    """Compare the results of one network, time all of its programs in turn, and give a row for each layout.
+
+    Raises:
+      timing.WrongResultError: where results differ from those of jax.lax.
+    """
+    work = architectures.small_steps()[name]
+    arrays, programs = work.arrays(np.random.default_rng(0)), {}
+    for peer_name, peer in peers.items():
+        for layout in LAYOUTS if peer_name == "torch" else layouts:
+            case = Case(name, "step", work, dtype, layout)
+            if peer.refuses(case) is None:
+                programs[peer_name, layout] = peer.program(case, arrays)
+    truth, once, compared = None, {}, ""
+    for (peer_name, layout), program in programs.items():
+        once[peer_name, layout], out = program.timed()  # the first run also warms up
+        found = program.fetch(out)
+        truth = found if truth is None else truth
+        case = Case(name, "step", work, dtype, layout)
+        compared = timing.compare_networks(case, {ratios.LAX: truth, peer_name: found})
+    once = {key: program.timed()[0] for key, program in programs.items()}
+    turns = timing.take_turns(programs, once, rounds)
+    seconds = {key: np.median(times, axis=1) for key, times in turns.items()}
+    of_torch = [layout for peer_name, layout in seconds if peer_name == "torch"]
+    best = min(of_torch, key=lambda layout: np.median(seconds["torch", layout]), default=None)
+    rows = []
+    for layout in layouts:
+        own = {n: programs[n, layout] for n in peers if n != "torch"}
+        times = {n: seconds[n, layout].tolist() for n in own}
+        if best is not None:
+            times["torch"] = seconds["torch", best].tolist()
+        rows.append(
+            ratios.Row(
+                name,
+                "apart" if name in APART else "network",
+                layout,
+                dtype,
+                compared,
+                best,
+                {n: times[n] for n in (OURS, *peers) if n in times},
+                {n: program.compile_seconds for n, program in own.items()},
+                {n: program.temporary_bytes for n, program in own.items()},
+            )
+        )
+    return rows
+
+
+def chosen(patterns: list[str], quick: bool) -> list[str]:
+    """The names of the networks that match any of the patterns."""
+    patterns = patterns or list(QUICK if quick else ["*"])
+    return [n for n in architectures.small_steps() if any(fnmatchcase(n, p) for p in patterns)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.networks",
+        description=__doc__,
+        epilog="example: python -m benchmarks.networks 'U-Net*' DCGAN --layout NHWC --chart networks.svg",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "networks",
+        nargs="*",
+        metavar="NETWORK",
+        help="names or patterns, as 'U-Net*' (default: all)",
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of networks and stop")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few networks, channels last, in less than a minute"
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, help="only this one of JAX's programs")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="so many ratios of each pair (default: 9; quick: 5)"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="PATH",
+        help="a worktree of an earlier commit, whose accelerate takes turns too; the ratio is called 'earlier'",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write the times of every round there"
+    )
+    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
+    parser.add_argument("--chart", type=Path, metavar="PATH", help="draw a chart, .png or .svg")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, time, report; 1 if results differ, 2 for a bad argument."""
+    options = _parser().parse_args(arguments)
+    names = chosen(options.networks, options.quick)
+    if not names:
+        return _refuse("no network of that name; --list shows all there are")
+    if options.list:
+        print("\n".join(names))
+        return 0
+    rounds = options.rounds if options.rounds is not None else 5 if options.quick else 9
+    if rounds < 1:
+        return _refuse(f"--rounds {rounds}: expected 1 or more")
+    if reason := report.unwritable(options.chart, options.json, options.table):
+        return _refuse(reason)
+    peers: dict[str, Any] = {ratios.LAX: JaxPeer(Lax), OURS: AcceleratedPeer(Lax)}
+    missing = {}
+    if importlib.util.find_spec("torch") is None:
+        missing["missing"] = NO_TORCH
+        print(NO_TORCH, file=sys.stderr)
+    else:
+        import torch
+
+        torch.set_num_threads(os.cpu_count() or 1)
+        peers["torch"] = TorchPeer()
+    layouts = [options.layout] if options.layout else LAYOUTS[:1] if options.quick else LAYOUTS
+    try:
+        if options.against is not None:
+            peers["earlier"] = EarlierPeer(options.against)
+        run = report.Run(suite.about(peers), {}, missing, [])
+        if options.against is not None:
+            run.about["earlier"] = suite.commit(options.against)
+        others = [name for name in peers if name != OURS]
+        print(ratios.header(others))
+        with tqdm.tqdm(names, unit="network", file=sys.stderr, leave=False, disable=None) as bar:
+            for name in bar:
+                bar.set_postfix_str(name)
+                for row in measure(name, peers, layouts, options.dtype, rounds):
+                    run.rows.append(row)
+                    bar.write(ratios.line(row, others), file=sys.stdout)
+                sys.stdout.flush()
+    except timing.WrongResultError as error:
+        print(f"networks: {error}", file=sys.stderr)
+        return 1
+    except EarlierError as error:
+        return _refuse(f"--against {options.against}: {error}")
+    finally:
+        if "earlier" in peers:
+            peers["earlier"].close()
+    print(ratios.summary(run))
+    if options.json is not None:
+        run.save(options.json)
+    if options.table is not None:
+        options.table.write_text(ratios.table(run))
+    if options.chart is not None:
+        report.chart(run, options.chart)
+    return 0
+
+
+def _refuse(text: str) -> int:
+    print(f"networks: {text}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
