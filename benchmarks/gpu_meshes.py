@@ -25,7 +25,7 @@ import numpy as np
 import tqdm
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import h100, hlo, networks, peers
+from benchmarks import architectures, h100, hlo, peers
 from benchmarks.cases import Step
 from benchmarks.gpu import LAX, OURS, PACKAGES
 from jdeconv import sharding
@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     wrong: list[str] = []
     with tqdm.tqdm(chosen, unit="step", leave=False, disable=None) as bar:
         for name, way in bar:
-            work = networks.steps()[name]
+            work = architectures.steps()[name]
             found = programs(work, way, mesh)
             written += [f"{name}, {way}", *lines(work, found)]
             bar.write("\n".join(written[-4:]), file=sys.stdout)

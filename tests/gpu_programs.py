@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import jdeconv
-from benchmarks import gpu, gpu_meshes, h100, hlo, networks
+from benchmarks import architectures, gpu, gpu_meshes, h100, hlo
 from benchmarks.cases import Case, Layer
 from benchmarks.tasks import Task
 from jdeconv import accelerate
@@ -203,7 +203,7 @@ def sharded() -> dict[str, Any]:
 def meshes() -> dict[str, Any]:
     """Steps of a small network that lies on eight devices in several ways: what is wrong, and what is sent."""
     mesh = jax.sharding.Mesh(np.array(h100.devices(8)), ("devices",))
-    work = networks.step(networks.autoencoder, (16, 3, 64, 64), width=16, levels=3)
+    work = architectures.step(architectures.autoencoder, (16, 3, 64, 64), width=16, levels=3)
     found = {}
     for way in ("batch", "channels", "space"):
         programs = gpu_meshes.programs(work, way, mesh)
