@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 
 import jax
 import jax.numpy as jnp
@@ -373,6 +374,27 @@ def test_every_choice_serves_every_dtype(dtype):
         form = Form(Window.of_conv(big, kernel, **steps), groups, Layout.of("conv", None, len(big)))
         name = choose("cpu", form, np.dtype(dtype), c, o)
         assert LOWERINGS[name].refuses(form, c, o, np.dtype(dtype)) is None
+
+
+def test_a_1x1_conv_with_channels_last_is_a_product_of_matrices():
+    """Its program, forward and both gradients, moves no array that the product's does not move."""
+    x, kernel = jnp.ones((2, 6, 5, 16)), jnp.ones((1, 1, 16, 24))
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def ours(x, kernel):
+        return jdeconv.conv(x, kernel, dimension_numbers=numbers, lowering="im2col")
+
+    def product(x, kernel):
+        return (x.reshape(-1, 16) @ kernel.reshape(16, 24)).reshape(2, 6, 5, 24)
+
+    def moves(function):
+        def loss(x, kernel):
+            return (function(jnp.tanh(x), kernel) ** 2).sum()
+
+        step = jax.jit(jax.value_and_grad(loss, (0, 1)))
+        return len(re.findall(r" (?:copy|transpose)\(", step.lower(x, kernel).compile().as_text()))
+
+    assert moves(ours) <= moves(product)
 
 
 def test_direct_in_a_loop_keeps_channels_last():

@@ -14,6 +14,7 @@ PART = (  # every lowering and contraction, gradients, a loop, a mesh, half prec
     "tests/test_accelerate.py::test_gradients_in_both_orders[scanned]",
     "tests/test_arguments.py::test_half_precision_is_the_same_on_every_call",
     "tests/test_compat_lax.py::test_conv_general_dilated[0]",
+    "tests/test_lowerings.py::test_a_1x1_conv_with_channels_last_is_a_product_of_matrices",
     "tests/test_lowerings.py::test_gradients",
     "tests/test_memory.py::test_a_gather_of_many_taps_goes_by_slabs",
     "tests/test_numerics.py::test_long_sums_are_within_the_bound",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jdeconv.axes import padded, reshaped
 from jdeconv.form import Form
@@ -145,19 +146,18 @@ class _Letters:
         return a.reshape([size for word in self.words[name].split() for size in sizes[word]])
 
     def dot(self, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.Array:
-        """The einsum of two arrays in letters."""
+        """The sum of products of two arrays in letters."""
         letters = {name: word.replace(" ", "") for name, word in self.words.items()}
         terms, total = [letters[name] for name in operands], letters[result]
         arrays = [*operands.values()]
+        options = {"precision": self.form.precision, "preferred_element_type": dtype}
         if self.form.platform == "cpu":
             terms, arrays, total = _staged(terms, arrays, total)
-        product = jnp.einsum(
-            f"{','.join(terms)}->{total}",
-            *arrays,
-            precision=self.form.precision,
-            preferred_element_type=dtype,
-        )
-        return product.sum(0) if total.startswith(PART) else product
+        if total.startswith(PART):
+            return jnp.einsum(f"{','.join(terms)}->{total}", *arrays, **options).sum(0)
+        if self.form.groups == 1:
+            return _matrix_product(terms, arrays, total, **options)
+        return jnp.einsum(f"{','.join(terms)}->{total}", *arrays, **options)
 
     def images_per_block(self, images: jax.Array, dtype: np.dtype) -> int:
         window = self.form.window
@@ -166,6 +166,26 @@ class _Letters:
         size = _columns_bytes(self.form, self.c, self.o, dtype)
         most = blocks.bytes_for(self.form.platform, blocks.BLOCK_BYTES)
         return items_per_block(images.shape[0], size, most)
+
+
+def _matrix_product(terms: list[str], arrays: list[jax.Array], total: str, **options) -> jax.Array:
+    """The einsum of two arrays of one group as a product of matrices, for which nothing moves in memory.
+
+    In each array the letters that are summed stand side by side, and so do the others. An einsum would move the
+    group in front, and the result's axes behind it.
+    """
+    sizes, matrices = {"g": 1}, []
+    for term, a in zip(terms, arrays, strict=True):
+        sizes |= dict(zip(term, a.shape, strict=True))
+        kept = [letter for letter in term if letter in total and letter != "g"]
+        rows = math.prod(sizes[letter] for letter in kept)
+        is_first = term.replace("g", "").startswith(kept[0])
+        summed = math.prod(sizes[i] for i in term if i not in total)
+        shape = (rows, summed) if is_first else (summed, rows)
+        matrices.append((total.index(kept[0]), a.reshape(shape), int(is_first)))
+    (_, a, i), (_, b, j) = sorted(matrices, key=lambda matrix: matrix[0])
+    product = lax.dot_general(a, b, (((i,), (j,)), ((), ())), **options)
+    return product.reshape([sizes[letter] for letter in total])
 
 
 def _staged(terms: list[str], arrays: list[jax.Array], total: str) -> tuple:
