@@ -16,7 +16,7 @@ from jdeconv.cli.problem import LETTERS, Problem
 from jdeconv.form import Form, Layout
 
 PARTS = ("y", "x", "kernel")  # of conv: its value, the gradients
-MOST_COLUMNS, MOST_LARGE_COLUMNS = 100_000, 4_000_000
+MAX_COLUMNS, MAX_LARGE_COLUMNS = 100_000, 4_000_000
 
 LONG = (  # (n, c, o, big, kernel, groups): sums of about 1e5 terms, in the value or in a gradient
     (1, 11_111, 2, (5, 4), (3, 3), 1),
@@ -56,7 +56,7 @@ def geometry(rng: np.random.Generator, dtype: str) -> Problem:
             padding=tuple(map(_ints, pads)),
             layout=(*layout, layout[0]),
         )
-        if math.prod((*found.small, *found.kernel)) * n * groups * max(c, o) <= MOST_COLUMNS:
+        if math.prod((*found.small, *found.kernel)) * n * groups * max(c, o) <= MAX_COLUMNS:
             return found
 
 
@@ -71,7 +71,7 @@ def large(rng: np.random.Generator, dtype: str) -> Problem:
         found = problem(*map(int, (n, c, o)), _ints(big), _ints(kernel), int(groups), dtype)
         found = dataclasses.replace(found, padding=tuple(map(_ints, rng.integers(0, 6, (rank, 2)))))
         columns = math.prod((*found.small, *found.kernel)) * n * groups * max(c, o)
-        if columns <= MOST_LARGE_COLUMNS and chosen(found) == "fft":
+        if columns <= MAX_LARGE_COLUMNS and chosen(found) == "fft":
             return found
 
 

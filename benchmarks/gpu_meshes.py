@@ -6,7 +6,7 @@ arrays lie on the devices:
     batch      the images are sharded, the parameters are on all devices
     channels   the output channels of every kernel are sharded, where eight divides them
     groups     depthwise kernels are sharded, and with them the outputs before and the inputs behind them
-    space      the height of the images is sharded; ours are the functions of `jdeconv.sharding`
+    space      the height of the images is sharded; ours are the functions of `jdeconv.halo`
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from benchmarks import architectures, h100, hlo, peers
 from benchmarks.cases import Step
 from benchmarks.gpu import LAX, OURS, PACKAGES
-from jdeconv import sharding
+from jdeconv import halo
 from jdeconv.cli.output import exit_code
 
 DEVICES = 8
@@ -55,11 +55,11 @@ class Halos(peers.Jdeconv):
 
     def conv(self, x: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
         numbers = self.numbers(kernel.ndim - 2)
-        return sharding.conv(x, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
+        return halo.conv(x, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
 
     def deconv(self, y: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
         numbers = self.numbers(kernel.ndim - 2)
-        return sharding.deconv(y, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
+        return halo.deconv(y, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
 
 
 class Kernels(peers.Lax):

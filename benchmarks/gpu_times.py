@@ -33,7 +33,7 @@ from benchmarks.timing import TENSOR_FLOAT_TOLERANCE, TOLERANCE, WrongResultErro
 
 OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
 BATCH = 4 * ACCELERATOR_BATCH
-ROUNDS, TURN_SECONDS, MOST_CALLS = 7, 0.03, 200
+ROUNDS, TURN_SECONDS, MAX_CALLS = 7, 0.03, 200
 BOTH = ("forward", "backward")
 EACH = ("forward", "image gradient", "kernel gradient")
 
@@ -276,7 +276,7 @@ def time_in_turn(ready: dict[str, Contender]) -> dict[str, dict[str, float]]:
     for name, contender in ready.items():
         _turn(contender, 1)
         seconds = _turn(contender, 3)[0]
-        calls[name] = int(np.clip(TURN_SECONDS / seconds, 1, MOST_CALLS))
+        calls[name] = int(np.clip(TURN_SECONDS / seconds, 1, MAX_CALLS))
     turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}
     for _ in range(ROUNDS):
         for name, contender in ready.items():

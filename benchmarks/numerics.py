@@ -44,7 +44,7 @@ from jdeconv.lowerings import LOWERINGS
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 LAX, CHOSEN, TORCH = "jax.lax", "chosen", "torch"
-FORMS = (("im2col", "cuda"), ("native", "tpu"))  # what is emitted there and not on a CPU
+FORMS = (("im2col", "cuda"), ("vendor", "tpu"))  # what is emitted there and not on a CPU
 SAMPLED = 3  # ways beside lax's and the chosen one's, for each geometry
 MEDIAN, WORST = 2.0, 4.0  # at most so many times lax's
 

@@ -24,7 +24,7 @@ LEAST_NORM = (
 )
 TURN_SECONDS = 0.05
 PAUSE_SECONDS = 0.02
-MOST_CALLS = 10
+MAX_CALLS = 10
 
 
 class WrongResultError(Exception):
@@ -103,7 +103,7 @@ def take_turns(
     programs: Mapping[Any, Program], once: Mapping[Any, float], rounds: int
 ) -> dict[Any, np.ndarray]:
     """Seconds of each program, of shape (rounds, calls of a turn); `once` is about what a call takes."""
-    calls = {name: int(np.clip(TURN_SECONDS / s, 1, MOST_CALLS)) for name, s in once.items()}
+    calls = {name: int(np.clip(TURN_SECONDS / s, 1, MAX_CALLS)) for name, s in once.items()}
     turns: dict[Any, list[list[float]]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():

@@ -1,7 +1,7 @@
 """python -m examples.unet3d: a 3-D U-Net trained on volumes that lie in slabs over several processes.
 
 Every process holds a slab of each volume, and exchanges with its neighbors only the halos that its windows
-see: `jdeconv.sharding`. The network finds balls in noise. Processes that are started here speak over the
+see: `jdeconv.halo`. The network finds balls in noise. Processes that are started here speak over the
 loopback address; with `--coordinator` and `--rank` each is one of a cluster.
 
 Checkpoints are kept on the way. When a process dies, all end with an error within seconds, and the same
@@ -27,7 +27,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jdeconv
-from jdeconv import sharding
+from jdeconv import halo
 
 SLABS = PartitionSpec(None, None, "depth")
 CHANNELS = (8, 16, 32)
@@ -62,15 +62,15 @@ def network(params: Params, x: jax.Array) -> jax.Array:
 
     levels = []
     for level in range(len(CHANNELS)):
-        x = layer(sharding.conv, f"down{level}", x, stride=1 if level == 0 else 2, padding=1)
+        x = layer(halo.conv, f"down{level}", x, stride=1 if level == 0 else 2, padding=1)
         x = jax.nn.relu(x)
         levels.append(x)
     levels.pop()
     for level in reversed(range(len(CHANNELS) - 1)):
-        x = jax.nn.relu(layer(sharding.deconv, f"up{level}", x, stride=2))
+        x = jax.nn.relu(layer(halo.deconv, f"up{level}", x, stride=2))
         x = jnp.concatenate([x, levels.pop()], 1)
-        x = jax.nn.relu(layer(sharding.conv, f"merge{level}", x, padding=1))
-    return layer(sharding.conv, "last", x)
+        x = jax.nn.relu(layer(halo.conv, f"merge{level}", x, padding=1))
+    return layer(halo.conv, "last", x)
 
 
 def volumes(step: int, count: int, size: int, depth: slice) -> tuple[np.ndarray, np.ndarray]:

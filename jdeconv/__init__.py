@@ -1,6 +1,6 @@
 """Convolution and its transpose in JAX, each written as the other's backward pass."""
 
-from jdeconv import bilinear, compat, sharding, testing
+from jdeconv import bilinear, compat, halo, testing
 from jdeconv.accelerate import accelerate
 from jdeconv.fillers import (
     bilinear_kernel,
@@ -28,11 +28,11 @@ __all__ = [
     "conv",
     "deconv",
     "gaussian",
+    "halo",
     "im2col",
     "kernel_grad",
     "msra",
     "positive_unitball",
-    "sharding",
     "testing",
     "uniform",
     "xavier",

@@ -13,9 +13,9 @@ import jax
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
-from jdeconv import operands, primitives
+from jdeconv import arguments, primitives
+from jdeconv.arguments import Options
 from jdeconv.checks import Ints, Padding
-from jdeconv.operands import Options
 
 __all__ = ["conv", "deconv", "kernel_grad"]
 
@@ -55,7 +55,7 @@ def conv(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return operands.conv(primitives.conv, x, kernel, bias, options)
+    return arguments.conv(primitives.conv, x, kernel, bias, options)
 
 
 def deconv(
@@ -96,7 +96,9 @@ def deconv(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return operands.deconv(primitives.deconv, y, kernel, bias, options, output_padding, output_size)
+    return arguments.deconv(
+        primitives.deconv, y, kernel, bias, options, output_padding, output_size
+    )
 
 
 def kernel_grad(
@@ -132,4 +134,4 @@ def kernel_grad(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return operands.kernel_grad(primitives.kernel_grad, x, y, kernel_size, options)
+    return arguments.kernel_grad(primitives.kernel_grad, x, y, kernel_size, options)

@@ -20,8 +20,8 @@ Pair = tuple[int, int]
 Padding = Ints | Sequence[Pair] | Literal["SAME", "SAME_LOWER", "VALID"]
 
 MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
-MOST_CELLS = 2**40  # in an array, beyond any one memory
-MOST_FINITE = sys.float_info.max
+MAX_CELLS = 2**40  # in an array, beyond any one memory
+MAX_FINITE = sys.float_info.max
 
 # Those that have a zero and that XLA's CPU evaluates: of fewer than 8 bits it refuses some, and dies of others.
 INTEGERS = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
@@ -86,7 +86,7 @@ def number(call: str, argument: str, value: Any) -> float:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, float | int):
         raise refused(call, argument, value, "expected a real number", TypeError)
-    if not abs(value) <= MOST_FINITE:  # NaN neither; an int may be beyond any float
+    if not abs(value) <= MAX_FINITE:  # NaN neither; an int may be beyond any float
         raise refused(call, argument, value, "must be finite")
     return value
 
@@ -136,7 +136,7 @@ def key(call: str, value: Any) -> Any:
 def cells(call: str, argument: str, value: object, space: Sequence[int]) -> None:
     """Refuse what asks for an array of these sizes, where no memory could hold it; symbolic ones pass."""
     space = [size for size in space if isinstance(size, int)]
-    if max(space, default=0) > MOST or math.prod(space) > MOST_CELLS:
+    if max(space, default=0) > MOST or math.prod(space) > MAX_CELLS:
         reason = f"asks for {' x '.join(map(str, space))} cells; the most are 2**31 - 1 on an axis and 2**40"
         raise refused(call, argument, value, reason)
 

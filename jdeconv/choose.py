@@ -16,7 +16,7 @@ from jdeconv.lowerings import LOWERINGS, winograd
 from jdeconv.lowerings.arrange import channels_last
 
 FEW_CHANNELS = 8
-MOST_SPECTRA = 1 << 25  # numbers
+MAX_SPECTRA = 1 << 25  # numbers
 
 
 def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) -> str:
@@ -27,7 +27,7 @@ def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) ->
       >>> from jdeconv.window import Window
       >>> form = Form(Window.of_conv((8, 8), (3, 3)), 1, Layout.of("conv", None, 2))
       >>> [choose(platform, form, np.dtype("float32"), 16, 4) for platform in ("cuda", "cpu")]
-      ['native', 'winograd']
+      ['vendor', 'winograd']
     """
     taps, phases = math.prod(form.window.kernel), math.prod(form.window.stride)
     is_symbolic = not all(isinstance(size, int) for size in (form.groups, c, o))  # in an export
@@ -36,14 +36,14 @@ def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) ->
         return LOWERINGS[name].refuses(form, c, o, dtype) is None
 
     # Vendor libraries have convolutions of floats over 1 to 3 axes; XLA falls back to a naive loop.
-    # On TPU, a compiler's estimate: explicit im2col takes 3 to 9 times the cycles of native convolution.
+    # On TPU, a compiler's estimate: explicit im2col takes 3 to 9 times the cycles of XLA's convolution.
     if platform != "cpu":
         # On an H100, 4 taps over one axis take half the time of the vendor's call, and 10 or more do not win.
         is_line = not is_symbolic and form.window.rank == c == o == 1
         if platform == "cuda" and is_line and taps < 10 and serves("taps"):
             return "taps"
         vendor = platform == "tpu" or (platform in ("cuda", "rocm") and form.window.rank <= 3)
-        return "native" if vendor and jnp.issubdtype(dtype, jnp.floating) else "im2col"
+        return "vendor" if vendor and jnp.issubdtype(dtype, jnp.floating) else "im2col"
 
     if is_symbolic:
         return "im2col"
@@ -52,17 +52,17 @@ def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) ->
         return "taps"
     # XLA's own convolution has a fast path for float32 over one or two axes.
     plane = form.window.rank <= 2 and accumulator(dtype) == np.dtype("float32")
-    direct = serves("direct") and plane and taps > 3
+    nhwc = serves("nhwc") and plane and taps > 3
     # Group after group: half the time of a batch of small dots at 8 groups of 16 channels, 0.7 at 4 of 32.
-    if direct and form.groups > 1 and min(c, o) >= 8 and max(c, o) <= 32:
-        return "direct"
+    if nhwc and form.groups > 1 and min(c, o) >= 8 and max(c, o) <= 32:
+        return "nhwc"
     # Half the time of im2col where it saves a fifth of the products, or, with channels last, where windows lie
     # apart. With few channels its transforms weigh more than the dots. With channels first it pays for
-    # transposes too: beside half-empty tiles, as at 7x7, `direct` takes half the time.
+    # transposes too: beside half-empty tiles, as at 7x7, `nhwc` takes half the time.
     if serves("winograd") and c * phases >= FEW_CHANNELS:
         last = channels_last(form)
         short = winograd.products(form) <= (
-            0.55 if direct and form.groups == 1 and not last else 0.85
+            0.55 if nhwc and form.groups == 1 and not last else 0.85
         )
         apart = form.window.kernel == form.window.stride and phases > 1
         wide = form.groups == 1 or c * phases >= 16
@@ -72,10 +72,10 @@ def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) ->
     # hardly overlap, or are few, or the kernel's spectra would fill memory.
     large = min(taps / phases, math.prod(form.window.small)) > 100
     spectra = form.groups * c * o * math.prod(form.window.full)
-    if serves("fft") and large and c * o <= 64 and spectra <= MOST_SPECTRA:
+    if serves("fft") and large and c * o <= 64 and spectra <= MAX_SPECTRA:
         return "fft"
     # Twice as fast as im2col at nine taps over one axis, 1.4 to 2 times at 5x5.
-    if direct and form.groups == 1 and min(c, o) >= 16:
-        return "direct"
+    if nhwc and form.groups == 1 and min(c, o) >= 16:
+        return "nhwc"
     # XLA's CPU convolution leaves its fast path on any reversal or group; the dot never does.
     return "im2col"

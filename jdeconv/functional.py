@@ -15,10 +15,10 @@ import numpy as np
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
-from jdeconv import operands, primitives
+from jdeconv import arguments, primitives
+from jdeconv.arguments import Options
 from jdeconv.checks import Ints, Padding
 from jdeconv.form import Form
-from jdeconv.operands import Options
 
 __all__ = ["conv", "deconv", "kernel_grad"]
 
@@ -67,8 +67,8 @@ def conv(
         widens the operands too, as in `jax.lax`.
       lowering: how to evaluate: "im2col" (the definition), "taps" (fused multiply-adds, for few channels in
         a group), "winograd" (up to 3 taps on an axis, counted by stride: fewer products, still exact for small
-        integers), "fft" (large kernels: rounds beside the largest value of the result), "direct" (XLA's
-        forward convolution, stride 1) or "native" (XLA's convolution in the forms of vendor libraries). None
+        integers), "fft" (large kernels: rounds beside the largest value of the result), "nhwc" (XLA's
+        forward convolution, stride 1) or "vendor" (XLA's convolution in the forms of vendor libraries). None
         picks by shape, dtype, layout and platform. What vmap makes of the call is evaluated by another one
         where the named one cannot.
 
@@ -104,7 +104,7 @@ def conv(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return operands.conv(_conv, x, kernel, bias, options)
+    return arguments.conv(_conv, x, kernel, bias, options)
 
 
 def deconv(
@@ -188,7 +188,7 @@ def deconv(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return operands.deconv(_deconv, y, kernel, bias, options, output_padding, output_size)
+    return arguments.deconv(_deconv, y, kernel, bias, options, output_padding, output_size)
 
 
 def kernel_grad(
@@ -252,7 +252,7 @@ def kernel_grad(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return operands.kernel_grad(_kernel_grad, x, y, kernel_size, options)
+    return arguments.kernel_grad(_kernel_grad, x, y, kernel_size, options)
 
 
 # The rules bind the primitives, not the functions above, so that a gradient has a jvp.

@@ -9,7 +9,7 @@ axis into an axis that the form already has. So no transformation ever leaves th
 
 This is the one file that uses JAX's extension interfaces (`jax.extend.core`, `jax.interpreters`): a
 `custom_vjp` function has no forward mode and cannot say how it batches, a primitive can do both. Their
-parameter `partition` is for jit's eyes only; `partition.probe` says why.
+parameter `partition` is for jit's eyes only; `mesh.probe` says why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding
 
-from jdeconv import partition
+from jdeconv import mesh
 from jdeconv.axes import reshaped
 from jdeconv.checks import refused
 from jdeconv.choose import choose
@@ -63,8 +63,8 @@ def kernel_grad(
 
 def _bind(primitive: Primitive, a, b, form: Form, dtype: np.dtype, like: Any) -> jax.Array:
     """The result lies on a mesh with explicit axes as `like`, an array's type: a gradient as its primal."""
-    a, b = partition.aligned(a, b)
-    result = primitive.bind(a, b, form=form, dtype=np.dtype(dtype), partition=partition.probe())
+    a, b = mesh.aligned(a, b)
+    result = primitive.bind(a, b, form=form, dtype=np.dtype(dtype), partition=mesh.probe())
     sharding = jax.typeof(result).sharding
     if like is None or sharding.spec == like.sharding.spec:
         return result
@@ -165,8 +165,8 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
 
     Indices that are summed over may be sharded, as the batch is in a kernel's gradient; spatial axes not.
     """
-    mesh = b.sharding.mesh if a.sharding.mesh.empty else a.sharding.mesh
-    if mesh.empty:
+    devices = b.sharding.mesh if a.sharding.mesh.empty else a.sharding.mesh
+    if devices.empty:
         return None
     *roles, _ = CONTRACTIONS[contraction]
     for role, operand in zip(roles, (a, b), strict=True):
@@ -174,7 +174,7 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
         if any(space):
             reason = f"its spatial axes are sharded over {[s for s in space if s]}; reshard them"
             raise refused(contraction, role, operand.str_short(True), reason)
-    return partition.Division(contraction, form).places(mesh, a, b)[-1]
+    return mesh.Division(contraction, form).places(devices, a, b)[-1]
 
 
 def _evaluate(
@@ -214,9 +214,9 @@ def _evaluator(
     """`_evaluate`, divided among devices as far as the mesh and its partitioner are known."""
     evaluate = partial(_evaluate, contraction, platform)
     if AxisType.Explicit in sharding.mesh.axis_types:
-        return partial(partition.mapped, evaluate, contraction, form, dtype)
-    if is_divided and partition.is_asked():
-        return partial(partition.partitioned, evaluate, contraction, form, dtype)
+        return partial(mesh.mapped, evaluate, contraction, form, dtype)
+    if is_divided and mesh.is_asked():
+        return partial(mesh.partitioned, evaluate, contraction, form, dtype)
     return partial(evaluate, form=form, dtype=dtype)
 
 
@@ -232,10 +232,10 @@ def _is_divided(ctx) -> bool:
     In `jax.shard_map` it has been divided already, and an export cannot take our part in it along.
     """
     context = ctx.module_context.axis_context
-    mesh = getattr(context, "abstract_mesh", None)
+    devices = getattr(context, "abstract_mesh", None)
     has_devices = getattr(context, "device_assignment", None) is not None
     is_kept = ctx.module_context.lowering_parameters.for_export
-    return mesh is not None and mesh.size > 1 and has_devices and not is_kept
+    return devices is not None and devices.size > 1 and has_devices and not is_kept
 
 
 @partial(

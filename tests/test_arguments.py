@@ -173,7 +173,7 @@ def test_float64_and_complex128(rng):
 def test_half_precision_accumulates_in_float32(dtype):
     """600 ones: exact in float32, while a running sum in bfloat16 sticks at 256; and 4096 of them."""
     x, kernel = jnp.ones((1, 4096, 2), dtype), jnp.ones((1, 4096, 1), dtype)
-    for lowering in (None, "native"):
+    for lowering in (None, "vendor"):
         assert jdeconv.conv(x, kernel, lowering=lowering).tolist() == [[[4096, 4096]]]
         y = jnp.ones((1, 4096, 1), dtype)
         assert jdeconv.deconv(y, kernel.swapaxes(0, 1), lowering=lowering).item() == 4096
@@ -189,7 +189,7 @@ def test_half_precision_accumulates_in_float32(dtype):
     assert jax.grad(lambda x: jdeconv.conv(x, one, **options).sum())(x).tolist() == [[[1024, 1024]]]
 
 
-@pytest.mark.parametrize("lowering", [None, "taps", "direct", "im2col", "native"])
+@pytest.mark.parametrize("lowering", [None, "taps", "nhwc", "im2col", "vendor"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_the_same_on_every_call(dtype, lowering):
     """XLA once summed a widened bfloat16 onto memory that nobody had cleared: wrong in every second call."""
@@ -228,7 +228,7 @@ def test_gradients_keep_the_operands_dtypes(rng):
 
 
 @pytest.mark.parametrize("precision", ["highest", jax.lax.Precision.HIGHEST])
-@pytest.mark.parametrize("lowering", ["im2col", "native"])
+@pytest.mark.parametrize("lowering", ["im2col", "vendor"])
 def test_precision_reaches_the_products(precision, lowering, rng):
     x, kernel = draw(rng, X), draw(rng, KERNEL)
 
@@ -261,7 +261,7 @@ def test_lowering_by_platform_and_by_name(platform, rng):
         exported = jax.export.export(f, platforms=[platform])(x, kernel)
         return "stablehlo.convolution" in exported.mlir_module()
 
-    assert uses_convolution("native")
+    assert uses_convolution("vendor")
     assert not uses_convolution("im2col")
     assert uses_convolution(None) == (platform != "cpu")
 
@@ -270,9 +270,9 @@ def test_lowering_by_platform_and_by_name(platform, rng):
 def test_a_lowering_that_cannot_serve_says_why(module, rng):
     x, kernel = draw(rng, X), draw(rng, KERNEL)
     with pytest.raises(
-        NotImplementedError, match=r"conv\(lowering='direct'\): direct needs stride 1, not \(2, 2\)"
+        NotImplementedError, match=r"conv\(lowering='nhwc'\): nhwc needs stride 1, not \(2, 2\)"
     ):
-        module.conv(x, kernel, groups=2, stride=2, lowering="direct")
+        module.conv(x, kernel, groups=2, stride=2, lowering="nhwc")
     with pytest.raises(
         NotImplementedError, match=r"lowering='taps'\): 144 products of taps and channels are more"
     ):
@@ -282,7 +282,7 @@ def test_a_lowering_that_cannot_serve_says_why(module, rng):
 def test_native_deconv_has_the_form_that_vendor_libraries_know(rng):
     """Backward-input: a reversed kernel and a dilated input; backward-filter: a dilated window."""
     y, kernel, x = draw(rng, Y), draw(rng, (6, 2, 4, 4)), draw(rng, (2, 2, 8, 8))
-    options = {"stride": 2, "padding": 1, "lowering": "native"}
+    options = {"stride": 2, "padding": 1, "lowering": "vendor"}
     text = jax.jit(lambda y, k: jdeconv.deconv(y, k, **options)).lower(y, kernel).as_text()
     assert "stablehlo.reverse" in text
     assert "lhs_dilate = [2, 2]" in text

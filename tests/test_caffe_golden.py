@@ -20,7 +20,7 @@ def test_there_are_twelve_cases_of_both_layers_and_ranks_1_to_4():
     assert {len(case["kernel_size"]) for case in CASES} == {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("lowering", [None, "im2col", "native"])
+@pytest.mark.parametrize("lowering", [None, "im2col", "vendor"])
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_caffe(index, lowering):
     case = CASES[index]

@@ -52,7 +52,7 @@ def test_check_finds_a_wrong_result(monkeypatch, capsys):
     right = check.conv
     monkeypatch.setattr(check, "conv", lambda x, k, **o: right(x, k[..., ::-1], **o))
     monkeypatch.setattr(check, "GEOMETRIES", check.GEOMETRIES[1:2])
-    assert main(["check", "--lowering", "native", "--seed", "3"]) == 1
+    assert main(["check", "--lowering", "vendor", "--seed", "3"]) == 1
     assert re.search(r"k4 s2 p1\s+FAIL\s+FAIL\s+ok\s+FAIL\s+FAIL", capsys.readouterr().out)
 
 

@@ -382,7 +382,7 @@ KINDS = [
         "expected one string, as 'NHWC', for the array and its columns",
     ),
     *rows(TRIO, "padding_mode", [None, 0, ("zeros",)], f"expected one of {MODES}"),
-    *rows(TRIO, "lowering", [0, np.float32, b"native"], f"expected one of {', '.join(LOWERINGS)}"),
+    *rows(TRIO, "lowering", [0, np.float32, b"vendor"], f"expected one of {', '.join(LOWERINGS)}"),
     *rows(TRIO, "precision", [3.5, True, ("high", "high"), ["high"], {}], PRECISION),
     *rows(
         TRIO,

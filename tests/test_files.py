@@ -44,7 +44,7 @@ with guided:
     from jdeconv.cli import photographs
     from jdeconv.compat import caffe
 
-MOST_NUMBERS = 1 << 16  # in a net, in place of 2**29, so that nothing here takes a second
+MAX_NUMBERS = 1 << 16  # in a net, in place of 2**29, so that nothing here takes a second
 PROTOTXT = b"""
 name: "net"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
@@ -112,7 +112,7 @@ def archive():
 def read_prototxt(data, folder):
     path = folder / "net.prototxt"
     path.write_bytes(data)
-    with mock.patch("jdeconv.compat.caffe.net.MOST_NUMBERS", MOST_NUMBERS):
+    with mock.patch("jdeconv.compat.caffe.net.MAX_NUMBERS", MAX_NUMBERS):
         caffe.load(path)
 
 
@@ -337,7 +337,7 @@ def test_many_layers_ask_for_no_more_than_one(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_bytes(head + b"".join(layers).replace(b"num_output: 4", b"num_output: 5000"))
     with (
-        mock.patch("jdeconv.compat.caffe.net.MOST_NUMBERS", 1 << 20),
+        mock.patch("jdeconv.compat.caffe.net.MAX_NUMBERS", 1 << 20),
         pytest.raises(ValueError, match=r"layer '7'.*1048576 numbers the most"),
     ):
         caffe.load(path)

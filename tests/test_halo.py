@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from thinned import thinned
 
 import jdeconv
-from jdeconv import sharding
+from jdeconv import halo
 
 MESHES = {
     1: [((8,), ("h",), P(None, None, "h")), ((2, 4), ("n", "h"), P("n", None, "h"))],
@@ -109,7 +109,7 @@ def test_conv_and_deconv(seed, order):
     meshes = {t: jax.make_mesh(shape, names, axis_types=(t,) * len(shape)) for t in kinds}
     given = {AxisType.Auto: {"spec": spec}, AxisType.Explicit: {}}
     assert_same(
-        lambda kind, x, k: sharding.conv(x, k, **steps, **given[kind]),
+        lambda kind, x, k: halo.conv(x, k, **steps, **given[kind]),
         lambda x, k: jdeconv.conv(x, k, **steps),
         meshes,
         spec,
@@ -120,7 +120,7 @@ def test_conv_and_deconv(seed, order):
     y = np.asarray(jdeconv.conv(x, k, **steps)) % 7
     options = steps | {"output_size": x.shape[2:]}
     assert_same(
-        lambda kind, y, k: sharding.deconv(y, k, **options, **given[kind]),
+        lambda kind, y, k: halo.deconv(y, k, **options, **given[kind]),
         lambda y, k: jdeconv.deconv(y, k, **options),
         meshes,
         spec,
@@ -142,14 +142,14 @@ def test_layouts_bias_names_of_padding_and_half_precision():
         numbers = {"dimension_numbers": (side, kernel_letters, side)}
         steps = {"stride": (2, 1), "padding": padding}
         with jax.set_mesh(row(4)):
-            y = sharding.conv(x, k, b, spec=spec, **steps, **numbers)
-            back = sharding.deconv(y, k, jnp.arange(4, dtype=dtype), spec=spec, **steps, **numbers)
+            y = halo.conv(x, k, b, spec=spec, **steps, **numbers)
+            back = halo.deconv(y, k, jnp.arange(4, dtype=dtype), spec=spec, **steps, **numbers)
         expected = jdeconv.conv(x, k, b, **steps, **numbers)
         np.testing.assert_array_equal(y, expected)
         assert y.dtype == expected.dtype
         again = jdeconv.deconv(expected, k, jnp.arange(4, dtype=dtype), **steps, **numbers)
         np.testing.assert_array_equal(back, again)
-    wide = sharding.conv(
+    wide = halo.conv(
         jax.device_put(x, NamedSharding(row(4), spec)),
         k,
         preferred_element_type="float32",
@@ -166,7 +166,7 @@ def test_output_padding():
     y, k = jnp.arange(8.0).reshape(1, 1, 8), jnp.array([[[1.0, 2, 3]]])
     options = {"stride": 2, "padding": 1, "output_padding": 1}
     with jax.set_mesh(row(4)):
-        x = sharding.deconv(y, k, spec=P(None, None, "h"), **options)
+        x = halo.deconv(y, k, spec=P(None, None, "h"), **options)
     np.testing.assert_array_equal(x, jdeconv.deconv(y, k, **options))
 
 
@@ -191,8 +191,8 @@ def test_halos_are_as_small_as_they_can_be_however_many_devices(k, stride):
     """Weak scaling: at a fixed shard, what a device receives does not grow."""
     c, o, width, shard, spec = 2, 3, 5, 6, P(None, None, "h")
     options = {"spec": spec, "stride": (stride, 1), "padding": "SAME"}
-    conv, deconv = (partial(f, **options) for f in (sharding.conv, sharding.deconv))
-    halo, kernel = 4 * c * width * (k - stride), jnp.ones((o, c, k, 1), np.float32)
+    conv, deconv = (partial(f, **options) for f in (halo.conv, halo.deconv))
+    received, kernel = 4 * c * width * (k - stride), jnp.ones((o, c, k, 1), np.float32)
     for count in (2, 4, 8):
         mesh = row(count)
         shapes = (1, c, count * shard, width), (1, o, count * shard // stride, width)
@@ -202,10 +202,13 @@ def test_halos_are_as_small_as_they_can_be_however_many_devices(k, stride):
             for forward, a in ((conv, x), (deconv, y)):
                 found = collectives(forward, a, kernel)
                 assert {kind for kind, _ in found} == {"collective-permute"}
-                assert sum(size for _, size in found) == halo
+                assert sum(size for _, size in found) == received
                 gradients = jax.grad(lambda a, k, f=forward: (f(a, k) ** 2).sum(), (0, 1))
                 found = collectives(gradients, a, kernel)
-                assert sum(size for kind, size in found if kind == "collective-permute") == 2 * halo
+                assert (
+                    sum(size for kind, size in found if kind == "collective-permute")
+                    == 2 * received
+                )
                 assert [size for kind, size in found if kind == "all-reduce"] == [kernel.nbytes]
                 assert {kind for kind, _ in found} == {"collective-permute", "all-reduce"}
 
@@ -232,15 +235,15 @@ SPEC = P(None, None, "h")
 )  # fmt: skip
 def test_what_is_refused(args, options, text):
     with jax.set_mesh(row(4)), pytest.raises(ValueError, match=text):
-        jax.jit(lambda x, k: sharding.conv(x, k, **options))(*args)
+        jax.jit(lambda x, k: halo.conv(x, k, **options))(*args)
 
 
 def test_what_deconv_refuses():
     y = jnp.ones((1, 3, 4, 6))
     with jax.set_mesh(row(4)):
         with pytest.raises(ValueError, match=r"deconv\(y=.*the result's size 6 on spatial axis 0"):
-            sharding.deconv(y, K, spec=SPEC)
+            halo.deconv(y, K, spec=SPEC)
         with pytest.raises(ValueError, match=r"deconv\(output_size=9\): stride 1 and input"):
-            sharding.deconv(y, K, spec=SPEC, output_size=9)
+            halo.deconv(y, K, spec=SPEC, output_size=9)
     with pytest.raises(ValueError, match=r"there is no mesh; call it within jax.set_mesh"):
-        sharding.deconv(y, K, spec=SPEC)
+        halo.deconv(y, K, spec=SPEC)

@@ -61,7 +61,7 @@ def test_identity_and_definition(index):
     for i, g in enumerate(GEOMETRIES[index : index + 8], start=index):
         x, kernel, y = g.draw(seed=i)
         results = contractions(
-            g, x, kernel, y, lowering=(None, "native", None, "im2col")[i // 8 % 4]
+            g, x, kernel, y, lowering=(None, "vendor", None, "im2col")[i // 8 % 4]
         )
         np.testing.assert_array_equal(
             results[0], conv_loops(x, kernel, g.window.small, **g.loops), str(g)

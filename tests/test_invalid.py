@@ -12,7 +12,7 @@ import pytest
 from thinned import thinned
 
 import jdeconv
-from jdeconv import bilinear, sharding, testing
+from jdeconv import bilinear, halo, testing
 from jdeconv.compat import caffe, keras, lax, onnx, torch
 
 
@@ -186,8 +186,8 @@ CALLS = {
     "bilinear.conv": (bilinear.conv, CONV | MODE),
     "bilinear.deconv": (bilinear.deconv, DECONV | MODE),
     "bilinear.kernel_grad": (bilinear.kernel_grad, GRAD),
-    "sharding.conv": (sharding.conv, CONV | SPEC),
-    "sharding.deconv": (sharding.deconv, DECONV | SPEC),
+    "halo.conv": (halo.conv, CONV | SPEC),
+    "halo.deconv": (halo.deconv, DECONV | SPEC),
     "im2col": (
         jdeconv.im2col,
         {"x": ("array", X), "kernel_size": ("sizes", (3, 2)), **STEPS, **ORDER},
@@ -517,9 +517,9 @@ MORE |= {
     "load(caffemodel=": [lambda value=v: loaded(caffemodel=value) for v in (5, "no/such", "a\0b")],
     "Im2col(bottom=": [lambda: IM2COL.forward("x"), lambda: IM2COL.forward(ones(1, 2))],
     "Im2col(rank=": [lambda: IM2COL.steps(-1)],
-    "Halo(positions=": [lambda value=v: sharding.Halo(**HALO).hops(value) for v in (None, -1)],
-    "Halo(hop=": [lambda: sharding.Halo(**HALO).shifted(ones(3), "x")],
-    "Halo(a=": [lambda: sharding.Halo(**HALO).shifted("x", 1)],
+    "Halo(positions=": [lambda value=v: halo.Halo(**HALO).hops(value) for v in (None, -1)],
+    "Halo(hop=": [lambda: halo.Halo(**HALO).shifted(ones(3), "x")],
+    "Halo(a=": [lambda: halo.Halo(**HALO).shifted("x", 1)],
     "assert_adjoint(rtol=": [
         lambda: testing.assert_adjoint(abs, abs, (2,), (2,), rtol=-1.0),
     ],
@@ -574,16 +574,16 @@ REFUSED = {
     "load(key=": [lambda: caffe.load("no/such", key=7)],
     **{
         f"Halo({name}=": [
-            lambda name=name, value=value: sharding.Halo(**HALO | {name: value})
+            lambda name=name, value=value: halo.Halo(**HALO | {name: value})
             for value in (None, "x", 1.5, 2**31, *((-1,) if name not in ("low", "step") else ()))
         ]
         for name in ("axis", "count", "shard", "length", "low", "step")
     },
-    "Halo(name=": [lambda: sharding.Halo(**HALO | {"name": None})],
-    "exchange(halo=": [lambda: sharding.exchange(ones(3), 5)],
-    "exchange(x=": [lambda: sharding.exchange(ones(4), sharding.Halo(**HALO))],
-    "add(halo=": [lambda: sharding.add(ones(3), None)],
-    "add(seen=": [lambda: sharding.add(ones(3), sharding.Halo(**HALO))],
+    "Halo(name=": [lambda: halo.Halo(**HALO | {"name": None})],
+    "exchange(halo=": [lambda: halo.exchange(ones(3), 5)],
+    "exchange(x=": [lambda: halo.exchange(ones(4), halo.Halo(**HALO))],
+    "add(halo=": [lambda: halo.add(ones(3), None)],
+    "add(seen=": [lambda: halo.add(ones(3), halo.Halo(**HALO))],
     "as_matrix(linear=": [lambda: testing.as_matrix(None, (2,))],
     "as_matrix(shape=": [
         lambda value=v: testing.as_matrix(abs, value) for v in (None, 2, (2.5,), (-1,), (2**22,))

@@ -16,7 +16,7 @@ import jdeconv
 from jdeconv import Window
 from jdeconv.choose import choose
 from jdeconv.form import Form, Layout
-from jdeconv.lowerings import LOWERINGS, blocks, cudnn, fft, im2col, native, slabs, winograd
+from jdeconv.lowerings import LOWERINGS, blocks, cudnn, fft, im2col, slabs, vendor, winograd
 from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
 
 FLOAT = np.dtype("float32")
@@ -89,14 +89,14 @@ def test_the_definition(name, seed):
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_what_accelerators_are_given(platform):
     """Their paddings and what is left unread differ from those for a CPU."""
-    for i, g in enumerate(served("native", 8, 3)):
+    for i, g in enumerate(served("vendor", 8, 3)):
         x, kernel, y = map(jnp.asarray, g.draw(seed=i))
         layout = Layout.of("conv", None, g.rank)
         form = Form(g.window, g.groups, layout, platform=platform, result=FLOAT)
         ours = (
-            native.conv(x, kernel, form, FLOAT),
-            native.deconv(y, kernel, form, FLOAT),
-            native.kernel_grad(x, y, form, FLOAT),
+            vendor.conv(x, kernel, form, FLOAT),
+            vendor.deconv(y, kernel, form, FLOAT),
+            vendor.kernel_grad(x, y, form, FLOAT),
         )
         truth = (
             conv_loops(x, kernel, g.window.small, **g.loops),
@@ -117,7 +117,7 @@ SLOW_FOR_CUDNN = {
 }
 
 
-@pytest.mark.parametrize("name", ["native", "taps"])
+@pytest.mark.parametrize("name", ["vendor", "taps"])
 @pytest.mark.parametrize("order", ["first", "last", "mixed"])
 @pytest.mark.parametrize("case", SLOW_FOR_CUDNN)
 def test_what_cudnn_is_slow_at(case, order, name):
@@ -150,7 +150,7 @@ def test_what_cudnn_is_slow_at(case, order, name):
     specs = (side, first[0]), (side, first[0]), (kernel, first[1])
     for result, expected, spec in zip(contractions(x, k, y), truth, specs, strict=True):
         np.testing.assert_array_equal(result, arranged(expected, *spec))
-    if name == "native":
+    if name == "vendor":
         is_line = cudnn.is_line("conv", x, k, form)
         assert is_line == ("line" in case)
         assert is_line or cudnn.has_phases(form)
@@ -291,8 +291,8 @@ def test_more_precision_means_the_definition(name):
     [
         ("winograd", (1, 2, 9), (2, 2, 5), {}, "no algorithm for 5 taps"),
         ("winograd", (1, 2, 9), (2, 2, 2), {"stride": 2, "dilation": 2}, "stride or dilation"),
-        ("direct", (1, 2, 9), (2, 2, 3), {"stride": 2}, "needs stride 1"),
-        ("direct", (1, 17, 9), (17, 1, 3), {"groups": 17}, "up to 16 groups, not 17"),
+        ("nhwc", (1, 2, 9), (2, 2, 3), {"stride": 2}, "needs stride 1"),
+        ("nhwc", (1, 17, 9), (17, 1, 3), {"groups": 17}, "up to 16 groups, not 17"),
         ("fft", (1, 1, 3, 3, 3, 3), (1, 1, 2, 2, 2, 2), {}, "up to 3 axes, not of 4"),
     ],
 )
@@ -318,23 +318,23 @@ CHOICES = [
     (1, 64, (64, 64), (16, 16), {"stride": 16}, 1, None, "im2col"),
     (8, 8, (33, 33), (33, 33), {}, 1, None, "im2col"),
     (8, 8, (4096, 4096), (11, 11), {}, 1, None, "im2col"),
-    (16, 16, (33, 33), (3, 3), {"dilation": 36, "padding": 36}, 1, None, "direct"),
+    (16, 16, (33, 33), (3, 3), {"dilation": 36, "padding": 36}, 1, None, "nhwc"),
     (16, 16, (10, 10), (3, 3), {}, 1, None, "winograd"),
     (16, 16, (20, 20), (3, 3), {"dilation": 2}, 1, None, "winograd"),
     (3, 16, (9, 9), (3, 3), {}, 1, None, "im2col"),
     (16, 16, (9, 9), (3, 3), {"stride": 2}, 1, None, "im2col"),
     (16, 16, (10, 10), (4, 4), {"stride": 2}, 1, None, "winograd"),
-    (8, 8, (9, 9), (3, 3), {}, 4, None, "direct"),
-    (32, 32, (9, 9), (3, 3), {}, 4, "last", "direct"),
+    (8, 8, (9, 9), (3, 3), {}, 4, None, "nhwc"),
+    (32, 32, (9, 9), (3, 3), {}, 4, "last", "nhwc"),
     (7, 8, (9, 9), (3, 3), {}, 4, None, "im2col"),
     (64, 64, (9, 9), (3, 3), {}, 4, None, "winograd"),
     (16, 16, (9, 9), (3, 3), {}, 17, None, "winograd"),
-    (16, 16, (7, 7), (3, 3), {"padding": 1}, 1, None, "direct"),
+    (16, 16, (7, 7), (3, 3), {"padding": 1}, 1, None, "nhwc"),
     (16, 16, (7, 7), (3, 3), {"padding": 1}, 1, "last", "winograd"),
     (32, 32, (9, 9), (2, 2), {"stride": 2}, 1, None, "im2col"),
     (32, 32, (9, 9), (2, 2), {"stride": 2}, 1, "last", "winograd"),
     (1, 1, (64,), (16,), {"stride": 8}, 21, None, "taps"),
-    (32, 32, (64,), (9,), {}, 1, None, "direct"),
+    (32, 32, (64,), (9,), {}, 1, None, "nhwc"),
     (32, 32, (9, 9, 9), (5, 5, 5), {}, 1, None, "im2col"),
     (16, 16, (9, 9), (1, 1), {}, 1, None, "im2col"),
 ]
@@ -354,12 +354,12 @@ def test_choice_on_cpu(row):
     ("platform", "size", "c", "name"),
     [
         ("cuda", (9,), 1, "taps"),
-        ("cuda", (10,), 1, "native"),
-        ("cuda", (3,), 2, "native"),
-        ("cuda", (3, 3), 1, "native"),
+        ("cuda", (10,), 1, "vendor"),
+        ("cuda", (3,), 2, "vendor"),
+        ("cuda", (3, 3), 1, "vendor"),
         ("cuda", (2, 2, 2, 2), 1, "im2col"),
-        ("tpu", (9,), 1, "native"),
-        ("rocm", (9,), 1, "native"),
+        ("tpu", (9,), 1, "vendor"),
+        ("rocm", (9,), 1, "vendor"),
     ],
 )
 def test_choice_on_accelerators(platform, size, c, name):
@@ -422,7 +422,7 @@ def test_one_table_lists_all():
 @pytest.mark.parametrize("name", ["im2col", "winograd"])
 def test_slabs(name, part, monkeypatch):
     """A large image is cut along its first axis, with the same results."""
-    monkeypatch.setattr(slabs, "MOST_BYTES", 0)
+    monkeypatch.setattr(slabs, "MAX_BYTES", 0)
     monkeypatch.setattr(slabs, "SLAB_BYTES", 1)
     cut = 0
     for i, g in enumerate(served(name, 24, seed=23)[part::3]):

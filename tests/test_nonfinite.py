@@ -4,9 +4,9 @@ A result reads a number if the number is in one of its terms. For every lowering
   1. what reads it is not finite, so that no fault is hidden;
   2. what is finite and does not read it has the bits that it had.
 Between the two, results that read nothing wrong and are NaN all the same:
-  im2col, taps, direct, native  from x and y none in conv and deconv. From a kernel and to one in the same
+  im2col, taps, nhwc, vendor    from x and y none in conv and deconv. From a kernel and to one in the same
                                 channel, where a window reaches into zeros that are multiplied: padding, gaps
-                                of a strided deconv. To a kernel by `native`, over groups: XLA's CPU backend
+                                of a strided deconv. To a kernel by `vendor`, over groups: XLA's CPU backend
                                 multiplies by a mask.
   winograd                      besides, positions of the same tile, two to an axis.
   fft                           besides, the whole image.
@@ -77,7 +77,7 @@ def may_follow(call, role, index, lowering, reads, stride):
     elif call == "kernel_grad":
         group, channel = divmod(index[1], C)
         allowed[group * OUT : (group + 1) * OUT, channel] = True
-    if lowering == "native" and call == "kernel_grad":
+    if lowering == "vendor" and call == "kernel_grad":
         allowed |= True
     if lowering == "winograd" and call != "kernel_grad":
         reach = 1 if call == "conv" else 2 * stride
@@ -97,7 +97,7 @@ STEPS = [(1, 0), (1, 1), (2, 1)]  # stride and padding
 CASES = [
     case
     for case in itertools.product(KINDS, STEPS, LOWERINGS)
-    if (case[1][0], case[2]) != (2, "direct") and (case[0][1], case[2]) != ("complex64", "fft")
+    if (case[1][0], case[2]) != (2, "nhwc") and (case[0][1], case[2]) != ("complex64", "fft")
 ]
 
 
@@ -129,7 +129,7 @@ def test_what_is_finite_stays_so_but_for_sums_that_come_before_the_products():
     """`winograd` and `fft` add up numbers that the definition multiplies first; "highest" excludes both."""
     x, kernel = np.full((1, 16, 8, 8), 2e38, np.float32), np.full((16, 16, 3, 3), 1e-3, np.float32)
     exact = x[0, 0, 0, 0].astype(float) * kernel[0, 0, 0, 0] * 16 * 9
-    for lowering in ("im2col", "direct", "native"):
+    for lowering in ("im2col", "nhwc", "vendor"):
         np.testing.assert_allclose(conv(x, kernel, lowering=lowering), exact, rtol=1e-5)
     np.testing.assert_allclose(conv(x, kernel, precision="highest"), exact, rtol=1e-5)
     with jax.debug_nans(False):

@@ -18,7 +18,7 @@ PART = (  # every lowering and contraction, gradients, a loop, a mesh, half prec
     "tests/test_lowerings.py::test_gradients",
     "tests/test_memory.py::test_a_gather_of_many_taps_goes_by_slabs",
     "tests/test_numerics.py::test_long_sums_are_within_the_bound",
-    "tests/test_partition.py::test_batch_and_channels_over_two_mesh_axes",
+    "tests/test_mesh.py::test_batch_and_channels_over_two_mesh_axes",
     "tests/test_repeatability.py::test_run_to_run",
 )
 

@@ -23,12 +23,12 @@ SHAPES = {  # large enough for XLA to divide the work among threads; sums of up 
     "taps": ((8, 32, 32, 32), (32, 1, 3, 3), {"padding": 1, "groups": 32}),
     "winograd": ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
     "fft": ((2, 2, 96, 96), (3, 2, 31, 31), {}),
-    "direct": ((8, 16, 32, 32), (24, 16, 5, 5), {"padding": 2}),
-    "native": ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
+    "nhwc": ((8, 16, 32, 32), (24, 16, 5, 5), {"padding": 2}),
+    "vendor": ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
 }
 LONG = {  # whose sums XLA divides among its threads
     "taps": ((8, 96, 56, 56), (96, 1, 7, 7), {"padding": 3, "groups": 96}),
-    "direct": ((8, 32, 56, 56), (32, 32, 5, 5), {"padding": 2}),
+    "nhwc": ((8, 32, 56, 56), (32, 32, 5, 5), {"padding": 2}),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import cases, tpu
 from jdeconv.form import Form, Layout
-from jdeconv.lowerings import native
+from jdeconv.lowerings import vendor
 from jdeconv.window import Window
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -69,7 +69,7 @@ def test_kernel_gradients_over_one_axis_have_the_cheaper_form(numbers, kernel, s
     def grad(platform):
         layout = Layout.of("conv", numbers, 1)
         form = Form(window, 1, layout, platform=platform, result=x.dtype)
-        return lambda x, y: native.kernel_grad(x, y, form, x.dtype)
+        return lambda x, y: vendor.kernel_grad(x, y, form, x.dtype)
 
     np.testing.assert_array_equal(grad("tpu")(x, y), grad("cuda")(x, y))
     texts = [str(jax.make_jaxpr(grad(platform))(x, y)) for platform in ("tpu", "cuda")]

@@ -164,9 +164,9 @@ def test_vmap_of_nothing(function, reference, name, rng):
 
 
 def test_vmap_gives_a_named_lowering_way(rng):
-    """Mapped inputs and kernels make groups, which direct cannot serve."""
+    """Mapped inputs and kernels make groups, which nhwc cannot serve."""
     xs, kernels = draw(rng, (17, 2, 4, 6, 5)), draw(rng, (17, 5, 4, 3, 2))
-    named = jax.vmap(lambda x, k: jdeconv.conv(x, k, padding=1, lowering="direct"))(xs, kernels)
+    named = jax.vmap(lambda x, k: jdeconv.conv(x, k, padding=1, lowering="nhwc"))(xs, kernels)
     for result, x, kernel in zip(named, xs, kernels, strict=True):
         np.testing.assert_array_equal(result, jdeconv.conv(x, kernel, padding=1))
 

@@ -16,15 +16,15 @@ import jax
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from jdeconv.boundary import MODES
 from jdeconv.checks import NAMED_PADDINGS
 from jdeconv.cli.definition import compare
 from jdeconv.cli.problem import DTYPES, FLOATS, LETTERS, Problem
 from jdeconv.form import CONTRACTIONS
+from jdeconv.padding import MODES
 
-MOST_RANK, MOST_SIZE = 4, 40
-MOST_CELLS, MOST_TAPS = 4000, 400  # of all axes
-MOST_COLUMNS = 300_000  # numbers, of all channels and images
+MAX_RANK, MAX_SIZE = 4, 40
+MAX_CELLS, MAX_TAPS = 4000, 400  # of all axes
+MAX_COLUMNS = 300_000  # numbers, of all channels and images
 SIZES = {
     "mapped": (None, None, 1, 2, 3),  # None for no vmap
     "n": (1, 2, None, 3, 5, 0),  # None for no batch axis
@@ -38,12 +38,12 @@ KEPT = 200  # compiled problems; none comes twice
 @st.composite
 def problems(draw: Callable) -> Problem:
     """A valid one."""
-    call, rank = draw(st.sampled_from(tuple(CONTRACTIONS))), draw(st.integers(1, MOST_RANK))
+    call, rank = draw(st.sampled_from(tuple(CONTRACTIONS))), draw(st.integers(1, MAX_RANK))
     padding = draw(st.sampled_from(("pairs",) * 5 + NAMED_PADDINGS))
     dtype = draw(st.sampled_from(DTYPES))
-    cells, taps, axes = MOST_CELLS, MOST_TAPS, []
+    cells, taps, axes = MAX_CELLS, MAX_TAPS, []
     for _ in range(rank):
-        axes.append(draw(_axis(padding, min(MOST_SIZE, cells), min(MOST_SIZE, taps))))
+        axes.append(draw(_axis(padding, min(MAX_SIZE, cells), min(MAX_SIZE, taps))))
         cells, taps = max(2, cells // axes[-1][0]), max(1, taps // axes[-1][1])
     big, kernel, stride, dilation, pads = zip(*axes, strict=True)
     letters = LETTERS[:rank]
@@ -75,7 +75,7 @@ def problems(draw: Callable) -> Problem:
             one, padding_mode=draw(st.sampled_from(("zeros",) * 6 + MODES[1:]))
         )
     sizes = {}
-    fitting = max(1, MOST_COLUMNS // math.prod((*one.small, *kernel)))
+    fitting = max(1, MAX_COLUMNS // math.prod((*one.small, *kernel)))
     for name, choices in SIZES.items():
         sizes[name] = draw(st.sampled_from([s for s in choices if (s or 1) <= fitting]))
         fitting //= sizes[name] or 1

@@ -11,16 +11,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jdeconv.boundary import MODES
 from jdeconv.checks import refused, speaking
 from jdeconv.form import CONTRACTIONS, Form, Layout
 from jdeconv.lowerings import LOWERINGS
+from jdeconv.padding import MODES
 from jdeconv.window import Window
 
 LETTERS = "WHDT"
 FLOATS = ("float32", "float16", "bfloat16", "float64", "complex64", "complex128")
 DTYPES = (*FLOATS, "int8", "int32", "uint8", "int64")
-MOST_COUNT = 1 << 20
+MAX_COUNT = 1 << 20
 WIDE = ("float64", "complex128", "int64")
 
 
@@ -179,7 +179,7 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def _is_count(value: Any, least: int = 0, most: int = MOST_COUNT) -> bool:
+def _is_count(value: Any, least: int = 0, most: int = MAX_COUNT) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 

@@ -5,13 +5,13 @@ in which to accumulate and answer; and `refuses(form, c, o, dtype)`, the reason 
 it cannot serve c and o channels in a group, or None.
 """
 
-from jdeconv.lowerings import direct, fft, im2col, native, taps, winograd
+from jdeconv.lowerings import fft, im2col, nhwc, taps, vendor, winograd
 
 LOWERINGS = {
     "im2col": im2col,
     "taps": taps,
     "winograd": winograd,
     "fft": fft,
-    "direct": direct,
-    "native": native,
+    "nhwc": nhwc,
+    "vendor": vendor,
 }

@@ -28,7 +28,7 @@ from jdeconv.lowerings.slabs import in_slabs
 CHANNELS_FIRST = {"columns": "gc t n q", "kernel": "go c t", "y": "go n q"}
 CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
 
-MOST_SUMMED = 2048  # numbers in a row, by the loop that XLA has on a CPU for a matrix and a vector
+MAX_SUMMED = 2048  # numbers in a row, by the loop that XLA has on a CPU for a matrix and a vector
 PART = "p"  # the letter of such stages of a sum
 
 
@@ -196,7 +196,7 @@ def _staged(terms: list[str], arrays: list[jax.Array], total: str) -> tuple:
     summed = [letter for letter in sizes if letter not in total]
     free = [math.prod(sizes[i] for i in term if i in total and i != "g") for term in terms]
     long = max(summed, key=sizes.__getitem__)
-    parts = -(-math.prod(sizes[i] for i in summed) // MOST_SUMMED)
+    parts = -(-math.prod(sizes[i] for i in summed) // MAX_SUMMED)
     if min(free) > 1 or not 1 < parts <= sizes[long]:
         return terms, arrays, total
     length = -(-sizes[long] // parts)

@@ -19,7 +19,7 @@ from jdeconv.axes import padded
 from jdeconv.form import CONTRACTIONS, Form
 from jdeconv.lowerings.blocks import bytes_for, zeros_of
 
-MOST_BYTES = 32 << 20  # beyond, an image is cut
+MAX_BYTES = 32 << 20  # beyond, an image is cut
 SLAB_BYTES = 12 << 20
 
 
@@ -35,7 +35,7 @@ def in_slabs(bytes_per_image: Callable, rows_of_tile: Callable | None = None) ->
         @functools.wraps(contraction)
         def evaluate(a: jax.Array, b: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
             size = bytes_per_image(form, *form.channels(name, a.shape, b.shape), dtype)
-            if not isinstance(size, int) or size <= bytes_for(form.platform, MOST_BYTES):
+            if not isinstance(size, int) or size <= bytes_for(form.platform, MAX_BYTES):
                 return contraction(a, b, form, dtype)
             axis = int(np.argmax(form.window.small))
             tile = rows_of_tile(form, axis) if rows_of_tile else 1

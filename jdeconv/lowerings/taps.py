@@ -26,18 +26,20 @@ from jdeconv.form import Form
 from jdeconv.lowerings.arrange import arrange, channels_last, restore
 from jdeconv.window import Window
 
-MOST_TERMS, MOST_PHASES = 128, 64  # compile time grows with them
-MOST_SUMMED = 1024  # numbers in a row
+MAX_TERMS, MAX_PHASES = 128, 64  # compile time grows with them
+MAX_SUMMED = 1024  # numbers in a row
 
 
 def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     """The reason why these multiply-adds cannot serve."""
     phases = math.prod(form.window.stride)
-    if phases > MOST_PHASES:
-        return f"stride {form.window.stride} has {phases} phases; taps unrolls up to {MOST_PHASES}"
+    if phases > MAX_PHASES:
+        return f"stride {form.window.stride} has {phases} phases; taps unrolls up to {MAX_PHASES}"
     terms = math.prod(form.window.kernel) * max(c, o)
-    if terms > MOST_TERMS:
-        return f"{terms} products of taps and channels are more than the {MOST_TERMS} that taps unrolls"
+    if terms > MAX_TERMS:
+        return (
+            f"{terms} products of taps and channels are more than the {MAX_TERMS} that taps unrolls"
+        )
     return None
 
 
@@ -100,7 +102,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         return _sums(x, y, form, dtype)
     w = form.window
     x, y = _split(x, form, "x", False), _split(y, form, "y", False)
-    rows = -(-w.small[-1] // MOST_SUMMED)  # on the last axis
+    rows = -(-w.small[-1] // MAX_SUMMED)  # on the last axis
     length = -(-w.small[-1] // rows)
     more = rows * length - w.small[-1]
     sizes = (*w.small[:-1], rows * length)
@@ -118,7 +120,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         for tap in _indices(w.kernel)
     )
     shape = products[0].shape
-    first = next(i for i in range(3, len(shape)) if math.prod(shape[i:]) <= MOST_SUMMED)
+    first = next(i for i in range(3, len(shape)) if math.prod(shape[i:]) <= MAX_SUMMED)
     sums = lax.reduce(
         products,
         tuple(np.zeros((), dtype) for _ in products),

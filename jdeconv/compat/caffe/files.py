@@ -12,9 +12,9 @@ import numpy as np
 from jdeconv.checks import refused
 from jdeconv.compat.caffe.schema import V1_NAMES, message_class
 
-MOST_NUMBERS = 1 << 29
+MAX_NUMBERS = 1 << 29
 """In one blob: 2 GiB of float32. Caffe's own limit is four times as much."""
-MOST_LAYERS = 1 << 13
+MAX_LAYERS = 1 << 13
 """In one net: several times those of the deepest that are known, and about ten seconds to read."""
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jdeconv import checks
 from jdeconv.checks import array, refusal, refused
 from jdeconv.compat.caffe import files
-from jdeconv.compat.caffe.files import MOST_LAYERS, MOST_NUMBERS, LayerMessage
+from jdeconv.compat.caffe.files import MAX_LAYERS, MAX_NUMBERS, LayerMessage
 from jdeconv.compat.caffe.layers import LAYERS, Layer, Shape
 
 Params = dict[str, list[jax.Array]]
@@ -116,8 +116,8 @@ def load(
         build.weights, build.stored = str(caffemodel), {layer.name: layer for layer in weights}
     build.declare(message)
     used = [layer for layer in files.layers(message) if layer.in_test]
-    if len(used) > MOST_LAYERS:
-        reason = f"has {len(used)} layers, {MOST_LAYERS} are the most"
+    if len(used) > MAX_LAYERS:
+        reason = f"has {len(used)} layers, {MAX_LAYERS} are the most"
         raise refused("load", "prototxt", str(prototxt), reason)
     for layer in used:
         build.add(layer)
@@ -235,8 +235,8 @@ class _Build:
 
     def _sized(self, shape: Shape, where: str, others: int = 0) -> None:
         """Every size at least 1, and not too many numbers, together with those of other blobs."""
-        if min(shape, default=1) < 1 or math.prod(shape) + others > MOST_NUMBERS:
-            reason = f"{where}: shape {list(shape)}; sizes are at least 1, {MOST_NUMBERS} numbers the most"
+        if min(shape, default=1) < 1 or math.prod(shape) + others > MAX_NUMBERS:
+            reason = f"{where}: shape {list(shape)}; sizes are at least 1, {MAX_NUMBERS} numbers the most"
             raise refused("load", "prototxt", self.file, reason)
 
     @contextmanager

@@ -25,18 +25,18 @@ from jdeconv.form import Form
 from jdeconv.im2col import unfold
 from jdeconv.lowerings.arrange import arrange, restore
 from jdeconv.lowerings.blocks import BLOCK_BYTES, items_per_block, sum_blocks
-from jdeconv.lowerings.native import cropped
 from jdeconv.lowerings.slabs import in_slabs
+from jdeconv.lowerings.vendor import cropped
 
-MOST_GROUPS = 16  # compile time grows with them
+MAX_GROUPS = 16  # compile time grows with them
 
 
 def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     """The reason why there is no such form."""
-    if form.groups > MOST_GROUPS:
-        return f"direct unrolls up to {MOST_GROUPS} groups, not {form.groups}"
+    if form.groups > MAX_GROUPS:
+        return f"nhwc unrolls up to {MAX_GROUPS} groups, not {form.groups}"
     if max(form.window.stride) > 1:
-        return f"direct needs stride 1, not {form.window.stride}"
+        return f"nhwc needs stride 1, not {form.window.stride}"
     return None
 
 

@@ -1,7 +1,7 @@
-"""What lies beyond the edge: padding modes other than zeros, and their adjoint.
+"""Padding modes other than zeros, and their adjoint.
 
-A conv with such a padding is a conv without any over the extended array; its transpose ends by adding
-each cell of the extension back to the cell that it was a copy of.
+A conv with such a padding is a conv without padding over the padded array. Its transpose adds each padded cell
+to the cell that it was a copy of.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 MODES = ("zeros", *NUMPY_MODES)
 
 
-def extend(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Array:
-    """Extend the spatial `axes` from window.big to window.full cells; negative padding crops.
+def pad(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Array:
+    """Pad the spatial `axes` from window.big to window.full cells; negative padding crops.
 
     By way of the accumulator's dtype, since the transpose of this adds up.
     """
@@ -53,11 +53,11 @@ def _copied(position: jax.Array, size: int, mode: str) -> jax.Array:
     return jnp.minimum(there, 2 * (size - 1) - there)
 
 
-def retract(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Array:
-    """The adjoint of `extend`: spatial `axes` of window.full cells summed into window.big cells."""
+def pad_transpose(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Array:
+    """The adjoint of `pad`: spatial `axes` of window.full cells summed into window.big cells."""
     shape = list(x.shape)
     for axis, size in zip(axes, window.big, strict=True):
         shape[axis] = size
-    extension = partial(extend, window=window, axes=axes, mode=mode)
+    extension = partial(pad, window=window, axes=axes, mode=mode)
     (x,) = jax.linear_transpose(extension, type_like(x, tuple(shape)))(x)
     return x

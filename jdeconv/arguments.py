@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv.boundary import MODES, extend, retract
 from jdeconv.checks import (
     Ints,
     Padding,
@@ -32,7 +31,8 @@ from jdeconv.checks import (
 )
 from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
-from jdeconv.partition import aligned
+from jdeconv.mesh import aligned
+from jdeconv.padding import MODES, pad, pad_transpose
 from jdeconv.window import Window
 
 Contract = Any  # (jax.Array, jax.Array, Form, np.dtype) -> jax.Array; a custom_vjp has no such type
@@ -97,7 +97,7 @@ def deconv(
     wide = accumulator(call.dtype)  # the sum is not at its end
     x = contract(call.arrays["y"], call.arrays["kernel"], call.form(window), wide)
     return call.finished(
-        retract(x, window, call.layout.x[2:], options.padding_mode).astype(call.dtype)
+        pad_transpose(x, window, call.layout.x[2:], options.padding_mode).astype(call.dtype)
     )
 
 
@@ -205,9 +205,7 @@ class _Call:
 
     def extended(self, window: Window) -> jax.Array:
         x = self.arrays["x"]
-        return (
-            extend(x, window, self.layout.x[2:], self.options.padding_mode) if self.extends else x
-        )
+        return pad(x, window, self.layout.x[2:], self.options.padding_mode) if self.extends else x
 
     def finished(self, result: jax.Array) -> jax.Array:
         """The result with its bias, and without a batch axis that nobody passed."""

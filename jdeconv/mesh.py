@@ -2,7 +2,7 @@
 
     n, and o and c, or the groups   each device contracts what it has; over what is summed, the parts are added,
                                     and scattered where each device needs only a part of the sum
-    space                           is gathered; `jdeconv.sharding` exchanges halos instead
+    space                           is gathered; `jdeconv.halo` exchanges halos instead
 
 Left to itself, XLA's partitioner gathers whole activations around what it does not see through: grouped
 convolutions, FFTs, loops over blocks of images. Here no device needs anything of another but a sum, and each
