@@ -6,6 +6,7 @@ and the benchmark from this one, so that both sides run the same networks on the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pickle
@@ -59,13 +60,15 @@ class EarlierPeer:
 
     def close(self) -> None:
         """End the process."""
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 
     def _ask(self, *question: Any) -> Any:
-        pickle.dump(question, self.process.stdin)
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # the answer says that the process has ended
+            pickle.dump(question, self.process.stdin)
+            self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> Any:

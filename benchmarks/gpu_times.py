@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from benchmarks import architectures, peers
+from benchmarks import architectures, peers, suite
 from benchmarks.cases import ACCELERATOR_BATCH, CASES, Array, Case, Layer
 from benchmarks.peers import JaxPeer
 from benchmarks.tasks import Task, matches
@@ -405,7 +405,7 @@ def run(minutes: float, patterns: list[str], estimates: Path, written: Path) -> 
         import torch
 
         about |= {"torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
-    about |= {"check": state, "errors": errors()}
+    about |= {"check": state, "errors": errors(), "commit": suite.commit(Path(__file__).parent)}
     print(json.dumps(about))
     print(LEGEND)
     rows: list[dict[str, Any]] = []

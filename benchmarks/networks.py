@@ -25,6 +25,7 @@ from benchmarks.cases import Case
 from benchmarks.earlier import EarlierError, EarlierPeer
 from benchmarks.peers import AcceleratedPeer, JaxPeer, Lax, TorchPeer
 from benchmarks.report import OURS
+from jdeconv.cli.output import exit_code
 
 LAYOUTS = ("NHWC", "NCHW")
 APART = ("1>1 stencil, 50 times", "3x3 conv through scan")
@@ -187,4 +188,4 @@ def _refuse(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdeconv.form import Form, accumulator
-from jdeconv.lowerings import LOWERINGS, winograd
+from jdeconv.lowerings import LOWERINGS, cudnn, winograd
 from jdeconv.lowerings.arrange import channels_last
 
 FEW_CHANNELS = 8
+MAX_LINE_TAPS = 10
 MAX_SPECTRA = 1 << 25  # numbers
 
 
@@ -38,9 +39,9 @@ def choose(platform: str | None, form: Form, dtype: np.dtype, c: int, o: int) ->
     # Vendor libraries have convolutions of floats over 1 to 3 axes; XLA falls back to a naive loop.
     # On TPU, a compiler's estimate: explicit im2col takes 3 to 9 times the cycles of XLA's convolution.
     if platform != "cpu":
-        # On an H100, 4 taps over one axis take half the time of the vendor's call, and 10 or more do not win.
-        is_line = not is_symbolic and form.window.rank == c == o == 1
-        if platform == "cuda" and is_line and taps < 10 and serves("taps"):
+        # On an H100, 4 taps took half the time of the vendor's call, and 31 twice the time.
+        is_line = not is_symbolic and cudnn.is_slow_line(platform, form, c, o)
+        if is_line and taps < MAX_LINE_TAPS and serves("taps"):
             return "taps"
         vendor = platform == "tpu" or (platform in ("cuda", "rocm") and form.window.rank <= 3)
         return "vendor" if vendor and jnp.issubdtype(dtype, jnp.floating) else "im2col"

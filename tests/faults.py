@@ -134,6 +134,14 @@ FAULTS = (
         "INDICES[role][which].index(index) == 2",
         "transformations",
     ),
+    # Forms for a vendor.
+    Fault(
+        "phases of a dilation go in the array's order, not the window's",
+        "jdeconv/lowerings/cudnn.py",
+        "phases = [starts[axis] + 1 for axis in space]",
+        "phases = [starts[axis] + 1 for axis in sorted(space)]",
+        "lowerings",
+    ),
     # Meshes.
     Fault(
         "the psum of a kernel's gradient is dropped",

@@ -26,7 +26,10 @@ def test_help_names_the_commands(capsys):
     assert re.search(r"check\s+compare", text)
 
 
-@pytest.mark.parametrize("arguments", [["jdeconv", "check"], ["benchmarks.gpu", "--list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["jdeconv", "check"], ["benchmarks.gpu", "--list"], ["benchmarks.networks", "--list"]],
+)
 def test_a_command_ends_quietly_when_nobody_reads_it(arguments):
     reader, writer = os.pipe()
     os.close(reader)

@@ -154,6 +154,27 @@ def test_sums_that_lie_apart_are_scattered(last, rng):
     assert [kind for kind, _ in found if kind != "all-to-all"] == ["reduce-scatter"]
 
 
+def test_a_sharded_kernel_gets_only_its_part_of_the_sums(rng):
+    """In half precision too, where the sum is of float32."""
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    x, y = (
+        jax.device_put(
+            jnp.asarray(rng.integers(-2, 3, (8, c, 6)), "bfloat16"),
+            NamedSharding(mesh, P("d")),
+        )
+        for c in (5, 16)
+    )
+    place = NamedSharding(mesh, P("d"))
+
+    def grad(x, y):
+        return jdeconv.kernel_grad(x, y, (3,), padding=1)
+
+    divided = jax.jit(grad, out_shardings=place)
+    np.testing.assert_array_equal(divided(x, y), grad(*jax.device_get((x, y))))
+    found = collectives(divided.lower(x, y).compile())
+    assert [kind for kind, _ in found] == ["reduce-scatter"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_be_divided_is_gathered(kind, rng):
     """Two groups over eight devices, and batch and channels that claim the same ones: right, if slow."""

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import cases, tpu
 from jdeconv.form import Form, Layout
 from jdeconv.lowerings import vendor
+from jdeconv.testing import kernel_grad_loops
 from jdeconv.window import Window
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -62,15 +63,30 @@ def test_kernel_gradients_over_one_axis_have_the_cheaper_form(numbers, kernel, s
     """x is the window and y has the gaps; the values are those of the other form."""
     window = Window((520 * stride,), (520,), (kernel,), (stride,), (1,), (low,))
     draw = np.random.default_rng(0).integers
-    x, y = (draw(-3, 4, (2, 3, *space)).astype("float32") for space in (window.big, window.small))
+    x = draw(-3, 4, (2, 3, *window.big)).astype("float32")
+    y = draw(-3, 4, (2, 4, *window.small)).astype("float32")
+    truth = kernel_grad_loops(x, y, window.kernel, stride=(stride,), dilation=(1,), low=(low,))
     if numbers[0] == "NHC":
-        x, y = x.swapaxes(1, 2), y.swapaxes(1, 2)
+        x, y, truth = x.swapaxes(1, 2), y.swapaxes(1, 2), truth.transpose(2, 1, 0)
 
     def grad(platform):
         layout = Layout.of("conv", numbers, 1)
         form = Form(window, 1, layout, platform=platform, result=x.dtype)
         return lambda x, y: vendor.kernel_grad(x, y, form, x.dtype)
 
-    np.testing.assert_array_equal(grad("tpu")(x, y), grad("cuda")(x, y))
+    np.testing.assert_array_equal(grad("tpu")(x, y), truth)
+    np.testing.assert_array_equal(grad("cuda")(x, y), truth)
     texts = [str(jax.make_jaxpr(grad(platform))(x, y)) for platform in ("tpu", "cuda")]
     assert [f"lhs_dilation=({stride},)" in text for text in texts] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("channels", "images", "is_over_y"), [(127, 2, True), (128, 2, False), (3, 1, False)]
+)
+def test_where_the_cheaper_form_is_known_to_be_cheaper(channels, images, is_over_y):
+    """Below 128 channels of x and from 1024 positions of the batch on."""
+    window = Window((1040,), (520,), (4,), (2,), (1,), (1,))
+    form = Form(window, 1, Layout.of("conv", None, 1), platform="tpu", result=np.dtype("float32"))
+    x, y = np.ones((images, channels, 1040), "float32"), np.ones((images, 2, 520), "float32")
+    text = str(jax.make_jaxpr(lambda x, y: vendor.kernel_grad(x, y, form, x.dtype))(x, y))
+    assert ("lhs_dilation=(2,)" in text) == is_over_y

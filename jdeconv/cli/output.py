@@ -1,4 +1,4 @@
-"""How a command ends whose reader may have gone, as in `python -m jdeconv check | head`."""
+"""Ends a command quietly when its reader has closed the pipe, as in `python -m jdeconv check | head`."""
 
 from __future__ import annotations
 

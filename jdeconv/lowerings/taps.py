@@ -94,9 +94,9 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """One reduction over positions, with a result for every channel of x and tap; then one over the rest.
 
-    So on a CPU, and with channels first: XLA's reduction over leading axes is four times slower there than over
-    the last ones. It adds one number after the other, and what that loses grows as the root of their count;
-    hence the two.
+    On a CPU there are two reductions, over arrays with channels first. XLA's reduction over leading axes is
+    four times slower there than over the last axes. XLA adds one number after the other, so its error grows with
+    the root of their count; two short reductions keep it small.
     """
     if form.platform != "cpu":
         return _sums(x, y, form, dtype)
@@ -134,8 +134,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
 
 def _sums(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """The kernel's gradient by a reduction for every channel of x and tap, in the order in which x lies."""
-    w, last = form.window, channels_last(form) and x.shape[form.layout.x[1]] == form.groups
-    last = last and y.shape[form.layout.y[1]] == form.groups
+    w, (c, o) = form.window, form.channels("kernel_grad", x.shape, y.shape)
+    last = channels_last(form) and c == o == 1
     x, y = _split(x, form, "x", last).astype(dtype), _split(y, form, "y", last).astype(dtype)
     x = _padded(x, last, w.padding)
     sums = jnp.stack(
@@ -158,7 +158,9 @@ def _sums(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
 def _split(a: jax.Array, form: Form, role: str, last: bool) -> jax.Array:
     """(n, g, channel, *space); with channels last only where they are one: (n, *space, g)."""
     a = arrange(a, form, role, last=last)
-    return a if last else a.reshape(a.shape[0], form.groups, -1, *a.shape[2:])
+    if last:
+        return a
+    return a.reshape(a.shape[0], form.groups, a.shape[1] // form.groups, *a.shape[2:])
 
 
 def _joined(a: jax.Array, form: Form, role: str, last: bool) -> jax.Array:

@@ -24,7 +24,7 @@ def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
 
 def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """The forward convolution."""
-    if cudnn.is_line("conv", x, kernel, form):
+    if cudnn.is_slow_line(form.platform, form, *form.channels("conv", x.shape, kernel.shape)):
         return cudnn.on_plane(conv, "conv", x, kernel, form, dtype)
     layout, window = form.layout, form.window
     padding = [_even(*pair, step) for pair, step in zip(window.padding, window.stride, strict=True)]
@@ -44,7 +44,7 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
 
 def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Backward-input: y with stride - 1 zeros between its positions, against the reversed kernel."""
-    if cudnn.is_line("deconv", y, kernel, form):
+    if cudnn.is_slow_line(form.platform, form, *form.channels("deconv", y.shape, kernel.shape)):
         return cudnn.on_plane(deconv, "deconv", y, kernel, form, dtype)
     layout, window = form.layout, form.window
     kernel = regrouped(kernel, form.groups, *layout.kernel[:2])
@@ -82,7 +82,7 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
 
 def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
     """Backward-filter: y as a window over x, dilated by the stride, stepping by the dilation."""
-    if cudnn.is_line("kernel_grad", x, y, form):
+    if cudnn.is_slow_line(form.platform, form, *form.channels("kernel_grad", x.shape, y.shape)):
         return cudnn.on_plane(kernel_grad, "kernel_grad", x, y, form, dtype)
     if cudnn.has_phases(form):
         return cudnn.in_phases(kernel_grad, x, y, form, dtype)
