@@ -95,8 +95,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
     """One reduction over positions, with a result for every channel of x and tap; then one over the rest.
 
     On a CPU there are two reductions, over arrays with channels first. XLA's reduction over leading axes is
-    four times slower there than over the last axes. XLA adds one number after the other, so its error grows with
-    the root of their count; two short reductions keep it small.
+    four times slower there than over the last axes. XLA adds one number after the other, so its error grows
+    with the root of their count; two short reductions keep it small.
     """
     if form.platform != "cpu":
         return _sums(x, y, form, dtype)
