@@ -35,8 +35,8 @@ def on_plane(
     evaluate: Callable, contraction: str, a: jax.Array, b: jax.Array, form: Form, *rest
 ) -> jax.Array:
     """The contraction over one axis, evaluated over a plane with one row."""
-    *sizes, low = dataclasses.astuple(form.window)
-    window = Window(*((1, *size) for size in sizes), (0, *low))
+    sizes = dataclasses.asdict(form.window)
+    window = Window(**{name: (int(name != "low"), *size) for name, size in sizes.items()})
     layout = Layout(*map(_with_row, dataclasses.astuple(form.layout)))
     first, second, result = (getattr(form.layout, role)[2] for role in CONTRACTIONS[contraction])
     a, b = lax.expand_dims(a, [first]), lax.expand_dims(b, [second])

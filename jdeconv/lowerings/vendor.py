@@ -136,7 +136,7 @@ def _kernel_grad_over_y(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype)
         padding=_paddings(low, gapped, window.big, window.kernel),
         lhs_dilation=window.stride,
         dimension_numbers=lax.ConvDimensionNumbers(
-            *map(_swapped, (layout.y, layout.x)), layout.kernel
+            _swapped(layout.y), _swapped(layout.x), layout.kernel
         ),
         precision=form.precision,
         preferred_element_type=form.answer(x.dtype, dtype),
