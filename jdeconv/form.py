@@ -10,12 +10,13 @@ contraction of the other two:
     deconv       (y, k) -> x
     kernel_grad  (x, y) -> k
 
-In memory the group shares an axis with a channel, outermost: x carries (g, c) on its channel axis, y
-carries (g, o) on its own, and the kernel (g, o) on O and c on I.
+In memory the group shares an axis with a channel, outermost; INDICES says where each index lies. What differs
+among the arrays follows from it: shapes, the axis that vmap joins, and what a mesh may shard.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ CONTRACTIONS = {
     "kernel_grad": ("x", "y", "kernel"),
 }
 """Each contraction's first operand, second operand and result."""
+INDICES = {"x": ("n", "gc"), "kernel": ("go", "c"), "y": ("n", "go")}
+"""The indices on the first two axes of each array, the group outside; spatial axes follow."""
 
 
 @dataclass(frozen=True)
@@ -107,33 +110,39 @@ class Form:
         is_half = self.result == operands and np.dtype(operands).itemsize == 2
         return operands if is_half and self.platform in ACCELERATORS else wide
 
+    def sizes(self, contraction: str, a: tuple, b: tuple) -> dict[str, int]:
+        """The sizes of n, g, c and o, of a contraction of operands of shapes `a` and `b`."""
+        found = {"g": self.groups}
+        for role, shape in zip(CONTRACTIONS[contraction][:2], (a, b), strict=True):
+            for axis, word in zip(getattr(self.layout, role), INDICES[role], strict=False):
+                found[word[-1]] = shape[axis] // (self.groups if "g" in word else 1)
+        return found
+
     def channels(self, contraction: str, a: tuple, b: tuple) -> tuple[int, int]:
         """Channels in a group, (c, o), of a contraction of operands of shapes `a` and `b`."""
-        shapes = dict(zip(CONTRACTIONS[contraction][:2], (a, b), strict=True))
-        if "kernel" in shapes:
-            outer, inner = (shapes["kernel"][axis] for axis in self.layout.kernel[:2])
-            return inner, outer // self.groups
-        x, y = (shapes[role][getattr(self.layout, role)[1]] for role in ("x", "y"))
-        return x // self.groups, y // self.groups
+        sizes = self.sizes(contraction, a, b)
+        return sizes["c"], sizes["o"]
 
     def result_shape(self, contraction: str, a: tuple, b: tuple) -> tuple:
         """The shape of what a contraction makes of operands of shapes `a` and `b`."""
-        first, _, result = CONTRACTIONS[contraction]
-        axes = getattr(self.layout, result)
-        c, o = self.channels(contraction, a, b)
-        batch = a[getattr(self.layout, first)[0]]
-        outer, inner = {
-            "x": (batch, self.groups * c),
-            "y": (batch, self.groups * o),
-            "kernel": (self.groups * o, c),
-        }[result]
-        spatial = {"x": self.window.big, "y": self.window.small, "kernel": self.window.kernel}[
-            result
-        ]
-        shape: list = [None] * len(axes)
-        for axis, size in zip(axes, (outer, inner, *spatial), strict=True):
-            shape[axis] = size
-        return tuple(shape)
+        sizes, result = self.sizes(contraction, a, b), CONTRACTIONS[contraction][2]
+        words = [math.prod(sizes[index] for index in word) for word in INDICES[result]]
+        space = {"x": self.window.big, "y": self.window.small, "kernel": self.window.kernel}
+        found = dict(zip(getattr(self.layout, result), (*words, *space[result]), strict=True))
+        return tuple(found[axis] for axis in sorted(found))
+
+
+def shared_index(*roles: str) -> str:
+    """The one index that these arrays have and no other array has.
+
+    Example:
+      >>> shared_index("x", "y"), shared_index("kernel", "y"), shared_index("x", "kernel", "y")
+      ('n', 'o', 'g')
+    """
+    letters = {role: set("".join(words)) for role, words in INDICES.items()}
+    common = set.intersection(*(letters[role] for role in roles))
+    (index,) = common.difference(*(letters[role] for role in INDICES if role not in roles))
+    return index
 
 
 def accumulator(dtype: np.dtype) -> np.dtype:

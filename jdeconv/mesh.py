@@ -28,11 +28,7 @@ from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jdeconv.form import CONTRACTIONS, Form, accumulator
-
-# What two roles may be sharded alike by. With groups, nothing finer than a group is.
-DENSE = {"x": ("n", "c"), "kernel": ("o", "c"), "y": ("n", "o")}
-GROUPED = {"x": ("n", "g"), "kernel": ("g", None), "y": ("n", "g")}
+from jdeconv.form import CONTRACTIONS, INDICES, Form, accumulator
 
 
 def mapped(
@@ -116,8 +112,20 @@ class Division:
 
     @property
     def letters(self) -> dict[str, tuple]:
-        """The indices on the first two axes of each role."""
-        return DENSE if self.form.groups == 1 else GROUPED
+        """The index by which each of the first two axes of each role may be sharded, or None.
+
+        It is the outermost on every axis that has it: with groups, no channel is.
+        """
+        words = INDICES
+        if self.form.groups == 1:
+            words = {
+                role: tuple(w.replace("g", "") for w in pair) for role, pair in INDICES.items()
+            }
+        inner = {letter for pair in words.values() for word in pair for letter in word[1:]}
+        return {
+            role: tuple(None if word[0] in inner else word[0] for word in pair)
+            for role, pair in words.items()
+        }
 
     def places(self, mesh: Any, *arrays: Any) -> list[NamedSharding]:
         """Of operands and result, by how the arrays lie: both operands, and the result where that is known."""

@@ -30,7 +30,7 @@ from jdeconv import mesh
 from jdeconv.axes import reshaped
 from jdeconv.checks import refused
 from jdeconv.choose import choose
-from jdeconv.form import CONTRACTIONS, Form, accumulator
+from jdeconv.form import CONTRACTIONS, INDICES, Form, accumulator, shared_index
 from jdeconv.lowerings import LOWERINGS
 
 conv_p = Primitive("jdeconv_conv")
@@ -94,19 +94,11 @@ ad.defbilinear(
 # Batching. The arrays that are mapped, the result among them, share exactly one index of the form; the
 # new axis becomes its outer part.
 
-SHARED_INDEX = {
-    frozenset(("x", "y")): "n",
-    frozenset(("kernel", "y")): "o",
-    frozenset(("x", "kernel")): "c",
-    frozenset(("x", "kernel", "y")): "g",
-}
-INDICES = {"x": ("n", "gc"), "kernel": ("go", "c"), "y": ("n", "go")}
-
 
 def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtype, **_):
     *roles, result = CONTRACTIONS[contraction]
     mapped = [role for role, dim in zip(roles, dims, strict=True) if dim is not None]
-    index = SHARED_INDEX[frozenset((*mapped, result))]
+    index = shared_index(*mapped, result)
     count = next(a.shape[d] for a, d in zip(operands, dims, strict=True) if d is not None)
     if count == 0:
         shapes = [
