@@ -8,12 +8,13 @@ timing    results compared, then times taken in turn
 report    table, JSON, chart, README's tables
 suite     a run of all that
 
-These files have commands of their own, as `python -m benchmarks.gpu`:
+Each of these is a command, such as `python -m benchmarks.gpu`:
 
-networks  whole networks of architectures through `jdeconv.accelerate`, in torch, and of an earlier commit;
-          ratios makes the table
+networks  times the networks of architectures through `jdeconv.accelerate`, in jax.lax and in torch, and through
+          the package of an earlier commit, by earlier; ratios makes the table
 switch    existing models through `jdeconv.accelerate`
 tpu       what a TPU's compiler expects
-gpu       what an H100 would run: h100 compiles it, hlo reads it; gpu_times times it where there is a GPU
+gpu       what an H100 would run of tasks: h100 compiles it, hlo reads it; gpu_times times it on a GPU
+gpu_meshes  what eight H100s would send one another
 numerics  how far results are from exact ones, on the convolutions of draws
 """

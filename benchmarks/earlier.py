@@ -1,4 +1,4 @@
-"""An earlier commit of the package as a peer: its programs run in a process of their own, a turn when asked.
+"""Runs an earlier commit of the package as a peer, in a process of its own that runs a program when asked.
 
 Two commits of a package cannot be imported side by side. The process imports `jdeconv` from the other worktree
 and the benchmark from this one, so that both sides run the same networks on the same arrays.

@@ -1,4 +1,4 @@
-"""Times tasks on this machine's GPU, the most telling first, and stops after so many minutes.
+"""Times tasks on this machine's GPU, beginning with the most telling, until the given minutes are over.
 
 First come the comparisons of `python -m jdeconv check`, and how far results of half precision are from those
 of float32. Then, for every task: the results of all are compared on the GPU, the programs take turns, and
@@ -156,7 +156,7 @@ def _of_jax(task: Task, peer: JaxPeer, arrays: list[Array]) -> Contender:
 
 
 def _cast(a: jax.Array, dtype: str) -> jax.Array:
-    """The array in the dtype; integers have a few values of their own."""
+    """The array in the dtype, where integers are rounded from three times the numbers."""
     return jnp.round(3 * a).astype(dtype) if jnp.issubdtype(dtype, jnp.integer) else a.astype(dtype)
 
 
@@ -236,7 +236,7 @@ def contenders(timed: Timed) -> tuple[dict[str, Contender], dict[str, str]]:
 def _torch_serves(task: Task) -> bool:
     work = task.case.work
     rank = work.rank if isinstance(work, Layer) else len(work.image) - 2
-    has_device = jax.default_backend() != "gpu" or peers._torch_has_gpu()
+    has_device = jax.default_backend() != "gpu" or peers.torch_has_gpu()
     return has_device and rank <= 3 and task.case.dtype != "int8"
 
 

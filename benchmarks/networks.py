@@ -2,7 +2,7 @@
 
 Each network is written once. A step is the loss and its gradient in every parameter, under one jit. On the same
 arrays run: the network on jax.lax, with channels last and first; the same through `jdeconv.accelerate`; and
-torch's eager mode on all cores, in its two memory formats, of which the better counts. Results are compared
+torch's eager mode on all cores, in the better of its two memory formats. Results are compared
 first. Then all of them take turns. The ratio of two programs is that of their times in one round.
 """
 
@@ -108,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layout", choices=LAYOUTS, help="only this one of JAX's programs")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help="so many ratios of each pair (default: 9; quick: 5)"
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="ratios to take of each pair (default: 9; with --quick: 5)",
     )
     parser.add_argument(
         "--against",

@@ -410,7 +410,7 @@ class TorchPeer:
 
     def refuses(self, case: Case) -> str | None:
         """What has no channels-last format, and all where torch is of another device than JAX."""
-        if _on_gpu() and not _torch_has_gpu():
+        if _on_gpu() and not torch_has_gpu():
             return "this build of torch has no GPU"
         work = case.work
         rank = work.rank if isinstance(work, Layer) else len(work.image) - 2
@@ -453,7 +453,7 @@ def _on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
-def _torch_has_gpu() -> bool:
+def torch_has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()

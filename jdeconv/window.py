@@ -115,6 +115,23 @@ class Window:
         return Window(self.big, self.small, self.kernel, stride, dilation, self.low)
 
     @property
+    def phase(self) -> Window:
+        """The window of every `dilation`-th position, for axes that have a dilation or a stride, not both.
+
+        The big side begins with low % dilation positions of padding, so that the rest of low is whole steps.
+        """
+        axes = zip(self.big, self.small, self.dilation, self.low, strict=True)
+        sizes = [(-(-(b + p % d) // d), -(-q // d), p // d) for b, q, d, p in axes]
+        big, small, low = zip(*sizes, strict=True)
+        return Window(big, small, self.kernel, self.stride, (1,) * self.rank, low)
+
+    @property
+    def with_row(self) -> Window:
+        """The same window over one axis more, of a single position, in front of the others."""
+        sizes = (self.big, self.small, self.kernel, self.stride, self.dilation)
+        return Window(*((1, *size) for size in sizes), low=(0, *self.low))
+
+    @property
     def padded(self) -> Window:
         """The same window over a big side that already carries its padding."""
         zeros = (0,) * self.rank

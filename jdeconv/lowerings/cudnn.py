@@ -21,7 +21,6 @@ from jax import lax
 
 from jdeconv.axes import padded
 from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
-from jdeconv.window import Window
 
 SHORTEST = 4  # positions of a phase
 
@@ -35,12 +34,10 @@ def on_plane(
     evaluate: Callable, contraction: str, a: jax.Array, b: jax.Array, form: Form, *rest
 ) -> jax.Array:
     """The contraction over one axis, evaluated over a plane with one row."""
-    sizes = dataclasses.asdict(form.window)
-    window = Window(**{name: (int(name != "low"), *size) for name, size in sizes.items()})
     layout = Layout(*map(_with_row, dataclasses.astuple(form.layout)))
     first, second, result = (getattr(form.layout, role)[2] for role in CONTRACTIONS[contraction])
     a, b = lax.expand_dims(a, [first]), lax.expand_dims(b, [second])
-    form = dataclasses.replace(form, window=window, layout=layout)
+    form = dataclasses.replace(form, window=form.window.with_row, layout=layout)
     return lax.squeeze(evaluate(a, b, form, *rest), [result])
 
 
@@ -74,21 +71,13 @@ def in_phases(evaluate: Callable, x: jax.Array, y: jax.Array, form: Form, *rest)
     shifts = [low % d for low, d in zip(window.low, window.dilation, strict=True)]
     x = _phases(x, layout.x, window.dilation, shifts)
     y = _phases(y, layout.y, window.dilation, [0] * window.rank)
-    undilated = Window(
-        big=tuple(x.shape[axis] for axis in layout.x[2:]),
-        small=tuple(y.shape[axis] for axis in layout.y[2:]),
-        kernel=window.kernel,
-        stride=window.stride,
-        dilation=(1,) * window.rank,
-        low=tuple(low // d for low, d in zip(window.low, window.dilation, strict=True)),
-    )
-    return evaluate(x, y, dataclasses.replace(form, window=undilated), *rest)
+    return evaluate(x, y, dataclasses.replace(form, window=window.phase), *rest)
 
 
 def _phases(a: jax.Array, axes: Axes, steps: Axes, shifts: list[int]) -> jax.Array:
-    """The array with every phase as an image of the batch, after so many zeros in front of each axis.
+    """The array with the phases of its spatial axes as further images; `shifts` zeros come first on each axis.
 
-    The phases go in the window's order, in which those of x and of y meet.
+    The phases go in the window's order, so that those of x and of y meet.
     """
     batch, _, *space = axes
     for axis, step, shift in zip(space, steps, shifts, strict=True):
