@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdeconv import problem as problems
 from jdeconv.choose import choose
 from jdeconv.cli.problem import LETTERS, Problem
-from jdeconv.form import Form, Layout
+from jdeconv.form import Layout, accumulator
 
 PARTS = ("y", "x", "kernel")  # of conv: its value, the gradients
 MAX_COLUMNS, MAX_LARGE_COLUMNS = 100_000, 4_000_000
@@ -150,8 +151,12 @@ def _each(p: Problem, draw: Callable) -> dict[str, np.ndarray]:
 
 def chosen(p: Problem) -> str:
     """The lowering that is chosen on this machine."""
-    form = Form(p.window, p.groups, Layout.of("conv", p.layout, p.rank))
-    return choose(jax.default_backend(), form, jnp.dtype(p.dtype), p.c, p.o)
+    layout, dtype = Layout.of("conv", p.layout, p.rank), jnp.dtype(p.dtype)
+    sizes, dtypes = (1, p.groups, p.c, p.o), (dtype, accumulator(dtype), dtype)
+    platform = jax.default_backend()
+    return choose(
+        problems.Problem("conv", p.window.reduced, layout, *sizes, *dtypes, None, platform)
+    )
 
 
 def _ints(values: Any) -> tuple[int, ...]:

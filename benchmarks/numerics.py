@@ -39,8 +39,8 @@ from benchmarks.draws import DATA, LONG, PARTS, chosen, geometry, large, normal,
 from jdeconv.cli.definition import definition
 from jdeconv.cli.output import exit_code
 from jdeconv.cli.problem import WIDE, Problem
-from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
-from jdeconv.lowerings import LOWERINGS
+from jdeconv.evaluate import evaluate
+from jdeconv.form import CONTRACTIONS, Form, Layout
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 LAX, CHOSEN, TORCH = "jax.lax", "chosen", "torch"
@@ -113,13 +113,12 @@ def _lax(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
 
 def _form(p: Problem, name: str, platform: str, x: Any, kernel: Any, y: Any) -> tuple:
     """What a lowering emits for another platform, evaluated here."""
-    form = Form(p.window, p.groups, Layout.of("conv", p.layout, p.rank), None, name, platform)
+    form = Form(p.window, p.groups, Layout.of("conv", p.layout, p.rank), None, name)
     arrays = {"x": x, "kernel": kernel, "y": y}
     found = {}
     for contraction, (first, second, result) in CONTRACTIONS.items():
-        evaluate = getattr(LOWERINGS[name], contraction)
-        total = evaluate(arrays[first], arrays[second], form, accumulator(x.dtype))
-        found[result] = total.astype(x.dtype)
+        pair = arrays[first], arrays[second]
+        found[result] = evaluate(contraction, platform, *pair, form=form, dtype=x.dtype)
     return tuple(found[role] for role in PARTS)
 
 

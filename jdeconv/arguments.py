@@ -33,6 +33,7 @@ from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.mesh import aligned
 from jdeconv.padding import MODES, pad, pad_transpose
+from jdeconv.problem import Problem
 from jdeconv.window import Window
 
 Contract = Any  # (jax.Array, jax.Array, Form, np.dtype) -> jax.Array; a custom_vjp has no such type
@@ -194,13 +195,11 @@ class _Call:
         window = window.padded if self.extends else window
         precision = _precision(self.name, self.options.precision)
         form = Form(window, self.groups, self.layout, precision, self.options.lowering)
-        first, second, _ = CONTRACTIONS[self.name]
-        shapes = self.arrays[first].shape, self.arrays[second].shape
-        cells(self.name, second, self.arrays[second], form.result_shape(self.name, *shapes))
-        if form.lowering is not None:
-            channels = form.channels(self.name, *shapes)
-            if reason := LOWERINGS[form.lowering].refuses(form, *channels, self.dtype):
-                raise refused(self.name, "lowering", form.lowering, reason, NotImplementedError)
+        first, second, result = CONTRACTIONS[self.name]
+        p = Problem.of(self.name, form, self.arrays[first], self.arrays[second], self.dtype)
+        cells(self.name, second, self.arrays[second], p.shape(result))
+        if form.lowering is not None and (reason := LOWERINGS[form.lowering].refuses(p)):
+            raise refused(self.name, "lowering", form.lowering, reason, NotImplementedError)
         return form
 
     def extended(self, window: Window) -> jax.Array:

@@ -16,7 +16,6 @@ among the arrays follows from it: shapes, the axis that vmap joins, and what a m
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,6 @@ from jdeconv.window import Window
 
 Axes = tuple[int, ...]
 
-ACCELERATORS = ("cuda", "rocm", "tpu")
 CONTRACTIONS = {
     "conv": ("x", "kernel", "y"),
     "deconv": ("y", "kernel", "x"),
@@ -88,8 +86,6 @@ class Form:
       layout: where each array keeps its axes.
       precision: of the products, as in `jax.lax`; None is the platform's default.
       lowering: the name of one way to evaluate; None lets `choose` pick.
-      platform: where it is evaluated; None until it is lowered.
-      result: the dtype that is asked for; None until it is lowered.
     """
 
     window: Window
@@ -97,39 +93,6 @@ class Form:
     layout: Layout
     precision: lax.Precision | None = None
     lowering: str | None = None
-    platform: str | None = None
-    result: np.dtype | None = None
-
-    def answer(self, operands: np.dtype, wide: np.dtype) -> np.dtype:
-        """The dtype in which one convolution or dot of XLA answers, where nothing is added to it.
-
-        Units of accelerators take half precision and add up in float32 by themselves. Asked for a float32
-        result, XLA would widen the operands instead and multiply in float32. Operands of 8 bits stay narrow
-        either way, so for them it is asked for.
-        """
-        is_half = self.result == operands and np.dtype(operands).itemsize == 2
-        return operands if is_half and self.platform in ACCELERATORS else wide
-
-    def sizes(self, contraction: str, a: tuple, b: tuple) -> dict[str, int]:
-        """The sizes of n, g, c and o, of a contraction of operands of shapes `a` and `b`."""
-        found = {"g": self.groups}
-        for role, shape in zip(CONTRACTIONS[contraction][:2], (a, b), strict=True):
-            for axis, word in zip(getattr(self.layout, role), INDICES[role], strict=False):
-                found[word[-1]] = shape[axis] // (self.groups if "g" in word else 1)
-        return found
-
-    def channels(self, contraction: str, a: tuple, b: tuple) -> tuple[int, int]:
-        """Channels in a group, (c, o), of a contraction of operands of shapes `a` and `b`."""
-        sizes = self.sizes(contraction, a, b)
-        return sizes["c"], sizes["o"]
-
-    def result_shape(self, contraction: str, a: tuple, b: tuple) -> tuple:
-        """The shape of what a contraction makes of operands of shapes `a` and `b`."""
-        sizes, result = self.sizes(contraction, a, b), CONTRACTIONS[contraction][2]
-        words = [math.prod(sizes[index] for index in word) for word in INDICES[result]]
-        space = {"x": self.window.big, "y": self.window.small, "kernel": self.window.kernel}
-        found = dict(zip(getattr(self.layout, result), (*words, *space[result]), strict=True))
-        return tuple(found[axis] for axis in sorted(found))
 
 
 def shared_index(*roles: str) -> str:

@@ -8,17 +8,14 @@ deconv(y, k)   conv           kernel_grad(x_bar, y)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
-import numpy as np
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
-from jdeconv import arguments, primitives
+from jdeconv import arguments, pair
 from jdeconv.arguments import Options
 from jdeconv.checks import Ints, Padding
-from jdeconv.form import Form
 
 __all__ = ["conv", "deconv", "kernel_grad"]
 
@@ -104,7 +101,7 @@ def conv(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return arguments.conv(_conv, x, kernel, bias, options)
+    return arguments.conv(pair.conv, x, kernel, bias, options)
 
 
 def deconv(
@@ -188,7 +185,7 @@ def deconv(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return arguments.deconv(_deconv, y, kernel, bias, options, output_padding, output_size)
+    return arguments.deconv(pair.deconv, y, kernel, bias, options, output_padding, output_size)
 
 
 def kernel_grad(
@@ -252,64 +249,4 @@ def kernel_grad(
         preferred_element_type=preferred_element_type,
         lowering=lowering,
     )
-    return arguments.kernel_grad(_kernel_grad, x, y, kernel_size, options)
-
-
-# The rules bind the primitives, not the functions above, so that a gradient has a jvp.
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
-    return primitives.conv(x, kernel, form, dtype)
-
-
-def _conv_forward(x, kernel, form, dtype):
-    return primitives.conv(x, kernel, form, dtype), (x, kernel)
-
-
-def _conv_backward(form, dtype, saved, y_bar):
-    x, kernel = saved
-    x_bar = primitives.deconv(y_bar, kernel, form, x.dtype, jax.typeof(x))
-    kernel_bar = primitives.kernel_grad(x, y_bar, form, kernel.dtype, jax.typeof(kernel))
-    return x_bar, kernel_bar
-
-
-_conv.defvjp(_conv_forward, _conv_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
-    return primitives.deconv(y, kernel, form, dtype)
-
-
-def _deconv_forward(y, kernel, form, dtype):
-    return primitives.deconv(y, kernel, form, dtype), (y, kernel)
-
-
-def _deconv_backward(form, dtype, saved, x_bar):
-    y, kernel = saved
-    y_bar = primitives.conv(x_bar, kernel, form, y.dtype, jax.typeof(y))
-    kernel_bar = primitives.kernel_grad(x_bar, y, form, kernel.dtype, jax.typeof(kernel))
-    return y_bar, kernel_bar
-
-
-_deconv.defvjp(_deconv_forward, _deconv_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
-    return primitives.kernel_grad(x, y, form, dtype)
-
-
-def _kernel_grad_forward(x, y, form, dtype):
-    return primitives.kernel_grad(x, y, form, dtype), (x, y)
-
-
-def _kernel_grad_backward(form, dtype, saved, kernel_bar):
-    x, y = saved
-    x_bar = primitives.deconv(y, kernel_bar, form, x.dtype, jax.typeof(x))
-    y_bar = primitives.conv(x, kernel_bar, form, y.dtype, jax.typeof(y))
-    return x_bar, y_bar
-
-
-_kernel_grad.defvjp(_kernel_grad_forward, _kernel_grad_backward)
+    return arguments.kernel_grad(pair.kernel_grad, x, y, kernel_size, options)

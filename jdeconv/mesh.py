@@ -29,6 +29,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jdeconv.form import CONTRACTIONS, INDICES, Form, accumulator
+from jdeconv.problem import Problem
 
 
 def mapped(
@@ -53,7 +54,7 @@ def partitioned(
     evaluate: Callable, contraction: str, form: Form, dtype: np.dtype, a: jax.Array, b: jax.Array
 ) -> jax.Array:
     """The same where XLA's partitioner decides how the arrays lie."""
-    division, channels = Division(contraction, form), form.channels(contraction, a.shape, b.shape)
+    division, p = Division(contraction, form), Problem.of(contraction, form, a, b, dtype)
 
     def partition(mesh: Any, operands: Sequence[Any], result: Any) -> tuple:
         arrays = [_named(array, mesh) for array in (*operands, result)]
@@ -63,7 +64,7 @@ def partitioned(
     function = custom_partitioning(lambda a, b: evaluate(a, b, form=form, dtype=dtype))
     function.def_partition(
         partition,
-        sharding_rule=lambda mesh, *_: division.rule(*channels, mesh),
+        sharding_rule=lambda mesh, *_: division.rule(p.c, p.o, mesh),
         decode_shardings=False,
     )
     return function(a, b)

@@ -4,12 +4,11 @@
     deconv       (y, k) -> x
     kernel_grad  (x, y) -> k
 
-The transpose of each, in either operand, is one of the other two; mapping any set of arrays folds the new
-axis into an axis that the form already has. So no transformation ever leaves the family.
+The transpose of each, in either operand, is one of the other two, as `pair.py` says. Mapping any set of arrays
+folds the new axis into an axis that the form already has. So no transformation ever leaves the family.
 
-This is the one file that uses JAX's extension interfaces (`jax.extend.core`, `jax.interpreters`): a
-`custom_vjp` function has no forward mode and cannot say how it batches, a primitive can do both. Their
-parameter `partition` is for jit's eyes only; `mesh.probe` says why.
+A `custom_vjp` function has no forward mode and cannot say how it batches; a primitive can do both. The
+parameter `partition` is read by jit only; `mesh.probe` says why.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import batching, mlir
 from jax.sharding import AxisType, NamedSharding
 
 from jdeconv import mesh
 from jdeconv.axes import reshaped
 from jdeconv.checks import refused
-from jdeconv.choose import choose
-from jdeconv.form import CONTRACTIONS, INDICES, Form, accumulator, shared_index
-from jdeconv.lowerings import LOWERINGS
+from jdeconv.evaluate import evaluate
+from jdeconv.form import CONTRACTIONS, INDICES, Form, shared_index
+from jdeconv.problem import Problem
 
 conv_p = Primitive("jdeconv_conv")
 deconv_p = Primitive("jdeconv_deconv")
@@ -40,55 +39,28 @@ kernel_grad_p = Primitive("jdeconv_kernel_grad")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def conv(
-    x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype, like: Any = None
-) -> jax.Array:
-    """(x, k) -> y, of the given dtype."""
+def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: Any = None, *, like: Any = None):
+    """(x, kernel) -> y, of the given dtype, or of the dtype and the sharding of the type `like`."""
     return _bind(conv_p, x, kernel, form, dtype, like)
 
 
-def deconv(
-    y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype, like: Any = None
-) -> jax.Array:
-    """(y, k) -> x, of the given dtype."""
+def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: Any = None, *, like: Any = None):
+    """(y, kernel) -> x."""
     return _bind(deconv_p, y, kernel, form, dtype, like)
 
 
-def kernel_grad(
-    x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype, like: Any = None
-) -> jax.Array:
-    """(x, y) -> k, of the given dtype."""
+def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: Any = None, *, like: Any = None):
+    """(x, y) -> kernel."""
     return _bind(kernel_grad_p, x, y, form, dtype, like)
 
 
-def _bind(primitive: Primitive, a, b, form: Form, dtype: np.dtype, like: Any) -> jax.Array:
-    """The result lies on a mesh with explicit axes as `like`, an array's type: a gradient as its primal."""
+def _bind(primitive: Primitive, a, b, form: Form, dtype: Any, like: Any) -> jax.Array:
     a, b = mesh.aligned(a, b)
-    result = primitive.bind(a, b, form=form, dtype=np.dtype(dtype), partition=mesh.probe())
-    sharding = jax.typeof(result).sharding
-    if like is None or sharding.spec == like.sharding.spec:
+    dtype = np.dtype(dtype if like is None else like.dtype)
+    result = primitive.bind(a, b, form=form, dtype=dtype, partition=mesh.probe())
+    if like is None or jax.typeof(result).sharding.spec == like.sharding.spec:
         return result
     return jax.sharding.reshard(result, like.sharding)
-
-
-# Differentiation. T(x, k, y) is linear in each array: a cotangent takes the place of the result, and the
-# operand that is wanted becomes the new result.
-
-ad.defbilinear(
-    conv_p,
-    lambda y, x, k, *, form, dtype, **_: deconv(y, k, form, x.aval.dtype, x.aval),
-    lambda y, x, k, *, form, dtype, **_: kernel_grad(x, y, form, k.aval.dtype, k.aval),
-)
-ad.defbilinear(
-    deconv_p,
-    lambda x, y, k, *, form, dtype, **_: conv(x, k, form, y.aval.dtype, y.aval),
-    lambda x, y, k, *, form, dtype, **_: kernel_grad(x, y, form, k.aval.dtype, k.aval),
-)
-ad.defbilinear(
-    kernel_grad_p,
-    lambda k, x, y, *, form, dtype, **_: deconv(y, k, form, x.aval.dtype, x.aval),
-    lambda k, x, y, *, form, dtype, **_: conv(x, k, form, y.aval.dtype, y.aval),
-)
 
 
 # Batching. The arrays that are mapped, the result among them, share exactly one index of the form; the
@@ -101,17 +73,19 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
     index = shared_index(*mapped, result)
     count = next(a.shape[d] for a, d in zip(operands, dims, strict=True) if d is not None)
     if count == 0:
-        shapes = [
-            tuple(size for axis, size in enumerate(a.shape) if axis != d)
+        a, b = (
+            jax.ShapeDtypeStruct([size for axis, size in enumerate(a.shape) if axis != d], a.dtype)
             for a, d in zip(operands, dims, strict=True)
-        ]
-        return jnp.zeros((0, *form.result_shape(contraction, *shapes)), dtype), 0
+        )
+        p = Problem.of(contraction, form, a, b, dtype)
+        return jnp.zeros((0, *p.shape(result)), dtype), 0
     operands = [
         a if dim is None else _fold_in(a, dim, role, index, form)
         for a, dim, role in zip(operands, dims, roles, strict=True)
     ]
     wider = dataclasses.replace(form, groups=count * form.groups) if index == "g" else form
-    return _fold_out(bind(*operands, wider, dtype), count, result, index, form)
+    a, b = operands
+    return _fold_out(bind(a, b, wider, dtype), count, result, index, form)
 
 
 def _place(role: str, index: str, form: Form) -> tuple[int, bool]:
@@ -145,7 +119,7 @@ def _fold_out(a: jax.Array, count: int, role: str, index: str, form: Form):
 
 def _abstract_eval(contraction: str, a, b, *, form: Form, dtype: np.dtype, **_):
     return ShapedArray(
-        form.result_shape(contraction, a.shape, b.shape),
+        Problem.of(contraction, form, a, b, dtype).shape(CONTRACTIONS[contraction][2]),
         dtype,
         sharding=_sharding(contraction, a, b, form),
         manual_axis_type=a.manual_axis_type,
@@ -169,53 +143,22 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
     return mesh.Division(contraction, form).places(devices, a, b)[-1]
 
 
-def _evaluate(
-    contraction: str,
-    platform: str | None,
-    a: jax.Array,
-    b: jax.Array,
-    *,
-    form: Form,
-    dtype: np.dtype,
-    to: np.dtype | None = None,
-):
-    """The contraction, of the given dtype; one that is added to others is converted `to` a wider one."""
-    to = to or dtype
-    if any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
-        return jnp.zeros(form.result_shape(contraction, a.shape, b.shape), to)
-    c, o = form.channels(contraction, a.shape, b.shape)
-    with jax.numpy_dtype_promotion("standard"):  # a wide cotangent may meet a narrow operand
-        wide = jnp.promote_types(accumulator(a.dtype), accumulator(b.dtype))
-        common = a.dtype if a.dtype == b.dtype else wide
-        wide = jnp.promote_types(wide, accumulator(dtype))
-    # Of a step that nothing takes, a lowering would still count the phases.
-    form = dataclasses.replace(
-        form, window=form.window.reduced, platform=platform, result=np.dtype(dtype)
-    )
-    name = form.lowering
-    # vmap may have made of a form that the named lowering serves one that it refuses
-    if name is None or LOWERINGS[name].refuses(form, c, o, wide):
-        name = choose(platform, form, common, c, o)
-    evaluate = getattr(LOWERINGS[name], contraction)
-    return evaluate(a.astype(common), b.astype(common), form, wide).astype(to)
-
-
 def _evaluator(
     contraction: str, platform: str | None, sharding, form: Form, dtype: np.dtype, is_divided: bool
 ):
-    """`_evaluate`, divided among devices as far as the mesh and its partitioner are known."""
-    evaluate = partial(_evaluate, contraction, platform)
+    """`evaluate`, divided among devices as far as the mesh and its partitioner are known."""
+    local = partial(evaluate, contraction, platform)
     if AxisType.Explicit in sharding.mesh.axis_types:
-        return partial(mesh.mapped, evaluate, contraction, form, dtype)
+        return partial(mesh.mapped, local, contraction, form, dtype)
     if is_divided and mesh.is_asked():
-        return partial(mesh.partitioned, evaluate, contraction, form, dtype)
-    return partial(evaluate, form=form, dtype=dtype)
+        return partial(mesh.partitioned, local, contraction, form, dtype)
+    return partial(local, form=form, dtype=dtype)
 
 
 def _lower(contraction: str, platform: str | None, ctx, a, b, *, form: Form, dtype: np.dtype, **_):
     sharding = ctx.avals_out[0].sharding
-    evaluate = _evaluator(contraction, platform, sharding, form, dtype, _is_divided(ctx))
-    return mlir.lower_fun(evaluate, multiple_results=False)(ctx, a, b)
+    run = _evaluator(contraction, platform, sharding, form, dtype, _is_divided(ctx))
+    return mlir.lower_fun(run, multiple_results=False)(ctx, a, b)
 
 
 def _is_divided(ctx) -> bool:

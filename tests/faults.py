@@ -115,16 +115,16 @@ FAULTS = (
     # Differentiation and vmap.
     Fault(
         "deconv's kernel gradient is taken with the gradient of y in the place of y",
-        "jdeconv/functional.py",
+        "jdeconv/pair.py",
         "primitives.kernel_grad(x_bar, y, form",
         "primitives.kernel_grad(x_bar, y_bar, form",
         "transformations",
     ),
     Fault(
         "the transpose of kernel_grad has the wrong sign in y",
-        "jdeconv/primitives.py",
-        "lambda k, x, y, *, form, dtype, **_: conv(x, k,",
-        "lambda k, x, y, *, form, dtype, **_: conv(-x, k,",
+        "jdeconv/pair.py",
+        "lambda k, x, y, *, form, **_: primitives.conv(x, k,",
+        "lambda k, x, y, *, form, **_: primitives.conv(-x, k,",
         "transformations",
     ),
     Fault(
@@ -167,23 +167,23 @@ FAULTS = (
     # Lowerings.
     Fault(
         "slabs overwrite what their neighbors have added",
-        "jdeconv/lowerings/slabs.py",
-        "seen = slabs.of_x(x, i) + part(i)",
-        "seen = part(i)",
+        "jdeconv/evaluate.py",
+        "sums = seen(x, slab) + contract(own(y, slab), b, part)",
+        "sums = contract(own(y, slab), b, part)",
         "lowerings",
     ),
     Fault(
         "large images are no longer cut into slabs",
-        "jdeconv/lowerings/slabs.py",
-        "MAX_BYTES = 32 << 20",
-        "MAX_BYTES = 32 << 40",
+        "jdeconv/evaluate.py",
+        "MAX_BYTES = 32 * MIB",
+        "MAX_BYTES = MIB * MIB",
         "memory",
     ),
     Fault(
         "of a batch's blocks only the last counts",
-        "jdeconv/lowerings/blocks.py",
-        "(total + function(*a), None)",
-        "(function(*a), None)",
+        "jdeconv/evaluate.py",
+        "(total + function(piece), None)",
+        "(function(piece), None)",
         "lowerings",
     ),
     Fault(
@@ -203,15 +203,15 @@ FAULTS = (
     Fault(
         "groups lie inside of the channels",
         "jdeconv/lowerings/im2col.py",
-        '{"columns": "gc t n q"',
-        '{"columns": "cg t n q"',
+        '{"columns": "gctnq"',
+        '{"columns": "cgtnq"',
         "identity",
     ),
     Fault(
         "the last tap is lost",
         "jdeconv/lowerings/taps.py",
-        "return [list(zip(taps, channel, strict=True)) for channel in numbers]",
-        "return [list(zip(taps, channel, strict=True))[: len(taps) - 1 or 1] for channel in numbers]",
+        "yield channel, zip(taps, row, strict=True)",
+        "yield channel, list(zip(taps, row, strict=True))[: len(taps) - 1 or 1]",
         "lowerings",
     ),
     Fault(
@@ -276,15 +276,15 @@ FAULTS = (
     Fault(
         "fft takes every transform for one of even length",
         "jdeconv/lowerings/fft.py",
-        "jnp.fft.irfftn(product, lengths, tuple(range(3, 3 + len(lengths))))",
-        "jnp.fft.irfftn(product, axes=tuple(range(3, 3 + len(lengths))))",
+        "jnp.fft.irfftn(product, lengths, tuple(range(FIRST, product.ndim)))",
+        "jnp.fft.irfftn(product, axes=tuple(range(FIRST, product.ndim)))",
         "lowerings numerics",
     ),
     Fault(
         "the vendor's kernel gradient forgets the precision that was asked for",
         "jdeconv/lowerings/vendor.py",
-        "        batch_group_count=form.groups,\n        precision=form.precision,\n",
-        "        batch_group_count=form.groups,\n",
+        "        batch_group_count=p.g,\n        precision=p.precision,\n",
+        "        batch_group_count=p.g,\n",
         "arguments",
     ),
     Fault(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jdeconv import Window
+from jdeconv.form import Layout, accumulator
+from jdeconv.problem import Problem
 
 LAST = {1: ("NWC", "WIO"), 2: ("NHWC", "HWIO"), 3: ("NDHWC", "DHWIO"), 4: ("NDHWTC", "DHWTIO")}
 ODD = {1: ("CWN", "WOI"), 2: ("HCNW", "WOIH"), 3: ("WCDNH", "IDWOH"), 4: ("HCNTWD", "TIDWOH")}
@@ -52,6 +54,13 @@ class Geometry:
             (self.n, g * self.o, *w.small),
         )
         return tuple(rng.integers(-4, 5, shape).astype(dtype) for shape in shapes)
+
+
+def problem(window, groups, c, o, numbers=None, dtype="float32", platform=None):
+    """The conv of one image with this window and so many channels in a group."""
+    layout, dtype = Layout.of("conv", numbers, window.rank), np.dtype(dtype)
+    dtypes = dtype, accumulator(dtype), dtype
+    return Problem("conv", window.reduced, layout, 1, groups, c, o, *dtypes, None, platform)
 
 
 def geometries(count, seed, ranks=(1, 2, 3, 4), symmetric=False):

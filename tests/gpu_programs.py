@@ -27,7 +27,7 @@ from jdeconv.compat import keras as compat_keras
 from jdeconv.compat import lax as compat_lax
 from jdeconv.compat import onnx as compat_onnx
 from jdeconv.compat import torch as compat_torch
-from jdeconv.form import Form
+from jdeconv.problem import Problem
 
 SHORT = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 LAYERS = {
@@ -216,7 +216,7 @@ def main(arguments: list[str]) -> None:
     """Compile all; with --fault, one that shows it."""
     (device,) = h100.devices()
     if "--fault" in arguments:
-        Form.answer = lambda form, operands, wide: wide
+        Problem.answer = property(lambda p: p.wide)
         faulty = [
             task for task in tasks() if name_of(task) == "deconv k4 s2 backward, bfloat16, NHWC"
         ]

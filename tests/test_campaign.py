@@ -72,7 +72,7 @@ WRONG = {
     "dilation": ([4, 0], None),
     "layout": ("HWCN", ["HWCN", "HIWO"], ["HWCN", "HIWO", "CNWW"], ["HWCN", "HIWO", 3]),
     "dtype": ("float8", "bool", None),
-    "lowering": ("fastest", "nhwc", 0),
+    "lowering": ("fastest", "winograd", 0),
     "maps": ([[4, 9]], [[None, None]], [[2]], [2], None, [[-1, 0]]),
     "mapped": (-1, None),
     "seed": (-1, 0.5),

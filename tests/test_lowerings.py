@@ -1,22 +1,25 @@
 """Every lowering against the definition, by name, forward and gradients; and which one is chosen when."""
 
+import dataclasses
 import itertools
 import random
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometry import LAST, Geometry, arranged, letters
+from geometry import LAST, Geometry, arranged, letters, problem
 from jax import lax
 from thinned import thinned
 
 import jdeconv
 from jdeconv import Window
 from jdeconv.choose import choose
+from jdeconv.evaluate import MEMORY, evaluate
 from jdeconv.form import Form, Layout
-from jdeconv.lowerings import LOWERINGS, blocks, cudnn, fft, im2col, slabs, vendor, winograd
+from jdeconv.lowerings import LOWERINGS, cudnn, im2col, winograd
 from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
 
 FLOAT = np.dtype("float32")
@@ -40,8 +43,7 @@ def served(name, count, seed):
             continue
         c, o = rng.sample((1, 2, 3, 4), 2) if rng.random() < 0.8 else (1, 1)
         groups = rng.choice((1, 1, 2, 3))
-        form = Form(window, groups, Layout.of("conv", None, rank))
-        if LOWERINGS[name].refuses(form, c, o, FLOAT) is None:
+        if LOWERINGS[name].refuses(problem(window, groups, c, o)) is None:
             found.append(Geometry(window, tuple(padding), groups, rng.choice((1, 2, 3)), c, o))
     return found
 
@@ -61,6 +63,12 @@ def contractions(g, x, kernel, y, **options):
         )
 
     return run(x, kernel, y)
+
+
+def on(platform, form, x, kernel, y):
+    """What the form's lowering makes of the three for a platform, evaluated here."""
+    pairs = {"conv": (x, kernel), "deconv": (y, kernel), "kernel_grad": (x, y)}
+    return [evaluate(name, platform, *pair, form=form, dtype=FLOAT) for name, pair in pairs.items()]
 
 
 def same(name, ours, truth, text):
@@ -92,12 +100,7 @@ def test_what_accelerators_are_given(platform):
     for i, g in enumerate(served("vendor", 8, 3)):
         x, kernel, y = map(jnp.asarray, g.draw(seed=i))
         layout = Layout.of("conv", None, g.rank)
-        form = Form(g.window, g.groups, layout, platform=platform, result=FLOAT)
-        ours = (
-            vendor.conv(x, kernel, form, FLOAT),
-            vendor.deconv(y, kernel, form, FLOAT),
-            vendor.kernel_grad(x, y, form, FLOAT),
-        )
+        ours = on(platform, Form(g.window, g.groups, layout, None, "vendor"), x, kernel, y)
         truth = (
             conv_loops(x, kernel, g.window.small, **g.loops),
             deconv_loops(y, kernel, g.window.big, **g.loops),
@@ -130,8 +133,7 @@ def test_what_cudnn_is_slow_at(case, order, name):
     side, kernel = orders.get(order, LAST[rank])
     small = side[::-1] if order == "turned" else side
     layout = Layout.of("conv", (side, kernel, small), rank)
-    form = Form(window, groups, layout, platform="cuda", result=FLOAT)
-    if LOWERINGS[name].refuses(form, c, c, FLOAT):
+    if LOWERINGS[name].refuses(problem(window, groups, c, c)):
         pytest.skip("taps unrolls fewer products")
     x, k, y = g.draw()
     truth = (
@@ -142,20 +144,14 @@ def test_what_cudnn_is_slow_at(case, order, name):
     first = letters(rank)
     x, y = (jnp.asarray(arranged(a, s, first[0])) for a, s in ((x, side), (y, small)))
     k = jnp.asarray(arranged(k, kernel, first[1]))
-    module = LOWERINGS[name]
-
-    @jax.jit
-    def contractions(x, k, y):
-        results = module.conv(x, k, form, FLOAT), module.deconv(y, k, form, FLOAT)
-        return *results, module.kernel_grad(x, y, form, FLOAT)
-
+    found = jax.jit(partial(on, "cuda", Form(window, groups, layout, None, name)))(x, k, y)
     specs = (small, first[0]), (side, first[0]), (kernel, first[1])
-    for result, expected, spec in zip(contractions(x, k, y), truth, specs, strict=True):
+    for result, expected, spec in zip(found, truth, specs, strict=True):
         np.testing.assert_array_equal(result, arranged(expected, *spec))
     if name == "vendor":
-        is_line = cudnn.is_slow_line("cuda", form, c, c)
-        assert is_line == ("line" in case)
-        assert is_line or cudnn.has_phases(form)
+        p = problem(window, groups, c, c, platform="cuda")
+        assert cudnn.is_slow_line(p) == ("line" in case)
+        assert cudnn.is_slow_line(p) or cudnn.has_phases(p)
 
 
 @pytest.mark.parametrize("layout", [LAST, MIXED], ids=["last", "mixed"])
@@ -203,7 +199,7 @@ def test_gradients(name):
             same(name, a, b, str(g))
 
 
-BLOCKED = {"im2col": blocks, "winograd": winograd, "fft": fft}
+BLOCKED = "im2col", "winograd", "fft"
 
 
 @pytest.mark.parametrize(
@@ -215,12 +211,11 @@ def test_blocks(name, batch, groups, monkeypatch):
     g = Geometry(window, ((1, 1), (1, 1)), groups, batch, 2, 4)
     x, kernel, y = g.draw()
     whole = contractions(g, x, kernel, y, lowering=name)
-    monkeypatch.setattr(BLOCKED[name], "BLOCK_BYTES", 1)
+    monkeypatch.setitem(MEMORY, name, dataclasses.replace(MEMORY[name], block_bytes=1))
     jax.clear_caches()
     blocked = contractions(g, x, kernel, y, lowering=name)
     text = jax.jit(lambda *a: contractions(g, *a, lowering=name)).lower(x, kernel, y).as_text()
-    by_groups = name == "winograd" and groups > batch
-    assert ("stablehlo.while" in text) == (batch > 1 or by_groups)
+    assert ("stablehlo.while" in text) == (batch > 1 or groups > 1)
     for a, b in zip(blocked, whole, strict=True):
         same(name, a, b, str(g))
 
@@ -237,7 +232,7 @@ def test_blocks_bound_what_lies_in_memory():
 def test_winograd_takes_fewer_products():
     def share(kernel, **steps):
         window = Window.of_conv((24,) * len(kernel), kernel, padding="SAME", **steps)
-        return winograd.products(Form(window, 1, Layout.of("conv", None, len(kernel))))
+        return winograd.products(problem(window, 1, 1, 1))
 
     assert share((3, 3)) == 16 / 36
     assert share((3,), dilation=2) == 4 / 6
@@ -346,10 +341,10 @@ CHOICES = [
 def test_choice_on_cpu(row):
     c, o, big, kernel, steps, groups, layout, name = row
     side, last = LAST[len(big)]
-    layout = Layout.of("conv", layout and (side, last, side), len(big))
-    form = Form(Window.of_conv(big, kernel, **steps), groups, layout)
-    assert choose("cpu", form, FLOAT, c, o) == name
-    assert LOWERINGS[name].refuses(form, c, o, FLOAT) is None
+    numbers = layout and (side, last, side)
+    p = problem(Window.of_conv(big, kernel, **steps), groups, c, o, numbers, platform="cpu")
+    assert choose(p) == name
+    assert LOWERINGS[name].refuses(p) is None
 
 
 @pytest.mark.parametrize(
@@ -366,16 +361,15 @@ def test_choice_on_cpu(row):
 )
 def test_choice_on_accelerators(platform, size, c, name):
     rank = len(size)
-    form = Form(Window.of_conv((16,) * rank, size), 8, Layout.of("conv", None, rank))
-    assert choose(platform, form, np.dtype("bfloat16"), c, 1) == name
+    window = Window.of_conv((16,) * rank, size)
+    assert choose(problem(window, 8, c, 1, None, "bfloat16", platform)) == name
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float16", "complex64"])
 def test_every_choice_serves_every_dtype(dtype):
     for c, o, big, kernel, steps, groups, _, _ in CHOICES:
-        form = Form(Window.of_conv(big, kernel, **steps), groups, Layout.of("conv", None, len(big)))
-        name = choose("cpu", form, np.dtype(dtype), c, o)
-        assert LOWERINGS[name].refuses(form, c, o, np.dtype(dtype)) is None
+        p = problem(Window.of_conv(big, kernel, **steps), groups, c, o, None, dtype, "cpu")
+        assert LOWERINGS[choose(p)].refuses(p) is None
 
 
 def test_a_1x1_conv_with_channels_last_is_a_product_of_matrices():
@@ -424,8 +418,8 @@ def test_one_table_lists_all():
 @pytest.mark.parametrize("name", ["im2col", "winograd"])
 def test_slabs(name, part, monkeypatch):
     """A large image is cut along its first axis, with the same results."""
-    monkeypatch.setattr(slabs, "MAX_BYTES", 0)
-    monkeypatch.setattr(slabs, "SLAB_BYTES", 1)
+    monkeypatch.setattr("jdeconv.evaluate.MAX_BYTES", 0)
+    monkeypatch.setattr("jdeconv.evaluate.SLAB_BYTES", 1)
     cut = 0
     for i, g in enumerate(served(name, 24, seed=23)[part::3]):
         x, kernel, y = g.draw(seed=i)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from geometry import problem
 
 from jdeconv import conv, deconv, kernel_grad
 from jdeconv.choose import choose
-from jdeconv.form import Form, Layout, accumulator
+from jdeconv.form import accumulator
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window
 
@@ -39,8 +40,8 @@ def chosen(x, kernel, options, dtype):
     steps = {name: value for name, value in options.items() if name != "groups"}
     window = Window.of_conv(x[2:], kernel[2:], **steps)
     groups = options.get("groups", 1)
-    form = Form(window, groups, Layout.of("conv", None, window.rank))
-    return choose(jax.default_backend(), form, np.dtype(dtype), kernel[1], kernel[0] // groups)
+    sizes = groups, kernel[1], kernel[0] // groups
+    return choose(problem(window, *sizes, None, dtype, jax.default_backend()))
 
 
 def temporaries(x, kernel, options, dtype, lowering=None):

@@ -1,5 +1,6 @@
 """On a mesh of eight devices: results equal the unsharded ones, and shardings are as types say."""
 
+import dataclasses
 import itertools
 from functools import partial
 
@@ -11,16 +12,16 @@ from jax.sharding import PartitionSpec as P
 from thinned import thinned
 
 import jdeconv
-from jdeconv.lowerings import blocks as blocking
+from jdeconv.evaluate import MEMORY
 
 X, KERNEL = (16, 4, 7, 6), (8, 2, 3, 2)
 
 
 @pytest.fixture(params=["whole batch", "image by image"])
 def blocks(request, monkeypatch):
-    monkeypatch.setattr(
-        blocking, "BLOCK_BYTES", {"whole batch": 1 << 30, "image by image": 1}[request.param]
-    )
+    size = {"whole batch": 1 << 30, "image by image": 1}[request.param]
+    for name, memory in MEMORY.items():
+        monkeypatch.setitem(MEMORY, name, dataclasses.replace(memory, block_bytes=size))
     jax.clear_caches()
     return request.param
 

@@ -1,5 +1,6 @@
 """The estimates of a TPU's compiler: how they are read, and those that are committed."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import cases, tpu
+from jdeconv.evaluate import evaluate
 from jdeconv.form import Form, Layout
-from jdeconv.lowerings import vendor
 from jdeconv.testing import kernel_grad_loops
 from jdeconv.window import Window
 
@@ -71,8 +72,8 @@ def test_kernel_gradients_over_one_axis_have_the_cheaper_form(numbers, kernel, s
 
     def grad(platform):
         layout = Layout.of("conv", numbers, 1)
-        form = Form(window, 1, layout, platform=platform, result=x.dtype)
-        return lambda x, y: vendor.kernel_grad(x, y, form, x.dtype)
+        form = Form(window, 1, layout, None, "vendor")
+        return lambda x, y: evaluate("kernel_grad", platform, x, y, form=form, dtype=x.dtype)
 
     np.testing.assert_array_equal(grad("tpu")(x, y), truth)
     np.testing.assert_array_equal(grad("cuda")(x, y), truth)
@@ -86,7 +87,9 @@ def test_kernel_gradients_over_one_axis_have_the_cheaper_form(numbers, kernel, s
 def test_where_the_cheaper_form_is_known_to_be_cheaper(channels, images, is_over_y):
     """Below 128 channels of x and from 1024 positions of the batch on."""
     window = Window((1040,), (520,), (4,), (2,), (1,), (1,))
-    form = Form(window, 1, Layout.of("conv", None, 1), platform="tpu", result=np.dtype("float32"))
+    form = Form(window, 1, Layout.of("conv", None, 1), None, "vendor")
     x, y = np.ones((images, channels, 1040), "float32"), np.ones((images, 2, 520), "float32")
-    text = str(jax.make_jaxpr(lambda x, y: vendor.kernel_grad(x, y, form, x.dtype))(x, y))
+    text = str(
+        jax.make_jaxpr(partial(evaluate, "kernel_grad", "tpu", form=form, dtype=x.dtype))(x, y)
+    )
     assert ("lhs_dilation=(2,)" in text) == is_over_y

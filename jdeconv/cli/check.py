@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from jdeconv import testing
+from jdeconv import problem, testing
 from jdeconv.cli import definition
 from jdeconv.cli.problem import Problem
 from jdeconv.form import Form, Layout
@@ -154,9 +154,6 @@ def compare(geometry: Geometry, lowering: str | None, seed: int) -> list[str]:
     g, rng = geometry, np.random.default_rng(seed)
     steps = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation}
     window = Window.of_conv(g.big, g.kernel, **steps)
-    form = Form(window, g.groups, Layout.of("conv", None, window.rank))
-    if lowering is not None and LOWERINGS[lowering].refuses(form, g.c, g.o, np.dtype("float32")):
-        return ["-"] * len(COLUMNS)
     x, y, kernel = (
         rng.integers(-4, 5, shape).astype(np.float32)
         for shape in (
@@ -165,6 +162,10 @@ def compare(geometry: Geometry, lowering: str | None, seed: int) -> list[str]:
             (g.groups * g.o, g.c, *g.kernel),
         )
     )
+    form = Form(window, g.groups, Layout.of("conv", None, window.rank))
+    p = problem.Problem.of("conv", form, x, kernel, x.dtype)
+    if lowering is not None and LOWERINGS[lowering].refuses(p):
+        return ["-"] * len(COLUMNS)
     ours = {"groups": g.groups, "lowering": lowering, **steps}
     # Timing the vendor's algorithms takes a GPU minutes, and all of them are exact on these numbers.
     quick = {"xla_gpu_autotune_level": 0} if jax.default_backend() == "gpu" else None

@@ -11,8 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jdeconv import problem
 from jdeconv.checks import refused, speaking
-from jdeconv.form import CONTRACTIONS, Form, Layout
+from jdeconv.form import CONTRACTIONS, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.padding import MODES
 from jdeconv.window import Window
@@ -167,12 +168,10 @@ class Problem:
     def serving(self) -> list[str]:
         """The lowerings that take it."""
         window = self.window if self.padding_mode == "zeros" else self.window.padded
-        form = Form(window, self.groups, Layout.of("conv", None, self.rank))
-        return [
-            name
-            for name, lowering in LOWERINGS.items()
-            if lowering.refuses(form, self.c, self.o, jnp.dtype(self.dtype)) is None
-        ]
+        layout, dtype = Layout.of("conv", None, self.rank), jnp.dtype(self.dtype)
+        sizes, dtypes = (1, self.groups, self.c, self.o), (dtype, accumulator(dtype), dtype)
+        p = problem.Problem("conv", window.reduced, layout, *sizes, *dtypes)
+        return [name for name, lowering in LOWERINGS.items() if lowering.refuses(p) is None]
 
 
 def _frozen(value: Any) -> Any:

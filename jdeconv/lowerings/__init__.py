@@ -1,8 +1,9 @@
 """How a contraction is evaluated: one idea a file, and a table that lists them.
 
-A lowering has `conv`, `deconv` and `kernel_grad`, each of two arrays of one dtype, a `Form` and the dtype
-in which to accumulate and answer; and `refuses(form, c, o, dtype)`, the reason in words why
-it cannot serve c and o channels in a group, or None.
+A lowering has `conv`, `deconv` and `kernel_grad`, each of two arrays and a `Problem`, and `refuses(problem)`:
+the reason in words why it cannot serve, or None. `evaluate.py` says in which order and in which pieces it gets
+arrays. It may have `enter_kernel(kernel, problem)`, which is called once, before any loop, and its adjoint
+`leave_kernel`.
 """
 
 from jdeconv.lowerings import fft, im2col, nhwc, taps, vendor, winograd

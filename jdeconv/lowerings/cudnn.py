@@ -20,25 +20,25 @@ import jax
 from jax import lax
 
 from jdeconv.axes import padded
-from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
+from jdeconv.form import CONTRACTIONS, Axes, Layout
+from jdeconv.problem import Problem
 
 SHORTEST = 4  # positions of a phase
 
 
-def is_slow_line(platform: str | None, form: Form, c: int, o: int) -> bool:
+def is_slow_line(p: Problem) -> bool:
     """Whether it is depthwise over one axis, on an NVIDIA GPU."""
-    return platform == "cuda" and form.window.rank == 1 and (c, o) == (1, 1)
+    is_line = p.platform == "cuda" and p.window.rank == 1
+    return is_line and not p.is_symbolic and (p.c, p.o) == (1, 1)
 
 
-def on_plane(
-    evaluate: Callable, contraction: str, a: jax.Array, b: jax.Array, form: Form, *rest
-) -> jax.Array:
+def on_plane(evaluate: Callable, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     """The contraction over one axis, evaluated over a plane with one row."""
-    layout = Layout(*map(_with_row, dataclasses.astuple(form.layout)))
-    first, second, result = (getattr(form.layout, role)[2] for role in CONTRACTIONS[contraction])
+    layout = Layout(*map(_with_row, dataclasses.astuple(p.layout)))
+    first, second, result = (getattr(p.layout, role)[2] for role in CONTRACTIONS[p.contraction])
     a, b = lax.expand_dims(a, [first]), lax.expand_dims(b, [second])
-    form = dataclasses.replace(form, window=form.window.with_row, layout=layout)
-    return lax.squeeze(evaluate(a, b, form, *rest), [result])
+    p = dataclasses.replace(p, window=p.window.with_row, layout=layout)
+    return lax.squeeze(evaluate(a, b, p), [result])
 
 
 def _with_row(axes: Axes) -> Axes:
@@ -47,31 +47,32 @@ def _with_row(axes: Axes) -> Axes:
     return *(axis + (axis >= space) for axis in (outer, inner)), space, space + 1
 
 
-def has_phases(form: Form) -> bool:
+def has_phases(p: Problem) -> bool:
     """Whether a dilation divides the positions into phases of some length, on an NVIDIA GPU.
 
     With groups XLA has a forward call either way.
     """
-    window = form.window
+    window = p.window
     axes = [*zip(window.dilation, window.stride, window.small, strict=True)]
     return (
-        form.platform == "cuda"
-        and form.groups == 1
+        p.platform == "cuda"
+        and p.g == 1
         and any(d > 1 for d, _, _ in axes)
         and all(d == 1 or (s == 1 and q >= SHORTEST * d) for d, s, q in axes)
     )
 
 
-def in_phases(evaluate: Callable, x: jax.Array, y: jax.Array, form: Form, *rest) -> jax.Array:
+def in_phases(evaluate: Callable, x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The kernel's gradient with the phases of the dilation as images of the batch.
 
     On an axis without stride, x and y meet only where their positions leave the same remainder.
     """
-    window, layout = form.window, form.layout
+    window, layout = p.window, p.layout
     shifts = [low % d for low, d in zip(window.low, window.dilation, strict=True)]
     x = _phases(x, layout.x, window.dilation, shifts)
     y = _phases(y, layout.y, window.dilation, [0] * window.rank)
-    return evaluate(x, y, dataclasses.replace(form, window=window.phase), *rest)
+    n = p.n * math.prod(window.dilation)
+    return evaluate(x, y, dataclasses.replace(p, window=window.phase, n=n))
 
 
 def _phases(a: jax.Array, axes: Axes, steps: Axes, shifts: list[int]) -> jax.Array:

@@ -8,7 +8,6 @@ Once x lies in columns, the trilinear form is a plain sum of products:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -16,156 +15,81 @@ import numpy as np
 from jax import lax
 
 from jdeconv.axes import padded, reshaped
-from jdeconv.form import Form
 from jdeconv.im2col import fold, unfold
-from jdeconv.lowerings import blocks
-from jdeconv.lowerings.arrange import arrange, channels_last, restore
-from jdeconv.lowerings.blocks import items_per_block, map_blocks, sum_blocks
-from jdeconv.lowerings.slabs import in_slabs
+from jdeconv.problem import Problem
 
-# A word is an axis in memory and a letter an index of the form, for channels before and behind space.
-# Batch and positions stand side by side, so that a block of images is one matrix.
-CHANNELS_FIRST = {"columns": "gc t n q", "kernel": "go c t", "y": "go n q"}
-CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
+# The order in memory, a letter an index of the form. Batch and positions stand side by side, so that a block of
+# images is one matrix.
+CHANNELS_FIRST = {"columns": "gctnq", "kernel": "goct", "y": "gonq"}
+CHANNELS_LAST = {"columns": "nqtgc", "kernel": "tcgo", "y": "nqgo"}
 
 MAX_SUMMED = 2048  # numbers in a row, by the loop that XLA has on a CPU for a matrix and a vector
 PART = "p"  # the letter of such stages of a sum
 
 
-def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
-    """Nothing: the definition serves every form."""
+def refuses(p: Problem) -> str | None:
+    """Nothing: the definition serves every problem."""
     return None
 
 
-def _columns_bytes(form: Form, c: int, o: int, dtype: np.dtype) -> int:
-    """Of one image."""
-    taps, positions = math.prod(form.window.kernel), math.prod(form.window.small)
-    return form.groups * c * taps * positions * np.dtype(dtype).itemsize
+def laid_out(p: Problem) -> int:
+    """The bytes of one image's columns, where they are not x itself."""
+    if p.last and p.window.big == p.window.small and p.taps == 1:
+        return 0
+    return p.g * p.c * p.taps * p.positions * p.wide.itemsize
 
 
-@in_slabs(_columns_bytes)
-def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """Caffe's forward_gemm: y = kernel . columns, where columns = im2col(x)."""
-    letters = _Letters(form, *form.channels("conv", x.shape, kernel.shape))
-    kernel = letters.split(arrange(kernel, form, "kernel"), "kernel")
-
-    def block(x):
-        answer = form.answer(x.dtype, dtype)
-        return letters.join(letters.dot("y", answer, columns=letters.columns(x), kernel=kernel))
-
-    x = arrange(x, form, "x")
-    return restore(map_blocks(block, x, letters.images_per_block(x, dtype)), form, "y")
+    y = dot(p, "y", p.answer, columns=_columns(x, p), kernel=kernel)
+    return y if p.last else jnp.moveaxis(y, 2, 0)
 
 
-@in_slabs(_columns_bytes)
-def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """Caffe's backward_gemm: x = col2im(columns), where columns = kernel^T . y."""
-    letters = _Letters(form, *form.channels("deconv", y.shape, kernel.shape))
-    kernel = letters.split(arrange(kernel, form, "kernel"), "kernel")
-
-    def block(y):
-        columns = letters.dot("columns", dtype, y=letters.part(y), kernel=kernel)
-        return letters.big(columns)
-
-    y = arrange(y, form, "y")
-    return restore(map_blocks(block, y, letters.images_per_block(y, dtype)), form, "x")
+    columns = dot(p, "columns", p.wide, y=_images_inside(y, p), kernel=kernel)
+    x = fold(columns, p.window, **_axes(p))
+    return x if p.last else jnp.moveaxis(x, 2, 0)
 
 
-@in_slabs(_columns_bytes)
-def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """Caffe's weight_gemm: kernel = the sum over images of y . columns^T, where columns = im2col(x)."""
-    letters = _Letters(form, *form.channels("kernel_grad", x.shape, y.shape))
-
-    def block(x, y):
-        return letters.dot("kernel", dtype, columns=letters.columns(x), y=letters.part(y))
-
-    x, y = arrange(x, form, "x"), arrange(y, form, "y")
-    kernel = sum_blocks(block, (x, y), letters.images_per_block(x, dtype))
-    return restore(letters.merge(kernel, "kernel"), form, "kernel")
+    return dot(p, "kernel", p.wide, columns=_columns(x, p), y=_images_inside(y, p))
 
 
-@dataclass(frozen=True)
-class _Letters:
-    """Blocks of arranged arrays, split into the letters of the form and merged again."""
+def _columns(x: jax.Array, p: Problem) -> jax.Array:
+    return unfold(_images_inside(x, p), p.window, **_axes(p))
 
-    form: Form
-    c: int
-    o: int
 
-    @property
-    def last(self) -> bool:
-        return channels_last(self.form)
+def _images_inside(a: jax.Array, p: Problem) -> jax.Array:
+    """With channels first, images behind groups and channels."""
+    return a if p.last else jnp.moveaxis(a, 0, 2)
 
-    @property
-    def words(self) -> dict[str, str]:
-        return CHANNELS_LAST if self.last else CHANNELS_FIRST
 
-    @property
-    def axes(self) -> dict[str, int]:
-        """For `unfold` and `fold`: where space and taps begin."""
-        return (
-            {"space": 1, "tap": 1 + self.form.window.rank} if self.last else {"space": 2, "tap": 1}
-        )
+def _axes(p: Problem) -> dict[str, int]:
+    """Where space and taps begin, for `unfold` and `fold`."""
+    return {"space": 1, "tap": 1 + p.window.rank} if p.last else {"space": 3, "tap": 2}
 
-    def columns(self, x: jax.Array) -> jax.Array:
-        """A block of x in letters, by im2col."""
-        return self.split(
-            unfold(self.turned(x), self.form.window, **self.axes), "columns", x.shape[0]
-        )
 
-    def big(self, columns: jax.Array) -> jax.Array:
-        """A block of x from its columns in letters, by col2im."""
-        return self.turned(fold(self.merge(columns, "columns"), self.form.window, **self.axes))
-
-    def part(self, y: jax.Array) -> jax.Array:
-        """A block of y in letters."""
-        return self.split(self.turned(y), "y", y.shape[0])
-
-    def join(self, y: jax.Array) -> jax.Array:
-        """A block of y from its letters."""
-        return self.turned(self.merge(y, "y"))
-
-    def turned(self, block: jax.Array) -> jax.Array:
-        """Channels, then batch, for channels first; and back."""
-        return block if self.last else block.swapaxes(0, 1)
-
-    def split(self, a: jax.Array, name: str, n: int = 1) -> jax.Array:
-        sizes = {"n": n, "g": self.form.groups, "c": self.c, "o": self.o}
-        sizes |= {"t": math.prod(self.form.window.kernel), "q": math.prod(self.form.window.small)}
-        return a.reshape([sizes[letter] for letter in self.words[name].replace(" ", "")])
-
-    def merge(self, a: jax.Array, name: str) -> jax.Array:
-        groups, window, letters = (
-            self.form.groups,
-            self.form.window,
-            self.words[name].replace(" ", ""),
-        )
-        sizes = {"t": window.kernel, "q": window.small, "c": (self.c,)}
-        sizes |= {"gc": (groups * self.c,), "go": (groups * self.o,)}
-        sizes |= {"n": (a.shape[letters.index("n")],)} if "n" in letters else {}
-        return a.reshape([size for word in self.words[name].split() for size in sizes[word]])
-
-    def dot(self, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.Array:
-        """The sum of products of two arrays in letters."""
-        letters = {name: word.replace(" ", "") for name, word in self.words.items()}
-        terms, total = [letters[name] for name in operands], letters[result]
-        arrays = [*operands.values()]
-        options = {"precision": self.form.precision, "preferred_element_type": dtype}
-        if self.form.platform == "cpu":
-            terms, arrays, total = _staged(terms, arrays, total)
-        if total.startswith(PART):
-            return jnp.einsum(f"{','.join(terms)}->{total}", *arrays, **options).sum(0)
-        if self.form.groups == 1:
-            return _matrix_product(terms, arrays, total, **options)
-        return jnp.einsum(f"{','.join(terms)}->{total}", *arrays, **options)
-
-    def images_per_block(self, images: jax.Array, dtype: np.dtype) -> int:
-        window = self.form.window
-        if self.last and window.big == window.small and math.prod(window.kernel) == 1:
-            return images.shape[0]  # the columns are x itself, and nothing is laid out
-        size = _columns_bytes(self.form, self.c, self.o, dtype)
-        most = blocks.bytes_for(self.form.platform, blocks.BLOCK_BYTES)
-        return items_per_block(images.shape[0], size, most)
+def dot(p: Problem, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.Array:
+    """The sum of products of two arrays, whose axes are those of their letters."""
+    letters = CHANNELS_LAST if p.last else CHANNELS_FIRST
+    sizes = {"n": (p.n,), "g": (p.g,), "c": (p.c,), "o": (p.o,)}
+    sizes |= {"t": p.window.kernel, "q": p.window.small}
+    terms, total = [letters[name] for name in operands], letters[result]
+    arrays = [
+        a.reshape([math.prod(sizes[letter]) for letter in term])
+        for a, term in zip(operands.values(), terms, strict=True)
+    ]
+    options = {"precision": p.precision, "preferred_element_type": dtype}
+    if p.platform == "cpu":
+        terms, arrays, total = _staged(terms, arrays, total)
+    if p.g == 1 and not total.startswith(PART):
+        product = _matrix_product(terms, arrays, total, **options)
+    else:
+        product = jnp.einsum(f"{','.join(terms)}->{total}", *arrays, **options)
+    product = product.sum(0) if total.startswith(PART) else product
+    return product.reshape([size for letter in letters[result] for size in sizes[letter]])
 
 
 def _matrix_product(terms: list[str], arrays: list[jax.Array], total: str, **options) -> jax.Array:

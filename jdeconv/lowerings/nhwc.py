@@ -18,84 +18,66 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jdeconv.form import Form
 from jdeconv.im2col import unfold
-from jdeconv.lowerings.arrange import arrange, restore
-from jdeconv.lowerings.blocks import BLOCK_BYTES, items_per_block, sum_blocks
-from jdeconv.lowerings.slabs import in_slabs
 from jdeconv.lowerings.vendor import cropped
+from jdeconv.problem import Problem
+from jdeconv.window import Window
 
 MAX_GROUPS = 16  # compile time grows with them
 
 
-def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
+def refuses(p: Problem) -> str | None:
     """The reason why there is no such form."""
-    if form.groups > MAX_GROUPS:
-        return f"nhwc unrolls up to {MAX_GROUPS} groups, not {form.groups}"
-    if max(form.window.stride) > 1:
-        return f"nhwc needs stride 1, not {form.window.stride}"
+    if p.g > MAX_GROUPS:
+        return f"nhwc unrolls up to {MAX_GROUPS} groups, not {p.g}"
+    if max(p.window.stride) > 1:
+        return f"nhwc needs stride 1, not {p.window.stride}"
     return None
 
 
-def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def laid_out(p: Problem) -> int:
+    """The bytes of one image's columns on both sides, in a kernel's gradient."""
+    if p.contraction != "kernel_grad":
+        return 0
+    sides = _Sides(p.window)
+    widths = math.prod(sides.x.kernel) * p.c + math.prod(sides.y.kernel) * p.o
+    return p.g * widths * math.prod(sides.x.small) * p.wide.itemsize
+
+
+def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """The forward convolution."""
-    x, kernel = arrange(x, form, "x", last=True), arrange(kernel, form, "kernel", last=True)
-
-    def one(x, kernel):
-        return _convolution(x, kernel, form, dtype, form.window.padding)
-
-    return restore(_by_groups(one, form.groups, x, kernel), form, "y", last=True)
+    return _by_groups(lambda x, k: _convolution(x, k, p, p.window.padding), p, x, kernel)
 
 
-def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """The forward convolution of y with the reversed kernel, padded by what of the span the padding leaves."""
-    w = form.window
-    y, kernel = arrange(y, form, "y", last=True), arrange(kernel, form, "kernel", last=True)
+    w = p.window
     edges = zip(w.span, w.padding, strict=True)
     padding = [(span - 1 - low, span - 1 - high) for span, (low, high) in edges]
     kernel = lax.optimization_barrier(jnp.flip(kernel, range(w.rank)))
-
-    def one(y, kernel):
-        return _convolution(y, kernel.swapaxes(-1, -2), form, dtype, padding)
-
-    return restore(_by_groups(one, form.groups, y, kernel), form, "x", last=True)
+    return _by_groups(lambda y, k: _convolution(y, k.swapaxes(-1, -2), p, padding), p, y, kernel)
 
 
-def _columns_bytes(form: Form, c: int, o: int, dtype: np.dtype) -> int:
-    """Of both sides, of one image."""
-    sides = _Sides(form)
-    widths = math.prod(sides.x.kernel) * c + math.prod(sides.y.kernel) * o
-    return form.groups * widths * math.prod(sides.x.small) * np.dtype(dtype).itemsize
-
-
-@in_slabs(_columns_bytes)
-def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The dot of x's columns for the taps of all axes but the last, and y's for the taps of the last."""
-    sides, shapes = _Sides(form), (x.shape, y.shape)
-    x, y = arrange(x, form, "x", last=True), arrange(y, form, "y", last=True)
+    sides = _Sides(p.window)
 
-    def one(x, y):
+    def one(x: jax.Array, y: jax.Array) -> jax.Array:
         x, y = sides.unfold(x, sides.x), jnp.flip(sides.unfold(y, sides.y), 1)
-        options = {"precision": form.precision, "preferred_element_type": dtype}
-        return jnp.einsum("ptc,puo->tuco", x, y, **options)
+        options = {"precision": p.precision, "preferred_element_type": p.wide}
+        kernel = jnp.einsum("ptc,puo->tuco", x, y, **options)
+        return kernel.reshape(*p.window.kernel, p.c, p.o)
 
-    def block(x, y):
-        kernel = _by_groups(one, form.groups, x, y)
-        return kernel.reshape(*form.window.kernel, *kernel.shape[2:])
-
-    per_image = _columns_bytes(form, *form.channels("kernel_grad", *shapes), dtype)
-    size = items_per_block(x.shape[0], per_image, BLOCK_BYTES)
-    return restore(sum_blocks(block, (x, y), size), form, "kernel", last=True)
+    return _by_groups(one, p, x, y)
 
 
 class _Sides:
     """The windows by which x and y unfold. On the last axis, y's window is the transpose of the form's."""
 
-    def __init__(self, form: Form) -> None:
-        w, ones, zeros = form.window, (1,) * form.window.rank, (0,) * form.window.rank
+    def __init__(self, w: Window) -> None:
+        ones, zeros = (1,) * w.rank, (0,) * w.rank
         n = max(1, w.rank - 1)  # axes of x; a single one stays with x
         between = (*w.small[:n], *w.big[n:])  # positions that both sides share
         self.x = dataclasses.replace(
@@ -116,16 +98,14 @@ class _Sides:
         return columns.reshape(-1, math.prod(window.kernel), columns.shape[-1])
 
 
-def _by_groups(one: Callable, groups: int, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`one` of each group's channels, which are the last axis of both operands and of the result."""
-    if groups == 1:
-        return one(a, b)
-    pairs = zip(jnp.split(a, groups, -1), jnp.split(b, groups, -1), strict=True)
-    return jnp.concatenate([one(*pair) for pair in pairs], -1)
+def _by_groups(one: Callable, p: Problem, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`one` of each group's channels; the group is the last axis but one of both operands and of the result."""
+    results = [one(a[..., i, :], b[..., i, :]) for i in range(p.g)]
+    return jnp.stack(results, -2)
 
 
-def _convolution(a: jax.Array, kernel: jax.Array, form: Form, dtype, padding) -> jax.Array:
-    rank = form.window.rank
+def _convolution(a: jax.Array, kernel: jax.Array, p: Problem, padding) -> jax.Array:
+    rank = p.window.rank
     last = (0, rank + 1, *range(1, rank + 1))
     a, padding = cropped(a, last[2:], padding)
     return lax.conv_general_dilated(
@@ -133,8 +113,8 @@ def _convolution(a: jax.Array, kernel: jax.Array, form: Form, dtype, padding) ->
         kernel,
         (1,) * rank,
         padding,
-        rhs_dilation=form.window.dilation,
+        rhs_dilation=p.window.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
-        precision=form.precision,
-        preferred_element_type=form.answer(a.dtype, dtype),
+        precision=p.precision,
+        preferred_element_type=p.answer,
     )

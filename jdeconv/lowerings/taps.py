@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import reduce
 
 import jax
@@ -22,20 +22,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv.form import Form
-from jdeconv.lowerings.arrange import arrange, channels_last, restore
+from jdeconv.problem import Problem
 from jdeconv.window import Window
 
 MAX_TERMS, MAX_PHASES = 128, 64  # compile time grows with them
 MAX_SUMMED = 1024  # numbers in a row
 
 
-def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
+def refuses(p: Problem) -> str | None:
     """The reason why these multiply-adds cannot serve."""
-    phases = math.prod(form.window.stride)
-    if phases > MAX_PHASES:
-        return f"stride {form.window.stride} has {phases} phases; taps unrolls up to {MAX_PHASES}"
-    terms = math.prod(form.window.kernel) * max(c, o)
+    if p.phases > MAX_PHASES:
+        return f"stride {p.window.stride} has {p.phases} phases; taps unrolls up to {MAX_PHASES}"
+    terms = p.taps * max(p.c, p.o)
     if terms > MAX_TERMS:
         return (
             f"{terms} products of taps and channels are more than the {MAX_TERMS} that taps unrolls"
@@ -43,25 +41,30 @@ def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     return None
 
 
-def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def takes_channels_last(p: Problem) -> bool:
+    """Whether it computes with channels last: where a group has one channel.
+
+    XLA's reduction over leading axes is four times slower on a CPU than over the last axes.
+    """
+    reduces = p.contraction == "kernel_grad" and p.platform == "cpu"
+    return p.last and p.c == p.o == 1 and not reduces
+
+
+def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """One sum over channels and taps, fused."""
-    w, (c, o) = form.window, form.channels("conv", x.shape, kernel.shape)
-    last = channels_last(form) and c == o == 1
-    x = _padded(_split(x, form, "x", last).astype(dtype), last, w.padding)
+    w = p.window
+    x = _padded(x.astype(p.wide), p, w.padding)
     terms = (
-        _slice(channel, last, _start(tap, w), w.small, w.stride) * k
-        for channel, numbers in zip(
-            _channels(x, last), _numbers(kernel, form, 2, last, dtype), strict=True
-        )
+        _slice(channel, p, _start(tap, w), w.small, w.stride) * k
+        for channel, numbers in _by_channel(x, kernel, p, "c")
         for tap, k in numbers
     )
-    return _joined(_sum(terms), form, "y", last)
+    return _sum(terms)
 
 
-def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """One sum over channels and the taps of each phase, and the phases interleaved."""
-    w, (c, o) = form.window, form.channels("deconv", y.shape, kernel.shape)
-    last = channels_last(form) and c == o == 1
+    w = p.window
     first = [low // s for low, s in zip(w.low, w.stride, strict=True)]  # the m of x's first cell
     lengths = [
         -(-(low + big) // s) - m
@@ -72,119 +75,93 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
         (r - m, m + length - q)
         for r, m, length, q in zip(reach, first, lengths, w.small, strict=True)
     ]
-    y = _padded(_split(y, form, "y", last).astype(dtype), last, edges)
+    y = _padded(y.astype(p.wide), p, edges)
     phases: dict = dict.fromkeys(_indices(w.stride))
-    for channel, numbers in zip(
-        _channels(y, last), _numbers(kernel, form, 1, last, dtype), strict=True
-    ):
+    for channel, numbers in _by_channel(y, kernel, p, "o"):
         for tap, k in numbers:
             steps = [divmod(t * d, s) for t, d, s in zip(tap, w.dilation, w.stride, strict=True)]
             start = [r - shift for r, (shift, _) in zip(reach, steps, strict=True)]
-            term = _slice(channel, last, start, lengths, [1] * w.rank) * k
+            term = _slice(channel, p, start, lengths, [1] * w.rank) * k
             phase = tuple(residue for _, residue in steps)
             phases[phase] = term if phases[phase] is None else phases[phase] + term
-    x = _interleaved(phases, last, w)
     crop = [
         (-(low % s), low % s + big - length * s)
         for low, big, length, s in zip(w.low, w.big, lengths, w.stride, strict=True)
     ]
-    return _joined(_padded(x, last, crop), form, "x", last)
+    return _padded(_interleaved(phases, p), p, crop)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """One reduction over positions, with a result for every channel of x and tap; then one over the rest.
 
-    On a CPU there are two reductions, over arrays with channels first. XLA's reduction over leading axes is
-    four times slower there than over the last axes. XLA adds one number after the other, so its error grows
-    with the root of their count; two short reductions keep it small.
+    On a CPU there are two reductions. XLA adds one number after the other, so its error grows with the root of
+    their count; two short reductions keep it small.
     """
-    if form.platform != "cpu":
-        return _sums(x, y, form, dtype)
-    w = form.window
-    x, y = _split(x, form, "x", False), _split(y, form, "y", False)
+    if p.platform != "cpu":
+        return _sums(x, y, p)
+    w = p.window
     rows = -(-w.small[-1] // MAX_SUMMED)  # on the last axis
     length = -(-w.small[-1] // rows)
     more = rows * length - w.small[-1]
     sizes = (*w.small[:-1], rows * length)
-    x = _padded(x, False, (*w.padding[:-1], (w.low[-1], w.high[-1] + more * w.stride[-1])))
-    y = _padded(y, False, [(0, 0)] * (w.rank - 1) + [(0, more)])
+    x = _padded(x, p, (*w.padding[:-1], (w.low[-1], w.high[-1] + more * w.stride[-1])))
+    y = _padded(y, p, [(0, 0)] * (w.rank - 1) + [(0, more)])
     x, y = lax.optimization_barrier((x, y))
     # Cast behind the barrier: of bfloat16 widened, reshaped, multiplied and summed, jaxlib 0.10.2 makes a
     # kernel that adds to memory nobody has cleared.
-    x, y = x.astype(dtype), y.astype(dtype)
+    x, y = x.astype(p.wide), y.astype(p.wide)
     products = tuple(
-        (_slice(channel, False, _start(tap, w), sizes, w.stride) * y).reshape(
+        (_slice(channel, p, _start(tap, w), sizes, w.stride) * y).reshape(
             *y.shape[:-1], rows, length
         )
-        for channel in _channels(x, False)
+        for channel in _channels(x, p)
         for tap in _indices(w.kernel)
     )
     shape = products[0].shape
     first = next(i for i in range(3, len(shape)) if math.prod(shape[i:]) <= MAX_SUMMED)
     sums = lax.reduce(
         products,
-        tuple(np.zeros((), dtype) for _ in products),
+        tuple(np.zeros((), p.wide) for _ in products),
         lambda a, b: tuple(map(operator.add, a, b)),
         tuple(range(first, len(shape))),
     )
     kernel = jnp.stack(sums, 3).sum((0, *range(4, first + 1)))
-    kernel = kernel.reshape(form.groups * y.shape[2], x.shape[2], *w.kernel)
-    return restore(kernel, form, "kernel", last=False)
+    return kernel.reshape(p.g, p.o, p.c, *w.kernel)
 
 
-def _sums(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def _sums(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The kernel's gradient by a reduction for every channel of x and tap, in the order in which x lies."""
-    w, (c, o) = form.window, form.channels("kernel_grad", x.shape, y.shape)
-    last = channels_last(form) and c == o == 1
-    x, y = _split(x, form, "x", last).astype(dtype), _split(y, form, "y", last).astype(dtype)
-    x = _padded(x, last, w.padding)
-    sums = jnp.stack(
-        [
-            (_slice(channel, last, _start(tap, w), w.small, w.stride) * y).sum(
-                (0, *_space(y, last))
-            )
-            for channel in _channels(x, last)
-            for tap in _indices(w.kernel)
-        ],
-        axis=-1,
-    )  # (g, o, c and taps); (g, taps) with channels last
-    if last:
-        kernel = jnp.moveaxis(sums, -1, 0).reshape(*w.kernel, 1, form.groups)
+    w = p.window
+    x, y = _padded(x.astype(p.wide), p, w.padding), y.astype(p.wide)
+    sums = [
+        (_slice(channel, p, _start(tap, w), w.small, w.stride) * y).sum((0, *_space(p)))
+        for channel in _channels(x, p)
+        for tap in _indices(w.kernel)
+    ]
+    if p.last:  # each of (g, 1)
+        return jnp.stack(sums).reshape(*w.kernel, 1, p.g, 1)
+    return jnp.stack(sums, -1).reshape(p.g, p.o, p.c, *w.kernel)
+
+
+def _by_channel(a: jax.Array, kernel: jax.Array, p: Problem, index: str) -> Iterator:
+    """Each channel of the array, with the taps and their numbers shaped to multiply it.
+
+    Where the group has more than one channel, a number has the kernel's other channel on its axis.
+    """
+    kernel, taps = kernel.astype(p.wide), list(_indices(p.window.kernel))
+    if p.last:
+        numbers = kernel.reshape(1, -1, *[1] * (p.window.rank + 1), p.g, 1)
     else:
-        kernel = sums.reshape(form.groups * y.shape[2], x.shape[2], *w.kernel)
-    return restore(kernel, form, "kernel", last=last)
+        kernel = kernel.reshape(p.g, p.o, p.c, len(taps))
+        kernel = jnp.moveaxis(kernel, ("goc".index(index), 3), (0, 1))
+        numbers = kernel.reshape(*kernel.shape[:2], 1, *kernel.shape[2:], *[1] * p.window.rank)
+    for channel, row in zip(_channels(a, p), numbers, strict=True):
+        yield channel, zip(taps, row, strict=True)
 
 
-def _split(a: jax.Array, form: Form, role: str, last: bool) -> jax.Array:
-    """(n, g, channel, *space); with channels last only where they are one: (n, *space, g)."""
-    a = arrange(a, form, role, last=last)
-    if last:
-        return a
-    return a.reshape(a.shape[0], form.groups, a.shape[1] // form.groups, *a.shape[2:])
-
-
-def _joined(a: jax.Array, form: Form, role: str, last: bool) -> jax.Array:
-    """The inverse of `_split`."""
-    a = a if last else a.reshape(a.shape[0], -1, *a.shape[3:])
-    return restore(a, form, role, last=last)
-
-
-def _channels(a: jax.Array, last: bool) -> list[jax.Array]:
+def _channels(a: jax.Array, p: Problem) -> list[jax.Array]:
     """One array a channel, each with its axis, to be broadcast."""
-    return [a] if last else jnp.split(a, a.shape[2], 2)
-
-
-def _numbers(kernel: jax.Array, form: Form, axis: int, last: bool, dtype: np.dtype) -> list:
-    """For every channel on `axis` of (g, o, c): each tap, with its numbers shaped to multiply arrays."""
-    rank, taps = form.window.rank, list(_indices(form.window.kernel))
-    kernel = arrange(kernel, form, "kernel", last=last).astype(dtype)
-    if last:
-        numbers = kernel.reshape(-1, *[1] * (rank + 1), kernel.shape[-1])
-        return [list(zip(taps, numbers, strict=True))]
-    kernel = kernel.reshape(form.groups, -1, kernel.shape[1], len(taps))
-    kernel = jnp.moveaxis(kernel, (axis, 3), (0, 1))  # (channel, tap, g, the other channel)
-    numbers = kernel.reshape(*kernel.shape[:2], 1, *kernel.shape[2:], *[1] * rank)
-    return [list(zip(taps, channel, strict=True)) for channel in numbers]
+    return [a] if p.last else jnp.split(a, a.shape[2], 2)
 
 
 def _indices(sizes: Iterable[int]) -> Iterable[tuple[int, ...]]:
@@ -199,32 +176,34 @@ def _sum(terms: Iterable[jax.Array]) -> jax.Array:
     return reduce(operator.add, terms)
 
 
-def _space(a: jax.Array, last: bool) -> range:
-    return range(1, a.ndim - 1) if last else range(3, a.ndim)
+def _space(p: Problem) -> range:
+    """The spatial axes of x and y."""
+    first = 1 if p.last else 3
+    return range(first, first + p.window.rank)
 
 
-def _padded(a: jax.Array, last: bool, edges) -> jax.Array:
+def _padded(a: jax.Array, p: Problem, edges) -> jax.Array:
     config = [(0, 0, 0)] * a.ndim
-    for axis, (low, high) in zip(_space(a, last), edges, strict=True):
+    for axis, (low, high) in zip(_space(p), edges, strict=True):
         config[axis] = (low, high, 0)
     return lax.pad(a, jnp.zeros((), a.dtype), config)
 
 
-def _slice(a: jax.Array, last: bool, start, sizes, stride) -> jax.Array:
+def _slice(a: jax.Array, p: Problem, start, sizes, stride) -> jax.Array:
     starts, stops, steps = [0] * a.ndim, list(a.shape), [1] * a.ndim
-    for axis, first, size, step in zip(_space(a, last), start, sizes, stride, strict=True):
+    for axis, first, size, step in zip(_space(p), start, sizes, stride, strict=True):
         starts[axis], stops[axis], steps[axis] = first, first + (size - 1) * step + 1, step
     return lax.slice(a, starts, stops, steps)
 
 
-def _interleaved(phases: dict, last: bool, w: Window) -> jax.Array:
+def _interleaved(phases: dict, p: Problem) -> jax.Array:
     """Position m of phase r goes to m*stride + r, on every axis."""
-    first = next(p for p in phases.values() if p is not None)
+    first = next(phase for phase in phases.values() if phase is not None)
     if len(phases) == 1:
         return first
-    stack = jnp.stack([jnp.zeros_like(first) if p is None else p for p in phases.values()])
-    stack = stack.reshape(*w.stride, *first.shape)
-    for i, axis in reversed(list(enumerate(_space(first, last)))):
+    stack = jnp.stack([jnp.zeros_like(first) if a is None else a for a in phases.values()])
+    stack = stack.reshape(*p.window.stride, *first.shape)
+    for i, axis in reversed(list(enumerate(_space(p)))):
         # The i-th phase axis is always the last of those left in front.
         stack = jnp.moveaxis(stack, i, i + axis + 1)
         shape = stack.shape

@@ -13,20 +13,21 @@ import numpy as np
 from jax import lax
 
 from jdeconv.axes import regrouped
-from jdeconv.form import ACCELERATORS, Axes, Form
+from jdeconv.form import Axes
 from jdeconv.lowerings import cudnn
+from jdeconv.problem import ACCELERATORS, Problem
 
 
-def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
+def refuses(p: Problem) -> str | None:
     """Nothing: XLA's convolution takes every form, if slowly past three spatial axes."""
     return None
 
 
-def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """The forward convolution."""
-    if cudnn.is_slow_line(form.platform, form, *form.channels("conv", x.shape, kernel.shape)):
-        return cudnn.on_plane(conv, "conv", x, kernel, form, dtype)
-    layout, window = form.layout, form.window
+    if cudnn.is_slow_line(p):
+        return cudnn.on_plane(conv, x, kernel, p)
+    layout, window = p.layout, p.window
     padding = [_even(*pair, step) for pair, step in zip(window.padding, window.stride, strict=True)]
     x, padding = cropped(x, layout.x[2:], padding)
     return lax.conv_general_dilated(
@@ -36,28 +37,28 @@ def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Ar
         padding=padding,
         rhs_dilation=window.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(layout.x, layout.kernel, layout.y),
-        feature_group_count=form.groups,
-        precision=form.precision,
-        preferred_element_type=form.answer(x.dtype, dtype),
+        feature_group_count=p.g,
+        precision=p.precision,
+        preferred_element_type=p.answer,
     )
 
 
-def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """Backward-input: y with stride - 1 zeros between its positions, against the reversed kernel."""
-    if cudnn.is_slow_line(form.platform, form, *form.channels("deconv", y.shape, kernel.shape)):
-        return cudnn.on_plane(deconv, "deconv", y, kernel, form, dtype)
-    layout, window = form.layout, form.window
-    kernel = regrouped(kernel, form.groups, *layout.kernel[:2])
-    if form.platform != "tpu":  # which folds it into the convolution
+    if cudnn.is_slow_line(p):
+        return cudnn.on_plane(deconv, y, kernel, p)
+    layout, window = p.layout, p.window
+    kernel = regrouped(kernel, p.g, *layout.kernel[:2])
+    if p.platform != "tpu":  # which folds it into the convolution
         # The reversal is the mark that rewriters look for, and it must not cancel with another one.
         kernel = lax.optimization_barrier(kernel)
     kernel = lax.rev(kernel, layout.kernel[2:])
     gapped = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
-    low = [span - 1 - p for span, p in zip(window.span, window.low, strict=True)]
+    low = [span - 1 - start for span, start in zip(window.span, window.low, strict=True)]
     padding = np.array(_paddings(low, gapped, window.span, window.big))
     # Past the kernel's reach x is zero, and negative padding makes XLA's CPU convolution read outside of y.
     reach = np.clip(padding, 0, np.subtract(window.span, 1)[:, None])
-    if form.platform in ACCELERATORS:  # whose routines write those zeros too, up to a step of them
+    if p.platform in ACCELERATORS:  # whose routines write those zeros too, up to a step of them
         most = np.add(window.span, window.stride) - 2
         reach[:, 1] = np.clip(padding[:, 1], 0, most)
     # XLA takes an unpadded axis of kernel 2 and stride 2 for a group in disguise, and may abort over it.
@@ -70,9 +71,9 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
         lhs_dilation=window.stride,
         rhs_dilation=window.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(layout.y, _swapped(layout.kernel), layout.x),
-        feature_group_count=form.groups,
-        precision=form.precision,
-        preferred_element_type=form.answer(y.dtype, dtype),
+        feature_group_count=p.g,
+        precision=p.precision,
+        preferred_element_type=p.answer,
     )
     edges = [(0, 0, 0)] * x.ndim
     for axis, (low, high) in zip(layout.x[2:], padding - reach, strict=True):
@@ -80,19 +81,19 @@ def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """Backward-filter: y as a window over x, dilated by the stride, stepping by the dilation."""
-    if cudnn.is_slow_line(form.platform, form, *form.channels("kernel_grad", x.shape, y.shape)):
-        return cudnn.on_plane(kernel_grad, "kernel_grad", x, y, form, dtype)
-    if cudnn.has_phases(form):
-        return cudnn.in_phases(kernel_grad, x, y, form, dtype)
-    layout, window = form.layout, form.window
-    if _is_faster_over_y(x, y, form):
-        return _kernel_grad_over_y(x, y, form, dtype)
+    if cudnn.is_slow_line(p):
+        return cudnn.on_plane(kernel_grad, x, y, p)
+    if cudnn.has_phases(p):
+        return cudnn.in_phases(kernel_grad, x, y, p)
+    layout, window = p.layout, p.window
+    if _is_faster_over_y(p):
+        return _kernel_grad_over_y(x, y, p)
     dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     padding = _paddings(window.low, window.big, dilated, window.span)
     # Cutting off less than a step of cells would cost accelerators a copy of x.
-    unread = np.subtract(window.stride, 1) if form.platform in ACCELERATORS else None
+    unread = np.subtract(window.stride, 1) if p.platform in ACCELERATORS else None
     x, padding = cropped(x, layout.x[2:], padding, unread)
     return lax.conv_general_dilated(
         x,
@@ -103,31 +104,29 @@ def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.
         dimension_numbers=lax.ConvDimensionNumbers(
             *map(_swapped, (layout.x, layout.y, layout.kernel))
         ),
-        batch_group_count=form.groups,
-        precision=form.precision,
-        preferred_element_type=form.answer(x.dtype, dtype),
+        batch_group_count=p.g,
+        precision=p.precision,
+        preferred_element_type=p.answer,
     )
 
 
-def _is_faster_over_y(x: jax.Array, y: jax.Array, form: Form) -> bool:
+def _is_faster_over_y(p: Problem) -> bool:
     """Whether a TPU's compiler expects less of a kernel gradient with x as the window.
 
     Over one axis with a stride it expects 0.16 to 0.96 of the cycles where x has fewer than 128 channels, and
     0.8 to 1.4 of them where it has more. Over more axes it expects up to ten times as many.
     """
-    (n, c), window = (x.shape[axis] for axis in form.layout.x[:2]), form.window
-    if form.platform != "tpu" or window.rank != 1 or form.groups != 1:
+    if p.platform != "tpu" or p.window.rank != 1 or p.is_symbolic or p.g != 1:
         return False
-    ((q,), (s,)) = window.small, window.stride
-    is_even = s > 1 and window.dilation == (1,) and window.big == (q * s,)
-    is_known = isinstance(n, int) and isinstance(c, int)  # else symbolic, in an export
-    return is_even and is_known and c < 128 and n * q >= 1024
+    ((q,), (s,)) = p.window.small, p.window.stride
+    is_even = s > 1 and p.window.dilation == (1,) and p.window.big == (q * s,)
+    return is_even and p.c < 128 and p.n * q >= 1024
 
 
-def _kernel_grad_over_y(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def _kernel_grad_over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The same without groups and dilation: x as a window over y with gaps; the taps come out reversed."""
-    layout, window = form.layout, form.window
-    low = [span - 1 - p for span, p in zip(window.span, window.low, strict=True)]
+    layout, window = p.layout, p.window
+    low = [span - 1 - start for span, start in zip(window.span, window.low, strict=True)]
     gapped = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     kernel = lax.conv_general_dilated(
         y,
@@ -138,8 +137,8 @@ def _kernel_grad_over_y(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype)
         dimension_numbers=lax.ConvDimensionNumbers(
             _swapped(layout.y), _swapped(layout.x), layout.kernel
         ),
-        precision=form.precision,
-        preferred_element_type=form.answer(x.dtype, dtype),
+        precision=p.precision,
+        preferred_element_type=p.answer,
     )
     return lax.rev(kernel, layout.kernel[2:])
 

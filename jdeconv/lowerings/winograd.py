@@ -34,14 +34,7 @@ import numpy as np
 from jax import lax
 
 from jdeconv.axes import padded, reshaped
-from jdeconv.form import Form
-from jdeconv.lowerings.arrange import arrange, restore
-from jdeconv.lowerings.blocks import items_per_block, map_blocks, sum_blocks
-from jdeconv.lowerings.slabs import in_slabs
-
-# Of what a block of images lays out on both sides of the dots. Half of it makes the dots too small; with more,
-# the call's memory often passes 32 MiB, beyond which malloc asks for fresh pages every time.
-BLOCK_BYTES = 13 << 20
+from jdeconv.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -86,13 +79,13 @@ ALGORITHMS = {
 """By the number of taps r: F(1, 1), F(2, 2) and F(2, 3)."""
 
 
-def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
+def refuses(p: Problem) -> str | None:
     """The reason why no short algorithm serves."""
-    w = form.window
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        return f"winograd halves sums of the kernel, which {np.dtype(dtype)} cannot hold"
-    if form.precision not in (None, lax.Precision.DEFAULT):
-        return f"winograd's sums round a little more than the precision {form.precision} that was asked for"
+    w = p.window
+    if not jnp.issubdtype(p.wide, jnp.inexact):
+        return f"winograd halves sums of the kernel, which {p.wide} cannot hold"
+    if p.precision not in (None, lax.Precision.DEFAULT):
+        return f"winograd's sums round a little more than the precision {p.precision} that was asked for"
     for k, s, d in zip(w.kernel, w.stride, w.dilation, strict=True):
         if s > 1 and d > 1 and k > 1:
             return f"winograd takes stride or dilation on an axis, not stride {s} with dilation {d}"
@@ -101,100 +94,54 @@ def refuses(form: Form, c: int, o: int, dtype: np.dtype) -> str | None:
     return None
 
 
-def products(form: Form) -> float:
+def products(p: Problem) -> float:
     """Multiplications, as a share of those that the definition takes; the last tile may be half empty."""
     shares = []
-    for axis in _Tiling(form).axes:
+    for axis in _Tiling(p).axes:
         taken = axis.tiles * axis.dilation * axis.algorithm.rank * axis.stride
         shares.append(taken / (axis.small * axis.kernel))
     return math.prod(shares)
 
 
-def _rows(form: Form, axis: int) -> int:
-    """Of a whole tile."""
-    tiled = _Tiling(form).axes[axis]
+def tile(p: Problem, axis: int) -> int:
+    """The positions of y in a whole tile."""
+    tiled = _Tiling(p).axes[axis]
     return tiled.algorithm.positions * tiled.dilation
 
 
-def _image_bytes(form: Form, c: int, o: int, dtype: np.dtype) -> int:
-    return form.groups * _Tiling(form).group_bytes(c * math.prod(form.window.stride), o, dtype)
+def laid_out(p: Problem) -> int:
+    """The bytes of one image on both sides of the dots."""
+    tiling = _Tiling(p)
+    numbers = math.prod(tiling.ranks) * math.prod(tiling.spread) * (p.c * p.phases + p.o)
+    return p.g * numbers * p.wide.itemsize
 
 
-@in_slabs(_image_bytes, _rows)
-def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def enter_kernel(kernel: jax.Array, p: Problem) -> jax.Array:
+    """K kernel, with axes (product, group, channel of x and phase, channel of y)."""
+    return _Tiling(p).lift_kernel(jnp.moveaxis(kernel, -2, 0).astype(p.wide))
+
+
+def leave_kernel(kernel: jax.Array, p: Problem) -> jax.Array:
+    """K^T of the same, and the kernel's axes."""
+    return jnp.moveaxis(_Tiling(p).drop_kernel(kernel), 0, -2)
+
+
+def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """For every j, one dot over the channels of x: y = Y^T (K kernel * X x)."""
-    tiling = _Tiling(form)
-    kernel = tiling.lift_kernel(_enter(kernel, form, "kernel", dtype))
-
-    def block(x):
-        return tiling.drop_y(
-            tiling.dot("jgpc,jgco->jgpo", tiling.lift_x(x), kernel, dtype), x.shape[0]
-        )
-
-    x = _enter(x, form, "x", dtype)
-    c, o = kernel.shape[2:]
-    size = tiling.images_per_block(x.shape[0], c, o, dtype)
-    return _leave(map_blocks(block, x, size), form, "y")
+    tiling = _Tiling(p)
+    return tiling.drop_y(tiling.dot("jgpc,jgco->jgpo", tiling.lift_x(x), kernel))
 
 
-@in_slabs(_image_bytes, _rows)
-def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """For every j, one dot over the channels of y: x = X^T (K kernel * Y y)."""
-    tiling = _Tiling(form)
-    kernel = tiling.lift_kernel(_enter(kernel, form, "kernel", dtype))
-
-    def block(y):
-        return tiling.drop_x(
-            tiling.dot("jgpo,jgco->jgpc", tiling.lift_y(y), kernel, dtype), y.shape[0]
-        )
-
-    y = _enter(y, form, "y", dtype)
-    c, o = kernel.shape[2:]
-    size = tiling.images_per_block(y.shape[0], c, o, dtype)
-    return _leave(map_blocks(block, y, size), form, "x")
+    tiling = _Tiling(p)
+    return tiling.drop_x(tiling.dot("jgpo,jgco->jgpc", tiling.lift_y(y), kernel))
 
 
-@in_slabs(_image_bytes, _rows)
-def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: np.dtype) -> jax.Array:
+def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """For every j, one dot over batch and positions: kernel = K^T (X x * Y y)."""
-    tiling, (c, o) = _Tiling(form), form.channels("kernel_grad", x.shape, y.shape)
-
-    def block(x, y):
-        return tiling.dot("jgpc,jgpo->gjco", tiling.lift_x(x), tiling.lift_y(y), dtype)
-
-    pair = _enter(x, form, "x", dtype), _enter(y, form, "y", dtype)
-    channels, n = (c * math.prod(form.window.stride), o), pair[0].shape[0]
-    if (
-        isinstance(n, int) and n < form.groups
-    ):  # blocks of groups are the finer ones, and need no sum
-        pair = tuple(map(_turned, pair))
-        size = tiling.groups_per_block(n, *channels, dtype)
-        kernel = map_blocks(lambda pair: block(*map(_turned, pair)), pair, size)
-    else:
-        kernel = sum_blocks(block, pair, tiling.images_per_block(n, *channels, dtype))
-    return _leave(tiling.drop_kernel(kernel.swapaxes(0, 1)), form, "kernel")
-
-
-def _enter(a: jax.Array, form: Form, role: str, dtype: np.dtype) -> jax.Array:
-    """Channels last, whatever the user's order, for long rows in dots; groups behind images, in front of space.
-
-    x and y: (n, g, *space, channel), the kernel: (g, *space, c, o).
-    """
-    a = arrange(a, form, role, last=True).astype(dtype)
-    place = 0 if role == "kernel" else 1
-    if form.groups == 1:
-        return jnp.expand_dims(a, place)
-    a = a.reshape(*a.shape[:-1], form.groups, -1)
-    return jnp.moveaxis(a, -2, place)
-
-
-def _leave(a: jax.Array, form: Form, role: str) -> jax.Array:
-    """The inverse of `_enter`."""
-    place = 0 if role == "kernel" else 1
-    if form.groups == 1:
-        return restore(jnp.squeeze(a, place), form, role, last=True)
-    a = jnp.moveaxis(a, place, -2)
-    return restore(a.reshape(*a.shape[:-2], -1), form, role, last=True)
+    tiling = _Tiling(p)
+    return tiling.dot("jgpc,jgpo->jgco", tiling.lift_x(x), tiling.lift_y(y))
 
 
 @dataclass(frozen=True)
@@ -273,40 +220,39 @@ class _Tiling:
     the phases; the kernel's has (product, group, channel of x, channel of y).
     """
 
-    def __init__(self, form: Form) -> None:
-        w = form.window
+    def __init__(self, p: Problem) -> None:
+        w = p.window
         dilation = [1 if k == 1 else d for k, d in zip(w.kernel, w.dilation, strict=True)]
-        self.form = form
+        self.p = p
         self.axes = list(map(_Axis, w.low, w.big, w.small, w.kernel, w.stride, dilation))
         self.ranks = [axis.algorithm.rank for axis in self.axes]
         self.spread = [size for axis in self.axes for size in (axis.tiles, axis.dilation)]
 
     def lift_x(self, x: jax.Array) -> jax.Array:
         """X x. On the way: (*products, g, n, tile, residue, phase, tile, residue, phase, ..., c)."""
-        x, rank = self._lift(_turned(x), "x", first=2), len(self.axes)
+        x, rank = self._lift(self._groups_outside(x), "x", first=2), len(self.axes)
         phases = range(rank + 4, 4 * rank + 2, 3)
         positions = [axis for axis in range(rank + 1, 4 * rank + 2) if axis not in phases]
         x = lax.transpose(x, [*range(rank + 1), *positions, *phases, 4 * rank + 2])
         return _merged(x, rank, 1, len(positions))
 
-    def drop_x(self, x: jax.Array, n: int) -> jax.Array:
+    def drop_x(self, x: jax.Array) -> jax.Array:
         """X^T x, by the same way back."""
-        stride, rank = self.form.window.stride, len(self.axes)
-        channels = x.shape[-1] // math.prod(stride)
-        x = x.reshape(*self.ranks, self.form.groups, n, *self.spread, *stride, channels)
+        stride, rank = self.p.window.stride, len(self.axes)
+        x = x.reshape(*self.ranks, self.p.g, self.p.n, *self.spread, *stride, self.p.c)
         space = [(rank + 2 + 2 * i, rank + 3 + 2 * i, 3 * rank + 2 + i) for i in range(rank)]
         x = lax.transpose(x, [*range(rank + 2), *itertools.chain(*space), 4 * rank + 2])
-        return _turned(self._drop(x, "x", first=2))
+        return jnp.moveaxis(self._drop(x, "x", first=2), 0, -2)
 
     def lift_y(self, y: jax.Array) -> jax.Array:
         """Y y. On the way: (*products, g, n, tile, residue, tile, residue, ..., o)."""
-        y, rank = self._lift(_turned(y), "y", first=2), len(self.axes)
+        y, rank = self._lift(self._groups_outside(y), "y", first=2), len(self.axes)
         return _merged(y, rank, 1, 2 * rank + 1)
 
-    def drop_y(self, y: jax.Array, n: int) -> jax.Array:
+    def drop_y(self, y: jax.Array) -> jax.Array:
         """Y^T y, by the same way back."""
-        y = y.reshape(*self.ranks, self.form.groups, n, *self.spread, y.shape[-1])
-        return _turned(self._drop(y, "y", first=2))
+        y = y.reshape(*self.ranks, self.p.g, self.p.n, *self.spread, self.p.o)
+        return jnp.moveaxis(self._drop(y, "y", first=2), 0, -2)
 
     def lift_kernel(self, kernel: jax.Array) -> jax.Array:
         """K kernel. On the way: (*products, g, *phases, c, o)."""
@@ -315,25 +261,15 @@ class _Tiling:
 
     def drop_kernel(self, kernel: jax.Array) -> jax.Array:
         """K^T kernel, by the same way back."""
-        stride, o = self.form.window.stride, kernel.shape[-1]
-        kernel = kernel.reshape(*self.ranks, self.form.groups, *stride, -1, o)
-        return self._drop(kernel, "kernel", first=1)
+        shape = *self.ranks, self.p.g, *self.p.window.stride, self.p.c, self.p.o
+        return self._drop(kernel.reshape(shape), "kernel", first=1)
 
-    def dot(self, subscripts: str, a: jax.Array, b: jax.Array, dtype: np.dtype) -> jax.Array:
-        precision = self.form.precision
-        return jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=dtype)
+    def dot(self, subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+        options = {"precision": self.p.precision, "preferred_element_type": self.p.wide}
+        return jnp.einsum(subscripts, a, b, **options)
 
-    def images_per_block(self, n: int, c: int, o: int, dtype: np.dtype) -> int:
-        """As many images as lay out no more than BLOCK_BYTES on both sides of the dots."""
-        return items_per_block(n, self.form.groups * self.group_bytes(c, o, dtype), BLOCK_BYTES)
-
-    def groups_per_block(self, n: int, c: int, o: int, dtype: np.dtype) -> int:
-        """As many groups, each of all images, as lay out no more."""
-        return items_per_block(self.form.groups, n * self.group_bytes(c, o, dtype), BLOCK_BYTES)
-
-    def group_bytes(self, c: int, o: int, dtype: np.dtype) -> int:
-        """What one group of one image lays out on both sides of the dots."""
-        return math.prod(self.ranks) * math.prod(self.spread) * (c + o) * np.dtype(dtype).itemsize
+    def _groups_outside(self, a: jax.Array) -> jax.Array:
+        return jnp.moveaxis(a.astype(self.p.wide), -2, 0)
 
     def _lift(self, a: jax.Array, role: str, first: int) -> jax.Array:
         """An axis of products for every spatial axis, in front; spatial axes begin at `first`.
@@ -367,12 +303,6 @@ def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array
         )
         for row in matrix
     ]
-
-
-def _turned(a: jax.Array) -> jax.Array:
-    """Images and groups in each other's place."""
-    n, g, *rest = a.shape
-    return a.reshape(g, n, *rest) if 1 in (n, g) else a.swapaxes(0, 1)
 
 
 def _merged(a: jax.Array, *counts: int) -> jax.Array:

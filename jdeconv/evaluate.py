@@ -1,0 +1,274 @@
+"""Evaluates a contraction: in which order and in which pieces a lowering gets the arrays.
+
+This is the only file that knows about memory. A lowering sees x, kernel and y in one of two orders, with the
+group on an axis of its own:
+
+             x                 kernel             y
+    first    (n, g, c, *big)   (g, o, c, *taps)   (n, g, o, *small)
+    last     (n, *big, g, c)   (*taps, c, g, o)   (n, *small, g, o)
+
+What it lays out in between is kept small. As in Caffe, few images are in work at a time: one large fresh buffer
+costs more in page faults than the arithmetic that it feeds. A loop goes over an index of the form. Where the
+result has the index, its parts are put together; elsewhere they are added.
+
+    blocks   images, or groups of a kernel's gradient
+    slabs    positions of y on its longest axis, which see more of x than their share: conv reads the rows
+             that two slabs share twice, deconv adds them up
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jdeconv.axes import padded, reshaped
+from jdeconv.choose import choose
+from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
+from jdeconv.lowerings import LOWERINGS, fft, im2col, nhwc, taps, winograd
+from jdeconv.problem import ACCELERATORS, Problem
+
+MIB = 1 << 20
+ACCELERATOR_FACTOR = 128  # large buffers cost nothing there, while a loop leaves the device idle
+MAX_BYTES = 32 * MIB  # an image that lays out more is cut into slabs
+SLAB_BYTES = 12 * MIB
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In which order a lowering computes, and what it lays out.
+
+    Args:
+      last: whether it takes channels last.
+      laid_out: the bytes that it lays out for one image.
+      block_bytes: how many of them may be laid out at a time.
+      tile: the positions of y on an axis that go together in a slab; None if it takes no slabs.
+    """
+
+    last: Callable[[Problem], bool] = lambda p: p.last
+    laid_out: Callable[[Problem], Any] = lambda p: 0
+    block_bytes: int = 0
+    tile: Callable[[Problem, int], int] | None = None
+
+
+MEMORY = {
+    "im2col": Memory(laid_out=im2col.laid_out, block_bytes=4 * MIB, tile=lambda p, axis: 1),
+    "taps": Memory(last=taps.takes_channels_last),
+    # Half of it makes the dots too small. With more, a call's memory often passes 32 MiB, beyond which malloc
+    # asks for fresh pages every time.
+    "winograd": Memory(lambda p: True, winograd.laid_out, 13 * MIB, winograd.tile),
+    "fft": Memory(lambda p: False, fft.laid_out, 32 * MIB),
+    "nhwc": Memory(lambda p: True, nhwc.laid_out, 4 * MIB, lambda p, axis: 1),
+}
+"""A lowering that is not here takes the user's arrays as they are."""
+
+
+def evaluate(
+    contraction: str,
+    platform: str | None,
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    form: Form,
+    dtype: np.dtype,
+    to: np.dtype | None = None,
+) -> jax.Array:
+    """The contraction, of the given dtype; one that is added to others is converted `to` a wider one."""
+    p = Problem.of(contraction, form, a, b, dtype, platform)
+    if any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
+        return jnp.zeros(p.shape(CONTRACTIONS[contraction][2]), to or dtype)
+    name = form.lowering
+    # vmap may have made of a form that the named lowering serves one that it refuses.
+    if name is None or LOWERINGS[name].refuses(p):
+        name = choose(p)
+    a, b = a.astype(p.operands), b.astype(p.operands)
+    contract = partial(_in_order, name) if name in MEMORY else getattr(LOWERINGS[name], contraction)
+    return contract(a, b, p).astype(to or dtype)
+
+
+# Order.
+
+
+def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
+    memory, lowering = MEMORY[name], LOWERINGS[name]
+    size = _groups_per_block(p, memory)
+    if size < p.g:
+        return _by_groups(partial(_in_order, name), a, b, p, size)
+    last, rank = memory.last(p), p.window.rank
+    ordered = dataclasses.replace(p, layout=_layout(rank, last))
+    first, second, result = CONTRACTIONS[p.contraction]
+    a, b = _entered(a, p, first, last), _entered(b, p, second, last)
+    if second == "kernel" and hasattr(lowering, "enter_kernel"):
+        b = lowering.enter_kernel(b, ordered)
+    whole = _in_slabs(memory, lowering, a, b, ordered)
+    if result == "kernel" and hasattr(lowering, "leave_kernel"):
+        whole = lowering.leave_kernel(whole, ordered)
+    axis = _group_axis(whole.ndim, result, last)
+    merged = reshaped(whole, axis, 2, (whole.shape[axis] * whole.shape[axis + 1],))
+    return lax.transpose(merged, np.argsort(_order(p.layout, result, last)))
+
+
+def _layout(rank: int, last: bool) -> Layout:
+    """That of either order, as a user would give it."""
+    if not last:
+        return Layout(*[tuple(range(rank + 2))] * 3)
+    side = (0, rank + 1, *range(1, rank + 1))
+    return Layout(side, (rank + 1, rank, *range(rank)), side)
+
+
+def _order(layout: Layout, role: str, last: bool) -> Axes:
+    outer, inner, *space = getattr(layout, role)
+    if not last:
+        return outer, inner, *space
+    return (*space, inner, outer) if role == "kernel" else (outer, *space, inner)
+
+
+def _group_axis(ndim: int, role: str, last: bool) -> int:
+    """Where the group is among so many axes, with it."""
+    return ndim - 2 if last else 0 if role == "kernel" else 1
+
+
+def _entered(a: jax.Array, p: Problem, role: str, last: bool) -> jax.Array:
+    a = lax.transpose(a, _order(p.layout, role, last))
+    axis = _group_axis(a.ndim + 1, role, last)
+    return reshaped(a, axis, 1, (p.g, a.shape[axis] // p.g))
+
+
+# Blocks.
+
+
+def _scaled(p: Problem, size: int) -> int:
+    return size * ACCELERATOR_FACTOR if p.platform in ACCELERATORS else size
+
+
+def items_per_block(count: int, bytes_per_item: int, block_bytes: int) -> int:
+    """The most items that divide the count and whose bytes fit a block; at least one."""
+    if not (isinstance(count, int) and isinstance(bytes_per_item, int)):  # symbolic, in an export
+        return 1
+    fitting = block_bytes // max(1, bytes_per_item)
+    divisors = (n for n in range(1, min(count, fitting) + 1) if count % n == 0)
+    return max(divisors, default=min(count, 1))
+
+
+def _groups_per_block(p: Problem, memory: Memory) -> int:
+    """How many groups go together: all, but for a kernel's gradient of fewer images than groups.
+
+    Blocks of groups are the finer ones then, and need no sum.
+    """
+    size, most = memory.laid_out(p), _scaled(p, memory.block_bytes)
+    if p.contraction != "kernel_grad" or p.is_symbolic or p.n >= p.g or size <= most:
+        return p.g
+    return items_per_block(p.g, p.n * (size // p.g), most)
+
+
+def _by_groups(contract: Callable, a: jax.Array, b: jax.Array, p: Problem, size: int) -> jax.Array:
+    """A kernel's gradient in blocks of `size` groups, one after the other."""
+    part = dataclasses.replace(p, g=size)
+
+    def blocks(a: jax.Array, role: str) -> jax.Array:
+        axis = getattr(p.layout, role)[1]
+        a = reshaped(a, axis, 1, (p.g // size, -1))
+        return jnp.moveaxis(a, axis, 0)
+
+    kernel = lax.map(lambda pair: contract(*pair, part), (blocks(a, "x"), blocks(b, "y")))
+    axis = p.layout.kernel[0]
+    return reshaped(jnp.moveaxis(kernel, 0, axis), axis, 2, (-1,))
+
+
+def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
+    """The contraction of so many images at a time as lay out no more than a block."""
+    contract = getattr(lowering, p.contraction)
+    laid_out = memory.laid_out(p)
+    if isinstance(laid_out, int) and laid_out == 0:
+        return contract(a, b, p)
+    size = items_per_block(p.n, laid_out, _scaled(p, memory.block_bytes))
+    if size == p.n:
+        return contract(a, b, p)
+    part = dataclasses.replace(p, n=size)
+    a = reshaped(a, 0, 1, (-1, size))
+    if p.contraction != "kernel_grad":
+        return reshaped(lax.map(lambda a: contract(a, b, part), a), 0, 2, (p.n,))
+    b = reshaped(b, 0, 1, (-1, size))
+    return _summed(lambda pair: contract(*pair, part), (a, b))
+
+
+def _summed(function: Callable, pieces: Any) -> jax.Array:
+    """The sum of `function` over the pieces along their first axes."""
+    first = jax.tree.map(lambda a: a[0], pieces)
+    zeros = _zeros_of(function, first, like=jax.tree.leaves(pieces)[0])
+    return lax.scan(lambda total, piece: (total + function(piece), None), zeros, pieces)[0]
+
+
+def _zeros_of(function: Callable, *args: Any, like: jax.Array) -> jax.Array:
+    """What `function` makes of `args`, but zero; in shard_map it varies as `like` does."""
+    shape = jax.eval_shape(function, *args)
+    zeros = jnp.zeros(shape.shape, shape.dtype)
+    if axes := tuple(jax.typeof(like).manual_axis_type.varying):
+        zeros = lax.pcast(zeros, axes, to="varying")
+    return zeros
+
+
+# Slabs.
+
+
+def _in_slabs(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
+    """The contraction, in slabs where one image lays out too much."""
+    whole = partial(_in_blocks, memory, lowering)
+    size = memory.laid_out(p)
+    if memory.tile is None or not isinstance(size, int) or size <= _scaled(p, MAX_BYTES):
+        return whole(a, b, p)
+    axis = int(np.argmax(p.window.small))
+    tile = memory.tile(p, axis)
+    rows = max(1, p.window.small[axis] * _scaled(p, SLAB_BYTES) // (size * tile)) * tile
+    if rows >= p.window.small[axis]:
+        return whole(a, b, p)
+    # A slab of one position that is still too large is cut along the next axis.
+    return _slab_by_slab(partial(_in_slabs, memory, lowering), a, b, p, axis, rows)
+
+
+def _slab_by_slab(
+    contract: Callable, a: jax.Array, b: jax.Array, p: Problem, i: int, rows: int
+) -> jax.Array:
+    """The contraction in slabs of so many positions of y on spatial axis `i`, one after the other."""
+    w = p.window
+    low, big, small, stride = w.low[i], w.big[i], w.small[i], w.stride[i]
+    count, step = -(-small // rows), rows * stride
+    length = (rows - 1) * stride + w.span[i]  # of x that a slab sees
+    full = (count - 1) * step + length
+    axis = i + (1 if p.last else 3)  # of x and of y
+    part = dataclasses.replace(p, window=w.with_axis(i, big=length, small=rows, low=0))
+    slabs = jnp.arange(count)
+
+    def seen(x: jax.Array, slab: jax.Array) -> jax.Array:
+        return lax.dynamic_slice_in_dim(x, slab * step, length, axis)
+
+    def own(y: jax.Array, slab: jax.Array) -> jax.Array:
+        return lax.dynamic_slice_in_dim(y, slab * rows, rows, axis)
+
+    if p.contraction == "conv":
+        x = padded(a, axis, low, full - low - big)
+        y = lax.map(lambda slab: contract(seen(x, slab), b, part), slabs)
+        y = reshaped(jnp.moveaxis(y, 0, axis), axis, 2, (count * rows,))
+        return lax.slice_in_dim(y, 0, small, axis=axis)
+
+    if p.contraction == "kernel_grad":
+        x = padded(a, axis, low, full - low - big)
+        y = padded(b, axis, 0, count * rows - small)
+        return _summed(lambda slab: contract(seen(x, slab), own(y, slab), part), slabs)
+
+    y = padded(a, axis, 0, count * rows - small)
+
+    def add(x: jax.Array, slab: jax.Array) -> tuple[jax.Array, None]:
+        sums = seen(x, slab) + contract(own(y, slab), b, part)
+        return lax.dynamic_update_slice_in_dim(x, sums, slab * step, axis), None
+
+    x = _zeros_of(lambda: contract(own(y, slabs[0]), b, part), like=y)
+    x, _ = lax.scan(add, padded(x, axis, 0, full - length), slabs)
+    return padded(x, axis, -low, low + big - full)
