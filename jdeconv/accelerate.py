@@ -19,10 +19,11 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 from jax.extend.core.primitives import conv_general_dilated_p
 
-from jdeconv.checks import refused
+from jdeconv.checks import refused, reporting, shown
 from jdeconv.xla import Convolution
 
 
+@reporting()
 def accelerate(function: Callable) -> Callable:
     """`function` with every XLA convolution in it evaluated by jdeconv.
 
@@ -59,7 +60,7 @@ def accelerate(function: Callable) -> Callable:
       False
     """
     if not callable(function):
-        raise refused("accelerate", "function", function, "expected a function", TypeError)
+        raise refused("function", f"must be a function, got {shown(function)}", TypeError)
 
     @functools.wraps(function)
     def accelerated(*args: Any, **kwargs: Any) -> Any:
@@ -85,11 +86,10 @@ def _check_kept(function: Callable, arguments: tuple, given: list, results: list
     """What the function wrote into its arguments, it must return: here they are copies."""
     kept = set(map(id, (*given, *results)))
     if not all(id(leaf) in kept for leaf in jax.tree.leaves(arguments)):
-        reason = (
-            "it changes its arguments in place, and only what it returns is kept; return the new "
-            "values (of a Flax nnx model, nnx.state after nnx.merge)"
+        raise ValueError(
+            f"accelerate: function {shown(function)} changes its arguments in place, and only what it "
+            "returns is kept; return the new values (of a Flax nnx model, nnx.state after nnx.merge)"
         )
-        raise refused("accelerate", "function", function, reason)
 
 
 _ABSENT = object()

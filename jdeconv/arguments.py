@@ -7,6 +7,7 @@ function, `bilinear` the bare primitive, and both get the same arguments, checks
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,9 @@ from jdeconv.checks import (
     number_dtype,
     one_of,
     refused,
+    shown,
     sizes,
     space,
-    speaking,
 )
 from jdeconv.form import CONTRACTIONS, Form, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
@@ -63,14 +64,11 @@ def conv(contract: Contract, x: Any, kernel: Any, bias: Any, options: Options) -
     """Conv by way of `contract`: (x, kernel) -> y."""
     call = _Call.of("conv", options, {"x": x, "kernel": kernel, "bias": bias})
     outer, inner = call.channels("kernel")
-    call.check_groups(x=call.channels("x")[1], kernel=outer)
-    call.check_channels("kernel", "I", inner, "x", call.channels("x")[1] // call.groups)
+    call.check_groups("x", "kernel")
+    call.check_channels(1, inner, call.channels("x")[1] // call.groups)
     call.check_bias(outer)
-    with speaking("conv"):
-        window = Window.of_conv(call.space("x"), call.space("kernel"), **options.steps)
-    x = call.extended(window)
-    y = contract(x, call.arrays["kernel"], call.form(window), call.dtype)
-    return call.finished(y)
+    window = Window.of_conv(call.space("x"), call.space("kernel"), **options.steps)
+    return call.finished(call.contracted(contract, window, call.extended(window)))
 
 
 def deconv(
@@ -85,21 +83,15 @@ def deconv(
     """Deconv by way of `contract`: (y, kernel) -> x."""
     call = _Call.of("deconv", options, {"y": y, "kernel": kernel, "bias": bias})
     outer, inner = call.channels("kernel")
-    call.check_groups(y=call.channels("y")[1])
-    call.check_channels("kernel", "O", outer, "y", call.channels("y")[1])
+    call.check_groups("y")
+    call.check_channels(0, outer, call.channels("y")[1])
     call.check_bias(call.groups * inner)
     sizes: dict[str, Any] = {"output_padding": output_padding, "output_size": output_size}
-    with speaking("deconv", small="input"):
-        window = Window.of_deconv(call.space("y"), call.space("kernel"), **options.steps, **sizes)
-    if not call.extends:
-        return call.finished(
-            contract(call.arrays["y"], call.arrays["kernel"], call.form(window), call.dtype)
-        )
-    wide = accumulator(call.dtype)  # the sum is not at its end
-    x = contract(call.arrays["y"], call.arrays["kernel"], call.form(window), wide)
-    return call.finished(
-        pad_transpose(x, window, call.layout.x[2:], options.padding_mode).astype(call.dtype)
-    )
+    window = Window.of_deconv(call.space("y"), call.space("kernel"), **options.steps, **sizes)
+    x = call.contracted(contract, window, call.arrays["y"])
+    if call.extends:
+        x = pad_transpose(x, window, call.layout.x[2:], options.padding_mode).astype(call.dtype)
+    return call.finished(x)
 
 
 def kernel_grad(
@@ -107,15 +99,12 @@ def kernel_grad(
 ) -> jax.Array:
     """The kernel's gradient by way of `contract`: (x, y) -> kernel."""
     call = _Call.of("kernel_grad", options, {"x": x, "y": y}, kernel_size)
-    call.check_groups(x=call.channels("x")[1], y=call.channels("y")[1])
-    if call.channels("x")[0] != call.channels("y")[0]:
-        reason = f"x has batch size {call.channels('x')[0]}, y {call.channels('y')[0]}"
-        raise refused("kernel_grad", "y", y, reason)
-    with speaking("kernel_grad", big="x", small="y"):
-        window = Window.of_kernel_grad(
-            call.space("x"), call.space("y"), kernel_size, **options.steps
-        )
-    return contract(call.extended(window), call.arrays["y"], call.form(window), call.dtype)
+    call.check_groups("x", "y")
+    (batch, _), (other, _) = call.channels("x"), call.channels("y")
+    if batch != other:
+        raise refused("y", f"needs batch size {batch}, as the other array has, got {other}")
+    window = Window.of_kernel_grad(call.space("x"), call.space("y"), kernel_size, **options.steps)
+    return call.contracted(contract, window, call.extended(window))
 
 
 @dataclass(frozen=True)
@@ -138,26 +127,26 @@ class _Call:
         arrays: dict[str, Any],
         kernel_size: Sequence[int] | None = None,
     ) -> _Call:
-        one_of(name, "padding_mode", options.padding_mode, MODES)
+        one_of("padding_mode", options.padding_mode, MODES)
         if options.lowering is not None:
-            one_of(name, "lowering", options.lowering, LOWERINGS)
-        arrays = {k: array(name, k, v) for k, v in arrays.items() if k != "bias" or v is not None}
-        rank = _rank(name, arrays, kernel_size)
+            one_of("lowering", options.lowering, LOWERINGS)
+        arrays = {k: array(k, v) for k, v in arrays.items() if k != "bias" or v is not None}
+        rank = _rank(arrays, kernel_size)
         layout = Layout.of(name, options.dimension_numbers, rank)
         sides = [role for role in arrays if role in ("x", "y")]
-        batched, *others = [has_batch(name, role, arrays[role], rank) for role in sides]
+        batched, *others = [has_batch(role, arrays[role], rank) for role in sides]
         if others and others != [batched]:
-            reason = f"x has {arrays['x'].ndim} axes; give both a batch axis, or neither"
-            raise refused(name, "y", arrays["y"], reason)
-        dtype = _common_dtype(name, arrays)
+            reason = f"has {arrays['y'].ndim} axes, and the other array {arrays['x'].ndim}"
+            raise refused("y", f"{reason}; give both a batch axis, or neither")
+        dtype = _common_dtype(arrays)
         arrays = {role: a.astype(dtype) for role, a in arrays.items()}
         # Outside of any custom_vjp, so that its backward pass meets a replicated kernel's psum in shard_map.
         arrays = dict(zip(arrays, aligned(*arrays.values()), strict=True))
         if not batched:
             for role in sides:
                 arrays[role] = jnp.expand_dims(arrays[role], getattr(layout, role)[0])
-        groups = integer(name, "groups", options.groups, 1)
-        dtype = _result_dtype(name, dtype, options.preferred_element_type)
+        groups = integer("groups", options.groups, 1)
+        dtype = _result_dtype(dtype, options.preferred_element_type)
         return cls(name, options, layout, groups, arrays, batched, dtype)
 
     @property
@@ -169,37 +158,79 @@ class _Call:
         return self.arrays[role].shape[outer], self.arrays[role].shape[inner]
 
     def space(self, role: str) -> tuple[int, ...]:
-        return space(self.name, role, self.arrays[role], getattr(self.layout, role)[2:])
+        return space(role, self.arrays[role], getattr(self.layout, role)[2:])
 
-    def check_groups(self, **channels: int) -> None:
-        for role, count in channels.items():
+    def check_groups(self, *roles: str) -> None:
+        for role in roles:
+            count = self.channels(role)[role != "kernel"]
             if count % self.groups:
-                raise refused(
-                    self.name, "groups", self.groups, f"must divide {role}'s {count} channels"
-                )
+                reason = f"must divide {count} channels, got {self.groups}"
+                raise refused("groups", reason, remedy=self.remedy())
 
-    def check_channels(self, role: str, letter: str, count: int, other: str, wanted: int) -> None:
-        if count != wanted:
-            reason = (
-                f"axis {letter} has {count} channels; {other}'s {self.channels(other)[1]} channels "
-                f"in {self.groups} group{'s' * (self.groups > 1)} need {wanted}"
-            )
-            raise refused(self.name, role, self.arrays[role], reason)
+    def check_channels(self, index: int, count: int, needed: int) -> None:
+        """Whether the kernel's axis O (0) or I (1) fits the other operand."""
+        if count == needed:
+            return
+        other = self.channels(CONTRACTIONS[self.name][0])[1]
+        groups = "1 group" if self.groups == 1 else f"{self.groups} groups"
+        reason = (
+            f"has size {count} on axis {self.layout.kernel[index]}, "
+            f"but {other} channels in {groups} need {needed}"
+        )
+        remedy = self.remedy()
+        groups, rest = divmod(other, count or 1)
+        if (
+            index == 1
+            and not remedy
+            and groups
+            and not rest
+            and not self.channels("kernel")[0] % groups
+        ):
+            remedy = {"groups": groups}
+        raise refused("kernel", reason, remedy=remedy)
+
+    def remedy(self) -> dict[str, Any]:
+        """The layouts with the channels last that fit where the default ones do not, if any do."""
+        rank = len(self.layout.x) - 2
+        if self.options.dimension_numbers is not None or rank > 3 or "kernel" not in self.arrays:
+            return {}
+        space, kernel = "DHW"[-rank:], self.arrays["kernel"].shape
+        count = self.arrays[CONTRACTIONS[self.name][0]].shape[-1]
+        for spec in (f"{space}IO", f"OI{space}"):
+            outer, inner = (kernel[spec.index(letter)] for letter in "OI")
+            fits = inner * self.groups == count if self.name == "conv" else outer == count
+            if fits and not outer % self.groups:
+                return {"dimension_numbers": (f"N{space}C", spec, f"N{space}C")}
+        return {}
 
     def check_bias(self, size: int) -> None:
         bias = self.arrays.get("bias")
         if bias is not None and bias.shape != (size,):
-            raise refused(self.name, "bias", bias, f"needs shape ({size},), one number per channel")
+            reason = f"needs shape ({size},), one number per output channel, got {bias.shape}"
+            raise refused("bias", reason)
+
+    def contracted(self, contract: Contract, window: Window, first: jax.Array) -> jax.Array:
+        """The first operand, as it is extended, with the second one."""
+        form = self.form(window)
+        second = self.arrays[CONTRACTIONS[self.name][1]]
+        is_sum = self.name == "deconv" and self.extends  # which goes on outside
+        try:
+            return contract(first, second, form, accumulator(self.dtype) if is_sum else self.dtype)
+        except TypeError as error:
+            if "forward-mode" in str(error):
+                error.add_note(f"jdeconv.bilinear.{self.name} is this function with forward mode.")
+            raise
 
     def form(self, window: Window) -> Form:
         window = window.padded if self.extends else window
-        precision = _precision(self.name, self.options.precision)
+        precision = _precision(self.options.precision)
         form = Form(window, self.groups, self.layout, precision, self.options.lowering)
         first, second, result = CONTRACTIONS[self.name]
         p = Problem.of(self.name, form, self.arrays[first], self.arrays[second], self.dtype)
-        cells(self.name, second, self.arrays[second], p.shape(result))
+        cells(second, p.shape(result))
         if form.lowering is not None and (reason := LOWERINGS[form.lowering].refuses(p)):
-            raise refused(self.name, "lowering", form.lowering, reason, NotImplementedError)
+            reason = f"{form.lowering!r} cannot serve: {reason}"
+            raise refused("lowering", reason, NotImplementedError)
         return form
 
     def extended(self, window: Window) -> jax.Array:
@@ -216,42 +247,39 @@ class _Call:
         return result if self.batched else jnp.squeeze(result, batch_axis)
 
 
-def _rank(name: str, arrays: dict[str, jax.Array], kernel_size: Sequence[int] | None) -> int:
+def _rank(arrays: dict[str, jax.Array], kernel_size: Sequence[int] | None) -> int:
     if "kernel" in arrays:
         rank = arrays["kernel"].ndim - 2
         if rank < 1:
             reason = "needs two channel axes and at least one spatial axis"
-            raise refused(name, "kernel", arrays["kernel"], reason)
+            raise refused("kernel", f"{reason}, got {shown(arrays['kernel'])}")
         return rank
-    rank = len(sizes(name, "kernel_size", kernel_size))
+    rank = len(sizes("kernel_size", kernel_size))
     if rank < 1:
-        raise refused(name, "kernel_size", kernel_size, "needs at least one spatial axis")
+        raise refused("kernel_size", "needs at least one spatial axis, got ()")
     return rank
 
 
-def _common_dtype(name: str, arrays: dict[str, jax.Array]) -> np.dtype:
+def _common_dtype(arrays: dict[str, jax.Array]) -> np.dtype:
     try:
         return jnp.result_type(*arrays.values())
     except ValueError:  # 8-bit floats and smaller types promote to nothing, nor does strict mode
         first, *others = arrays
         role = next(role for role in others if arrays[role].dtype != arrays[first].dtype)
-        reason = f"JAX knows no common dtype for this and {first}'s {arrays[first].dtype}; cast one"
-        raise refused(name, role, arrays[role], reason, TypeError) from None
+        dtypes = f"{arrays[role].dtype}, which JAX does not combine with {arrays[first].dtype}"
+        raise refused(role, f"has dtype {dtypes}; cast one", TypeError) from None
 
 
-def _result_dtype(name: str, dtype: np.dtype, preferred: Any) -> np.dtype:
+def _result_dtype(dtype: np.dtype, preferred: Any) -> np.dtype:
     if preferred is None:
         return np.dtype(dtype)
-    wanted = number_dtype(preferred)
-    if wanted is None:
-        reason = "expected a dtype of integers, floats or complex numbers"
-        raise refused(name, "preferred_element_type", preferred, reason, TypeError)
+    wanted = number_dtype("preferred_element_type", preferred)
     if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        reason = "needs 64-bit types; set jax_enable_x64"
-        raise refused(name, "preferred_element_type", preferred, reason, TypeError)
+        reason = f"needs jax_enable_x64, got {wanted}"
+        raise refused("preferred_element_type", reason, TypeError)
     if not _holds(wanted, dtype):
-        reason = f"cannot hold a result of {np.dtype(dtype).name} operands"
-        raise refused(name, "preferred_element_type", preferred, reason, TypeError)
+        reason = f"must hold a result of {np.dtype(dtype)} operands, got {wanted}"
+        raise refused("preferred_element_type", reason, TypeError)
     return wanted
 
 
@@ -263,7 +291,7 @@ def _holds(wide: np.dtype, narrow: np.dtype) -> bool:
         return False
 
 
-def _precision(name: str, precision: Any) -> lax.Precision | None:
+def _precision(precision: Any) -> lax.Precision | None:
     if precision is None:
         try:
             config: Any = jax.config
@@ -272,10 +300,9 @@ def _precision(name: str, precision: Any) -> lax.Precision | None:
             ValueError
         ):  # None, or an algorithm's name, which dot and convolution look up themselves
             return None
-    reason = "expected None, a jax.lax.Precision or its name, one for all three contractions"
-    if not isinstance(precision, str | lax.Precision):
-        raise refused(name, "precision", precision, reason, TypeError)
-    try:
-        return lax.Precision(precision)
-    except ValueError:
-        raise refused(name, "precision", precision, reason) from None
+    is_name = isinstance(precision, str | lax.Precision)
+    if is_name:
+        with suppress(ValueError):
+            return lax.Precision(precision)
+    reason = f"must be None, a jax.lax.Precision or its name, got {shown(precision)}"
+    raise refused("precision", reason, ValueError if is_name else TypeError)

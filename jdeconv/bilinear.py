@@ -15,11 +15,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jdeconv import arguments, primitives
 from jdeconv.arguments import Options
-from jdeconv.checks import Ints, Padding
+from jdeconv.checks import Ints, Padding, reporting
 
 __all__ = ["conv", "deconv", "kernel_grad"]
 
 
+@reporting(big="x")
 def conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -58,6 +59,7 @@ def conv(
     return arguments.conv(primitives.conv, x, kernel, bias, options)
 
 
+@reporting(small="y")
 def deconv(
     y: ArrayLike,
     kernel: ArrayLike,
@@ -101,6 +103,7 @@ def deconv(
     )
 
 
+@reporting(big="x", small="y")
 def kernel_grad(
     x: ArrayLike,
     y: ArrayLike,

@@ -1,14 +1,21 @@
-"""What a user wrote, read into plain values, or refused in words that name the call and the argument."""
+"""What a user wrote, read into plain values, or refused in a sentence that begins with the argument's name.
+
+A check says what is wrong where it stands. The decorator `reporting` of a public function adds the name of the
+call and what it was given, once.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 import operator
-import re
+import reprlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +25,7 @@ from jax.core import Tracer
 Ints = int | Sequence[int]
 Pair = tuple[int, int]
 Padding = Ints | Sequence[Pair] | Literal["SAME", "SAME_LOWER", "VALID"]
+F = TypeVar("F", bound=Callable)
 
 MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
 MAX_CELLS = 2**40  # in an array, beyond any one memory
@@ -33,74 +41,99 @@ NAMED_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
 
 
 def refused(
-    call: str, argument: str, value: object, reason: str, kind: type[Exception] = ValueError
+    argument: str, reason: str, kind: type[Exception] = ValueError, remedy: Mapping | None = None
 ) -> Exception:
-    """The error for a bad argument: which call, which argument, what came, and what would do."""
-    error = kind(f"{call}({argument}={_shown(value)}): {reason}")
-    vars(error)["refusal"] = argument, value, reason
+    """The error that says what is wrong with an argument: "{argument} {reason}".
+
+    Programs may read its attributes `argument` and `reason`. `remedy` holds arguments that would likely help;
+    `reporting` names those that the public function has.
+    """
+    error = kind(f"{argument} {reason}")
+    vars(error).update(argument=argument, reason=reason, remedy=remedy or {})
     return error
 
 
-def refusal(error: Exception) -> tuple[str, object, str] | None:
-    """Argument, value and reason of an error that `refused` made; None of another."""
-    return vars(error).get("refusal")
+def reporting(**names: str) -> Callable[[F], F]:
+    """Return a decorator of public functions: errors name the function and what it was given.
 
-
-@contextmanager
-def speaking(call: str, **names: str) -> Iterator[None]:
-    """Inside, what is refused is refused in the name of `call` and in its own names for arguments.
-
-    `names` are from jdeconv's words, such as x and kernel, to those of `call`; spaces are underscores.
+    `names` are from the names of arguments that are checked inside to the function's own. The outermost
+    function is the last to write the text, so it is in its words.
     """
-    words = {name.replace("_", " "): word for name, word in names.items()} | names
-    pattern = re.compile(rf"\b({'|'.join(sorted(words, key=len, reverse=True))})\b")
-    try:
-        yield
-    except (TypeError, ValueError, NotImplementedError) as error:
-        found = refusal(error)
-        if found is None:
-            raise
-        argument, value, reason = found
-        reason = pattern.sub(lambda word: words[word[0]], reason) if words else reason
-        raise refused(call, names.get(argument) or argument, value, reason, type(error)) from None
+
+    def decorate(function: Any) -> Any:
+        @wraps(function)
+        def reported(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                if {"argument", "reason", "remedy"} <= vars(error).keys():
+                    _report(error, function, names, args, kwargs)
+                raise
+
+        return reported
+
+    return decorate
 
 
-def integer(call: str, argument: str, value: object, least: int | None = None) -> int:
+def _report(error: Any, function: Callable, names: dict[str, str], args: Any, kwargs: Any) -> None:
+    """Write the error's text anew, in the names of a function."""
+    signature = inspect.signature(function)
+    given, known = signature.bind(*args, **kwargs).arguments, {*signature.parameters}
+    call = function.__qualname__.lstrip("_")
+    given.pop("cls", None)
+    owner = given.pop("self", None)
+    if owner is not None:  # a record, whose fields are arguments too
+        call = type(owner).__name__
+        fields = [f for f in dataclasses.fields(owner) if f.repr]
+        given = {f.name: getattr(owner, f.name) for f in fields} | given
+        known |= given.keys()
+        given = {k: given[k] for k in given if not any(given[k] is f.default for f in fields)}
+    error.argument = names.get(error.argument, error.argument)
+    error.remedy = {names.get(name, name): value for name, value in error.remedy.items()}
+    text = f"{call}: {error.argument} {error.reason}"
+    for name, value in error.remedy.items():
+        text += f"; pass {name}={value!r}" if name in known else ""
+    shown_values = (
+        f"{k} {shown(v)}" if _is_array(v) else f"{k}={shown(v)}" for k, v in given.items()
+    )
+    error.args = (f"{text}\n{call} got {', '.join(shown_values)}",)
+
+
+def integer(argument: str, value: object, least: int | None = None) -> int:
     """One static int, at least `least`."""
     number = _index(value)
     if number is None:
-        raise refused(call, argument, value, "expected an int", TypeError)
-    if least is not None and number < least:
-        raise refused(call, argument, value, f"must be at least {least}")
-    return _bounded(call, argument, value, (number,))[0]
+        raise refused(argument, f"must be an int, got {shown(value)}", TypeError)
+    return _within(argument, (number,), least)[0]
 
 
-def number(call: str, argument: str, value: Any) -> float:
+def number(argument: str, value: Any) -> float:
     """One static number, real and finite."""
+    found = value
     if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
         if isinstance(value, Tracer):
-            reason = "expected a number that is known while tracing"
-            raise refused(call, argument, value, reason, TypeError)
-        value = value.item() if jnp.issubdtype(value.dtype, jnp.number) else None
+            reason = f"must be a number that is known while tracing, got {shown(value)}"
+            raise refused(argument, reason, TypeError)
+        found = value.item() if jnp.issubdtype(value.dtype, jnp.number) else None
     if isinstance(value, np.generic) and _is_of_numbers(value.dtype):
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, float | int):
-        raise refused(call, argument, value, "expected a real number", TypeError)
-    if not abs(value) <= MAX_FINITE:  # NaN neither; an int may be beyond any float
-        raise refused(call, argument, value, "must be finite")
-    return value
+        found = value.item()
+    if isinstance(found, bool) or not isinstance(found, float | int):
+        raise refused(argument, f"must be a real number, got {shown(value)}", TypeError)
+    if not abs(found) <= MAX_FINITE:  # NaN neither; an int may be beyond any float
+        raise refused(argument, f"must be finite, got {shown(value)}")
+    return found
 
 
-def number_dtype(value: Any) -> np.dtype | None:
-    """The dtype of numbers that is meant, or None."""
-    is_array = hasattr(value, "shape") and not isinstance(value, type | np.dtype)
-    if is_array:  # which has a dtype and is none
-        return None
-    try:
-        dtype = jnp.dtype(value)
-    except (TypeError, ValueError):  # numpy raises either, by what the value is
-        return None
-    return dtype if _is_of_numbers(dtype) else None
+def number_dtype(argument: str, value: Any, kind: Any = jnp.number) -> np.dtype:
+    """The dtype of numbers that is meant, of this kind."""
+    dtype: Any = None
+    if not _is_array(value):  # which has a dtype and is none
+        with suppress(TypeError, ValueError):  # numpy raises either, by what the value is
+            dtype = jnp.dtype(value)
+    if _is_of_numbers(dtype) and jnp.issubdtype(dtype, kind):
+        return dtype
+    what = {jnp.number: "numbers", jnp.inexact: "floats or complex numbers"}.get(kind, "floats")
+    raise refused(argument, f"must be a dtype of {what}, got {shown(value)}", TypeError)
 
 
 def _is_of_numbers(dtype: Any) -> bool:
@@ -108,133 +141,128 @@ def _is_of_numbers(dtype: Any) -> bool:
     return isinstance(dtype, np.dtype) and dtype.isnative and dtype.name in DTYPES
 
 
-def flag(call: str, argument: str, value: object) -> bool:
+def flag(argument: str, value: object) -> bool:
     """True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise refused(call, argument, value, "expected True or False", TypeError)
+        raise refused(argument, f"must be True or False, got {shown(value)}", TypeError)
     return bool(value)
 
 
-def listed(call: str, argument: str, value: object, what: str) -> Sequence:
+def listed(argument: str, value: object, what: str) -> Sequence:
     """A list, a tuple or another sequence of things."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise refused(call, argument, value, f"expected a sequence of {what}", TypeError)
+        raise refused(argument, f"must be a sequence of {what}, got {shown(value)}", TypeError)
     return value
 
 
-def key(call: str, value: Any) -> Any:
+def key(value: Any) -> Any:
     """One PRNG key, of JAX's new or old kind."""
     is_array = isinstance(value, jax.Array | np.ndarray)
     is_new = is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim == 0
     is_old = is_array and value.dtype == np.uint32
     if not is_new and not (is_old and value.shape == jax.eval_shape(jax.random.PRNGKey, 0).shape):
-        reason = "expected a PRNG key, as jax.random.key(0)"
-        raise refused(call, "key", value, reason, TypeError)
+        reason = f"must be a PRNG key, such as jax.random.key(0), got {shown(value)}"
+        raise refused("key", reason, TypeError)
     return value
 
 
-def cells(call: str, argument: str, value: object, space: Sequence[int]) -> None:
+def cells(argument: str, space: Sequence[int]) -> None:
     """Refuse what asks for an array of these sizes, where no memory could hold it; symbolic ones pass."""
     space = [size for size in space if isinstance(size, int)]
     if max(space, default=0) > MOST or math.prod(space) > MAX_CELLS:
         reason = f"asks for {' x '.join(map(str, space))} cells; the most are 2**31 - 1 on an axis and 2**40"
-        raise refused(call, argument, value, reason)
+        raise refused(argument, reason)
 
 
-def one_of(call: str, argument: str, value: object, names: Iterable[str]) -> str:
+def one_of(argument: str, value: object, names: Iterable[str]) -> str:
     """One of the names."""
+    names = tuple(names)
+    if isinstance(value, str) and value in names:
+        return value
+    reason = f"must be one of {', '.join(names)}, got {shown(value)}"
     if not isinstance(value, str):
-        raise refused(call, argument, value, f"expected one of {', '.join(names)}", TypeError)
-    if value not in names:
-        raise refused(call, argument, value, f"the names are {', '.join(names)}")
-    return value
+        raise refused(argument, reason, TypeError)
+    meant = [f"; did you mean {name!r}?" for name in names if name.lower() == value.lower()]
+    raise refused(argument, reason + "".join(meant))
 
 
-def array(call: str, argument: str, value: object) -> jax.Array:
+def array(argument: str, value: object) -> jax.Array:
     """An array of numbers."""
     if isinstance(value, np.ma.MaskedArray):
-        raise refused(call, argument, value, "expected no mask; fill the array first", TypeError)
+        raise refused(argument, "must have no mask; fill the array first", TypeError)
     if not isinstance(value, np.ndarray | np.generic):
         if not isinstance(value, jax.Array) and not hasattr(value, "__jax_array__"):
-            raise refused(call, argument, value, "expected a jax or numpy array", TypeError)
+            raise refused(argument, f"must be a jax or numpy array, got {shown(value)}", TypeError)
         value = jnp.asarray(value)
     if not _is_of_numbers(value.dtype):
-        reason = "expected an array of integers, floats or complex numbers that JAX has, of 8 bits or more"
-        raise refused(call, argument, value, reason, TypeError)
+        reason = f"must hold numbers of a dtype that JAX has, of 8 bits or more, got {shown(value)}"
+        raise refused(argument, reason, TypeError)
     return jnp.asarray(value)
 
 
-def has_batch(call: str, argument: str, a: jax.Array, rank: int) -> bool:
+def has_batch(argument: str, a: jax.Array, rank: int) -> bool:
     """Whether a batch axis precedes the channel axis and `rank` spatial axes."""
     if a.ndim not in (rank + 1, rank + 2):
         reason = f"needs {rank + 2} axes, {rank} of them spatial, or {rank + 1} without a batch"
-        raise refused(call, argument, a, reason)
+        raise refused(argument, f"{reason}, got {shown(a)}")
     return a.ndim == rank + 2
 
 
-def space(call: str, argument: str, a: jax.Array, axes: Sequence[int]) -> tuple[int, ...]:
+def space(argument: str, a: jax.Array, axes: Sequence[int]) -> tuple[int, ...]:
     """The sizes of an array along its spatial axes."""
     found = tuple(a.shape[axis] for axis in axes)
     if not all(isinstance(size, int) and size > 0 for size in found):
-        reason = "each spatial axis needs a static size of at least 1"
-        raise refused(call, argument, a, reason)
-    cells(call, argument, a, found)
+        reason = f"needs a static size of at least 1 on each spatial axis, got {found}"
+        raise refused(argument, reason)
+    cells(argument, found)
     return found
 
 
-def sizes(call: str, argument: str, value: object) -> tuple[int, ...]:
+def sizes(argument: str, value: object) -> tuple[int, ...]:
     """A tuple of static ints, each at least 1, whose count says how many axes there are."""
     numbers = _indices(value) if isinstance(value, tuple | list) else None
     if numbers is None:
-        raise refused(
-            call, argument, value, "expected a tuple with one int for each axis", TypeError
-        )
+        reason = f"must be a tuple with one int for each axis, got {shown(value)}"
+        raise refused(argument, reason, TypeError)
     if min(numbers, default=1) < 1:
-        raise refused(call, argument, value, "must be at least 1")
-    cells(call, argument, value, numbers)
+        raise refused(argument, f"must be at least 1 on each axis, got {shown(value)}")
+    cells(argument, numbers)
     return numbers
 
 
-def integers(
-    call: str, argument: str, value: object, rank: int, least: int | None = None
-) -> tuple[int, ...]:
+def integers(argument: str, value: object, rank: int, least: int | None = None) -> tuple[int, ...]:
     """One static int per axis; a single int serves every axis."""
     single = _index(value)
     numbers = (single,) * rank if single is not None else _indices(value)
-    if numbers is None:
-        raise refused(call, argument, value, f"expected an int or {_per_axis(rank)}", TypeError)
-    if len(numbers) != rank:
-        raise refused(
-            call, argument, value, f"expected an int or {_per_axis(rank)}, got {len(numbers)}"
-        )
-    if least is not None and min(numbers, default=least) < least:
-        raise refused(call, argument, value, f"must be at least {least}")
-    return _bounded(call, argument, value, numbers)
+    if numbers is None or len(numbers) != rank:
+        reason = f"must be an int or a sequence of length {rank}, got {shown(value)}"
+        raise refused(argument, reason, TypeError if numbers is None else ValueError)
+    return _within(argument, numbers, least)
 
 
-def paddings(call: str, value: object, rank: int) -> tuple[Pair, ...] | str:
+def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
     """A (low, high) pair per axis, or one of NAMED_PADDINGS."""
     if isinstance(value, str):
-        return one_of(call, "padding", value, NAMED_PADDINGS)
-    expected = (
-        f"expected an int, a name, {_per_axis(rank)} or {_per_axis(rank, '(low, high) pair')}"
-    )
+        return one_of("padding", value, NAMED_PADDINGS)
     single = _index(value)
     entries = (single,) * rank if single is not None else _sequence(value)
-    if entries is None:
-        raise refused(call, "padding", value, expected, TypeError)
-    pairs = tuple(pair for pair in map(_pair, entries) if pair is not None)
-    if len(pairs) != len(entries):
-        raise refused(call, "padding", value, expected, TypeError)
-    if len(pairs) != rank:
-        raise refused(call, "padding", value, f"{expected}, got {len(pairs)}")
-    _bounded(call, "padding", value, sum(pairs, ()))
-    return pairs
+    pairs = [_pair(entry) for entry in entries or ()]
+    if entries is None or None in pairs or len(pairs) != rank:
+        kind = TypeError if entries is None or None in pairs else ValueError
+        what = f"an int, a name or a sequence of {rank} ints or (low, high) pairs"
+        raise refused("padding", f"must be {what}, got {shown(value)}", kind)
+    found = tuple(pair for pair in pairs if pair is not None)
+    _within("padding", sum(found, ()))
+    return found
 
 
-def _bounded(call: str, argument: str, value: object, numbers: tuple[int, ...]) -> tuple[int, ...]:
-    if max(map(abs, numbers), default=0) > MOST:
-        raise refused(call, argument, value, "must lie within 2**31 - 1 of zero")
+def _within(argument: str, numbers: tuple[int, ...], least: int | None = None) -> tuple[int, ...]:
+    """The numbers, if they are neither too small nor too large."""
+    for number in numbers:
+        if least is not None and number < least:
+            raise refused(argument, f"must be at least {least}, got {number}")
+        if abs(number) > MOST:
+            raise refused(argument, f"must lie within 2**31 - 1 of zero, got {number}")
     return numbers
 
 
@@ -273,15 +301,28 @@ def _sequence(value: object) -> tuple | None:
         return None
 
 
-def _per_axis(rank: int, what: str = "int") -> str:
-    return f"one {what} for the single axis" if rank == 1 else f"one {what} for each of {rank} axes"
+def _is_array(value: Any) -> bool:
+    """Whether it has a dtype and a shape; classes such as np.float32 have such attributes too."""
+    return isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
 
 
-def _shown(value: Any) -> str:
-    # Classes such as np.float32 have these attributes too, and short numpy arrays may be settings.
-    is_array = isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
-    is_short = isinstance(value, np.ndarray | np.generic) and value.ndim < 2 and value.size <= 8
-    if is_array and not is_short:
-        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+class _Shortened(reprlib.Repr):
+    """A repr of few words, in which an array is its dtype and shape."""
+
+    maxlevel, maxstring, maxother, maxlong = 3, 80, 80, 80
+    maxtuple = maxlist = 8
+
+    def repr1(self, x: Any, level: int) -> str:
+        """The repr of anything; short numpy arrays may be settings, and are shown."""
+        is_short = isinstance(x, np.ndarray | np.generic) and x.ndim < 2 and x.size <= 8
+        if _is_array(x) and not is_short:
+            return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+        return super().repr1(x, level)
+
+
+def shown(value: Any) -> str:
+    """A value in few words: of an array dtype and shape, of all else the beginning of its repr."""
+    return _SHORTENED.repr(value)
+
+
+_SHORTENED = _Shortened()

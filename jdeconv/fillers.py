@@ -19,14 +19,19 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jdeconv import checks
-from jdeconv.checks import integer, one_of, refused, sizes
+from jdeconv.checks import integer, one_of, refused, reporting, shown, sizes
 from jdeconv.form import accumulator
 
 Fan = Literal["fan_in", "fan_out", "average"]
-FANS = ("fan_in", "fan_out", "average")
+FANS = {
+    "fan_in": "fan_in",
+    "fan_out": "fan_out",
+    "average": "fan_avg",
+}  # as jax.nn.initializers has it
 REACH = 9  # standard deviations within which jax.random.normal draws, in any dtype
 
 
+@reporting()
 def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0.0) -> jax.Array:
     """Every weight is `value`.
 
@@ -37,11 +42,11 @@ def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0
       >>> constant((2,), int, value=3).tolist()
       [3, 3]
     """
-    dtype = _dtype("constant", dtype, jnp.number, "numbers")
-    value = _number("constant", "value", value, dtype)
-    return jnp.full(_shape("constant", shape), value, dtype)
+    dtype = _dtype(dtype, jnp.number)
+    return jnp.full(_shape(shape), _number("value", value, dtype), dtype)
 
 
+@reporting()
 def uniform(
     key: jax.Array,
     shape: Sequence[int],
@@ -59,16 +64,15 @@ def uniform(
       >>> uniform(jax.random.key(0), (2, 3), min=5, max=5).tolist()
       [[5.0, 5.0, 5.0], [5.0, 5.0, 5.0]]
     """
-    key, dtype = _drawn("uniform", key, dtype, jnp.floating)
-    low, high = (
-        _number("uniform", name, value, dtype) for name, value in (("min", min), ("max", max))
-    )
-    if not low <= high:
-        raise refused("uniform", "min", min, f"must not be greater than max={max!r}")
-    _number("uniform", "max", high - low, dtype, "max - min")
-    return jax.random.uniform(key, _shape("uniform", shape), dtype, low, high)
+    key, dtype = checks.key(key), _dtype(dtype, jnp.floating)
+    low, high = _number("min", min, dtype), _number("max", max, dtype)
+    if low > high:
+        raise refused("min", f"must not be greater than {high}, got {low}")
+    _number("max", high - low, dtype, "max - min")
+    return jax.random.uniform(key, _shape(shape), dtype, low, high)
 
 
+@reporting()
 def gaussian(
     key: jax.Array,
     shape: Sequence[int],
@@ -87,26 +91,23 @@ def gaussian(
       >>> gaussian(jax.random.key(0), (2, 3), mean=4, std=0).tolist()
       [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
     """
-    key, dtype = _drawn("gaussian", key, dtype, jnp.inexact)
-    mean, std = (
-        _number("gaussian", name, value, dtype) for name, value in (("mean", mean), ("std", std))
-    )
-    shape, order = _kernel_axes("gaussian", shape, dimension_numbers)
-    if not std >= 0:
-        raise refused("gaussian", "std", std, "must be at least 0")
-    _number("gaussian", "std", abs(mean) + REACH * std, dtype, f"mean + {REACH} std")
+    key, dtype = checks.key(key), _dtype(dtype, jnp.inexact)
+    mean, std = _number("mean", mean, dtype), _number("std", std, dtype)
+    shape, order = _kernel_axes(shape, dimension_numbers)
+    if std < 0:
+        raise refused("std", f"must be at least 0, got {std}")
+    _number("std", abs(mean) + REACH * std, dtype, f"mean + {REACH} std")
     draw, choice = jax.random.split(key)
     weights = (mean + std * jax.random.normal(draw, shape, dtype)).astype(dtype)
     if sparse is not None:
-        kept = integer("gaussian", "sparse", sparse, 0)
+        kept = integer("sparse", sparse, 0)
         if kept > shape[0]:
-            raise refused("gaussian", "sparse", sparse, f"must not exceed the {shape[0]} outputs")
-        weights = weights * jax.random.bernoulli(choice, kept / shape[0], shape).astype(
-            weights.dtype
-        )
+            raise refused("sparse", f"must not exceed the {shape[0]} outputs, got {kept}")
+        weights *= jax.random.bernoulli(choice, kept / shape[0], shape).astype(dtype)
     return weights.transpose(order)
 
 
+@reporting()
 def positive_unitball(
     key: jax.Array,
     shape: Sequence[int],
@@ -122,13 +123,14 @@ def positive_unitball(
       >>> positive_unitball(jax.random.key(0), (4, 1, 1)).tolist()
       [[[1.0]], [[1.0]], [[1.0]], [[1.0]]]
     """
-    key, dtype = _drawn("positive_unitball", key, dtype, jnp.floating)
-    shape, order = _kernel_axes("positive_unitball", shape, dimension_numbers)
+    key, dtype = checks.key(key), _dtype(dtype, jnp.floating)
+    shape, order = _kernel_axes(shape, dimension_numbers)
     weights = 1 - jax.random.uniform(key, shape, accumulator(dtype))  # no output of zeros alone
     total = weights.sum(axis=tuple(range(1, len(shape))), keepdims=True)
     return (weights / total).astype(dtype).transpose(order)
 
 
+@reporting()
 def xavier(
     key: jax.Array,
     shape: Sequence[int],
@@ -148,12 +150,11 @@ def xavier(
 
     Source: Glorot and Bengio, AISTATS 2010; Caffe's default of fan_in.
     """
-    key, dtype = _drawn("xavier", key, dtype, jnp.floating)
-    shape, order = _kernel_axes("xavier", shape, dimension_numbers)
-    bound = math.sqrt(3 / _fan("xavier", shape, variance_norm))
-    return jax.random.uniform(key, shape, dtype, -bound, bound).transpose(order)
+    dtype = _dtype(dtype, jnp.floating)
+    return _scaled(1, "uniform", key, shape, dtype, variance_norm, dimension_numbers)
 
 
+@reporting()
 def msra(
     key: jax.Array,
     shape: Sequence[int],
@@ -170,12 +171,11 @@ def msra(
 
     Source: He et al., arXiv:1502.01852.
     """
-    key, dtype = _drawn("msra", key, dtype, jnp.inexact)
-    shape, order = _kernel_axes("msra", shape, dimension_numbers)
-    std = math.sqrt(2 / _fan("msra", shape, variance_norm))
-    return (std * jax.random.normal(key, shape, dtype)).transpose(order)
+    dtype = _dtype(dtype, jnp.inexact)
+    return _scaled(2, "normal", key, shape, dtype, variance_norm, dimension_numbers)
 
 
+@reporting()
 def bilinear_kernel(
     shape: Sequence[int], dtype: DTypeLike = float, *, dimension_numbers: str | None = None
 ) -> jax.Array:
@@ -192,10 +192,10 @@ def bilinear_kernel(
 
     Source: Caffe's BilinearFiller; Long et al., arXiv:1411.4038.
     """
-    dtype = _dtype("bilinear_kernel", dtype, jnp.inexact, "floats; the weights are fractions")
-    shape, order = _kernel_axes("bilinear_kernel", shape, dimension_numbers)
+    dtype = _dtype(dtype, jnp.inexact)
+    shape, order = _kernel_axes(shape, dimension_numbers)
     if len(shape) < 3:
-        raise refused("bilinear_kernel", "shape", shape, "needs two channel axes and a spatial one")
+        raise refused("shape", f"needs two channel axes and a spatial one, got {shape}")
     weights = np.ones(())
     for k in shape[2:]:
         f = -(-k // 2)
@@ -203,64 +203,59 @@ def bilinear_kernel(
     return jnp.broadcast_to(jnp.asarray(weights, dtype), shape).transpose(order)
 
 
-def _drawn(call: str, key: Any, dtype: Any, kind: Any) -> tuple[jax.Array, np.dtype]:
-    """The key and the dtype of a filler that draws."""
-    return checks.key(call, key), _dtype(call, dtype, kind, "floats")
+def _scaled(
+    scale: int, distribution: Any, key: Any, shape: Any, dtype: np.dtype, norm: Any, order: Any
+) -> jax.Array:
+    """Weights of variance scale / n, as `jax.nn.initializers` draws them."""
+    key, (shape, order) = checks.key(key), _kernel_axes(shape, order)
+    mode: Any = FANS[one_of("variance_norm", norm, FANS)]
+    draw = jax.nn.initializers.variance_scaling(scale, mode, distribution, in_axis=1, out_axis=0)
+    matrix = shape if len(shape) > 1 else (*shape, 1)
+    weights = draw(key, matrix, accumulator(dtype)).astype(dtype)
+    return weights.reshape(shape).transpose(order)
 
 
-def _dtype(call: str, dtype: Any, kind: Any, what: str) -> np.dtype:
+def _dtype(dtype: Any, kind: Any) -> np.dtype:
     """The dtype as JAX has it, if it is of this kind; None is JAX's default float."""
-    found = checks.number_dtype(float if dtype is None else dtype)
-    if found is None or not jnp.issubdtype(found, kind):
-        raise refused(call, "dtype", dtype, f"expected {what}", TypeError)
+    found = checks.number_dtype("dtype", float if dtype is None else dtype, kind)
     return jax.dtypes.canonicalize_dtype(found)
 
 
-def _number(call: str, argument: str, value: Any, dtype: np.dtype, what: str = "") -> float:
+def _number(argument: str, value: Any, dtype: np.dtype, what: str = "") -> float:
     """A number that the dtype can hold."""
-    number = checks.number(call, argument, value)
+    number = checks.number(argument, value)
     is_integer = jnp.issubdtype(dtype, jnp.integer)
-    if is_integer:
-        info = jnp.iinfo(dtype)
-        fits = number == int(number) and info.min <= number <= info.max
-    else:
-        fits = abs(number) <= float(jnp.finfo(dtype).max)
-    if not fits:
-        raise refused(call, argument, value, f"{dtype} cannot hold {what or 'it'}")
+    info: Any = jnp.iinfo(dtype) if is_integer else jnp.finfo(dtype)
+    exact = int if is_integer else float
+    if not exact(info.min) <= number <= exact(info.max) or number != exact(number):
+        reason = f"makes {what} {number}" if what else f"is {shown(value)}"
+        raise refused(argument, f"{reason}, which {dtype} cannot hold")
     return number if is_integer else float(number)
 
 
-def _shape(call: str, shape: Sequence[int]) -> tuple[int, ...]:
+def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Sizes of at least 1, of no more numbers than an array of JAX's may have."""
-    found = sizes(call, "shape", shape)
+    found = sizes("shape", shape)
     if math.prod(found) > checks.MOST:
-        raise refused(
-            call, "shape", shape, f"asks for {math.prod(found)} numbers; the most are 2**31 - 1"
-        )
+        reason = f"asks for {math.prod(found)} numbers; the most are 2**31 - 1"
+        raise refused("shape", reason)
     return found
 
 
-def _kernel_axes(call: str, shape: Sequence[int], dimension_numbers: str | None):
+def _kernel_axes(shape: Sequence[int], dimension_numbers: str | None):
     """The shape with axes O, I first, and the permutation back to the order that was asked for."""
-    shape = _shape(call, shape)
+    shape = _shape(shape)
     if not shape:
-        raise refused(call, "shape", shape, "needs an axis of output channels")
+        raise refused("shape", "needs an axis of output channels, got ()")
     if dimension_numbers is None:
         return shape, tuple(range(len(shape)))
     if not isinstance(dimension_numbers, str):
-        reason = "expected a string such as 'HWIO'"
-        raise refused(call, "dimension_numbers", dimension_numbers, reason, TypeError)
+        reason = f"must be a string such as 'HWIO', got {shown(dimension_numbers)}"
+        raise refused("dimension_numbers", reason, TypeError)
     letters = ["O", "I", *(letter for letter in dimension_numbers if letter not in "OI")]
     is_fit = len(dimension_numbers) == len(set(letters)) == len(shape)
     if not is_fit or sorted(letters) != sorted(dimension_numbers):
         reason = f"must hold O, I and distinct spatial letters, {len(shape)} in all for this shape"
-        raise refused(call, "dimension_numbers", dimension_numbers, reason)
+        raise refused("dimension_numbers", f"{reason}, got {shown(dimension_numbers)}")
     axes = [dimension_numbers.index(letter) for letter in letters]
     return tuple(shape[axis] for axis in axes), tuple(np.argsort(axes).tolist())
-
-
-def _fan(call: str, shape: tuple[int, ...], variance_norm: str) -> float:
-    one_of(call, "variance_norm", variance_norm, FANS)
-    count = math.prod(shape)
-    fan_in, fan_out = count / shape[0], count / shape[1] if len(shape) > 1 else count
-    return {"fan_in": fan_in, "fan_out": fan_out, "average": (fan_in + fan_out) / 2}[variance_norm]

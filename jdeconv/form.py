@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv.checks import refused
+from jdeconv.checks import refused, shown
 from jdeconv.window import Window
 
 Axes = tuple[int, ...]
@@ -48,30 +48,31 @@ class Layout:
     y: Axes
 
     @classmethod
-    def of(cls, call: str, dimension_numbers: Any, rank: int) -> Layout:
-        """Read a lax-style triple of strings, in the order of the call's own operands and result.
+    def of(cls, contraction: str, dimension_numbers: Any, rank: int) -> Layout:
+        """Read a lax-style triple of strings, in the order of the contraction's operands and result.
 
         None stands for ("NCHW", "OIHW", "NCHW") of that rank. Spatial axes are matched by their letters,
         and counted in the order of the kernel's.
         """
         if dimension_numbers is None:
             return cls(*[tuple(range(rank + 2))] * 3)
-        roles = CONTRACTIONS[call]
+        roles = CONTRACTIONS[contraction]
         if not _is_triple_of_strings(dimension_numbers):
-            reason = f"expected three strings for ({', '.join(roles)}), as ('NHWC', 'HWIO', 'NHWC')"
-            raise refused(call, "dimension_numbers", dimension_numbers, reason, TypeError)
+            like = tuple("HWIO" if role == "kernel" else "NHWC" for role in roles)
+            reason = f"must be three strings, such as {like}, got {shown(dimension_numbers)}"
+            raise refused("dimension_numbers", reason, TypeError)
         specs = dict(zip(roles, dimension_numbers, strict=True))
         spatial = [letter for letter in specs["kernel"] if letter not in "OI"]
         axes = {}
         for role in ("kernel", "x", "y"):  # the kernel's letters are the measure of the others
-            spec = specs[role]
-            letters = ["O", "I", *spatial] if role == "kernel" else ["N", "C", *spatial]
+            spec, pair = specs[role], "OI" if role == "kernel" else "NC"
+            letters = [*pair, *spatial]
             if not len(spec) == len(set(spec)) == rank + 2 or sorted(spec) != sorted(letters):
                 reason = (
-                    f"{role}'s string must hold {letters[0]}, {letters[1]} and {rank} distinct "
-                    f"spatial letters, the same in all three"
+                    f"must hold {pair[0]}, {pair[1]} and {rank} distinct spatial letters for "
+                    f"{role}, the same in all three strings, got {shown(dimension_numbers)}"
                 )
-                raise refused(call, "dimension_numbers", dimension_numbers, reason)
+                raise refused("dimension_numbers", reason)
             axes[role] = tuple(spec.index(letter) for letter in letters)
         return cls(**axes)
 
@@ -122,17 +123,17 @@ def type_like(a: jax.Array, shape: Axes) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, a.dtype, sharding=sharding, manual_axis_type=manual)
 
 
-def array_axes(call: str, dimension_numbers: Any, rank: int) -> Axes:
+def array_axes(dimension_numbers: Any, rank: int) -> Axes:
     """The axes (batch, channel, *spatial) of one array from its string, such as "NHWC"; None is "NCHW"."""
     if dimension_numbers is None:
         return tuple(range(rank + 2))
     if not isinstance(dimension_numbers, str):
-        reason = "expected one string, as 'NHWC', for the array and its columns"
-        raise refused(call, "dimension_numbers", dimension_numbers, reason, TypeError)
+        reason = f"must be one string, such as 'NHWC', got {shown(dimension_numbers)}"
+        raise refused("dimension_numbers", reason, TypeError)
     spatial = [letter for letter in dimension_numbers if letter not in "NC"]
     if sorted(dimension_numbers) != sorted({"N", "C", *spatial}) or len(spatial) != rank:
         reason = f"must hold N, C and {rank} distinct spatial letters"
-        raise refused(call, "dimension_numbers", dimension_numbers, reason)
+        raise refused("dimension_numbers", f"{reason}, got {shown(dimension_numbers)}")
     return tuple(dimension_numbers.index(letter) for letter in ["N", "C", *spatial])
 
 

@@ -15,11 +15,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jdeconv import arguments, pair
 from jdeconv.arguments import Options
-from jdeconv.checks import Ints, Padding
+from jdeconv.checks import Ints, Padding, reporting
 
 __all__ = ["conv", "deconv", "kernel_grad"]
 
 
+@reporting(big="x")
 def conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -104,6 +105,7 @@ def conv(
     return arguments.conv(pair.conv, x, kernel, bias, options)
 
 
+@reporting(small="y")
 def deconv(
     y: ArrayLike,
     kernel: ArrayLike,
@@ -188,6 +190,7 @@ def deconv(
     return arguments.deconv(pair.deconv, y, kernel, bias, options, output_padding, output_size)
 
 
+@reporting(big="x", small="y")
 def kernel_grad(
     x: ArrayLike,
     y: ArrayLike,

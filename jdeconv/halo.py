@@ -30,13 +30,14 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jdeconv import functional
 from jdeconv.axes import padded
-from jdeconv.checks import Ints, Padding, array, integer, refused, space, speaking
-from jdeconv.form import Layout, accumulator
+from jdeconv.checks import Ints, Padding, array, integer, refused, reporting, shown, space
+from jdeconv.form import CONTRACTIONS, Layout, accumulator
 from jdeconv.window import Window
 
 __all__ = ["Halo", "add", "conv", "deconv", "exchange"]
 
 
+@reporting(big="x")
 def conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -84,10 +85,9 @@ def conv(
       >>> y.tolist()
       [[[10, 21, 32, 43]]]
     """
-    shards = _Shards.of("conv", x, kernel, spec, dimension_numbers, "x")
+    shards = _Shards.of("conv", x, kernel, spec, dimension_numbers)
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    with speaking("conv"):
-        window = Window.of_conv(shards.space, shards.kernel, **steps)
+    window = Window.of_conv(shards.space, shards.kernel, **steps)
     halos = shards.halos(window, window.big, window.small)
     options: dict[str, Any] = {
         "stride": stride,
@@ -108,6 +108,7 @@ def conv(
     return shards.mapped(shard, x, kernel, bias, shards.layout.y)
 
 
+@reporting(small="y")
 def deconv(
     y: ArrayLike,
     kernel: ArrayLike,
@@ -139,11 +140,10 @@ def deconv(
       >>> x.tolist()
       [[[1, 10, 2, 20]]]
     """
-    shards = _Shards.of("deconv", y, kernel, spec, dimension_numbers, "y")
+    shards = _Shards.of("deconv", y, kernel, spec, dimension_numbers)
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     sizes: dict[str, Any] = {"output_padding": output_padding, "output_size": output_size}
-    with speaking("deconv", small="input"):
-        window = Window.of_deconv(shards.space, shards.kernel, **steps, **sizes)
+    window = Window.of_deconv(shards.space, shards.kernel, **steps, **sizes)
     halos = shards.halos(window, window.small, window.big)
     options: dict[str, Any] = {
         "stride": stride,
@@ -214,14 +214,15 @@ class Halo:
     low: int
     step: int
 
+    @reporting()
     def __post_init__(self) -> None:
         for name in ("axis", "count", "shard", "length", "low", "step"):
             least = 1 if name in ("count", "shard", "length") else 0 if name == "axis" else None
-            integer("Halo", name, getattr(self, name), least)
+            integer(name, getattr(self, name), least)
         names = self.name if isinstance(self.name, tuple) else (self.name,)
         if not all(isinstance(name, str) for name in names):
-            reason = "expected the name of a mesh axis, or a tuple of names"
-            raise refused("Halo", "name", self.name, reason, TypeError)
+            reason = f"must be the name of a mesh axis, or a tuple of names, got {shown(self.name)}"
+            raise refused("name", reason, TypeError)
 
     @property
     def before(self) -> int:
@@ -234,15 +235,17 @@ class Halo:
         rest = self.length - self.low - self.shard
         return max(0, rest, rest - (self.count - 1) * self.step)
 
+    @reporting()
     def hops(self, positions: int) -> list[tuple[int, int]]:
         """So many positions come from neighbors (hop, positions), the nearest first."""
-        positions = integer("Halo", "positions", positions, 0)
+        positions = integer("positions", positions, 0)
         hops = range(-(-positions // self.shard))
         return [(hop + 1, min(self.shard, positions - hop * self.shard)) for hop in hops]
 
+    @reporting()
     def shifted(self, a: jax.Array, hop: int) -> jax.Array:
         """What the device `hop` places before has; zeros where there is none."""
-        a, hop = array("Halo", "a", a), integer("Halo", "hop", hop)
+        a, hop = array("a", a), integer("hop", hop)
         pairs = [(i, i + hop) for i in range(self.count) if 0 <= i + hop < self.count]
         return lax.ppermute(a, self.name, pairs) if pairs else jnp.zeros_like(a)
 
@@ -252,6 +255,7 @@ class Halo:
         return self.before - self.low - self.step * (lax.axis_index(self.name) if self.step else 0)
 
 
+@reporting()
 def _exchange(x: jax.Array, halo: Halo) -> jax.Array:
     """A shard of x with what its windows see of the shards around it, within `jax.shard_map`.
 
@@ -274,7 +278,7 @@ def _exchange(x: jax.Array, halo: Halo) -> jax.Array:
       >>> wider(jnp.array([1, 2, 3])).tolist()
       [0, 1, 2, 3, 0]
     """
-    axis, shard = _read("exchange", "x", x, halo).axis, halo.shard
+    axis, shard = _read("x", x, halo).axis, halo.shard
     parts = [x]
     for hop, size in halo.hops(halo.before):
         parts.insert(0, halo.shifted(lax.slice_in_dim(x, shard - size, shard, axis=axis), hop))
@@ -284,6 +288,7 @@ def _exchange(x: jax.Array, halo: Halo) -> jax.Array:
     return lax.dynamic_slice_in_dim(wide, halo.start, halo.length, axis)
 
 
+@reporting()
 def _add(seen: jax.Array, halo: Halo) -> jax.Array:
     """The adjoint of `exchange`: what lies in a halo is added to where it came from.
 
@@ -305,7 +310,7 @@ def _add(seen: jax.Array, halo: Halo) -> jax.Array:
       >>> added(jnp.array([9, 1, 2, 3, 9])).tolist()
       [1, 2, 3]
     """
-    axis, shard, before = _read("add", "seen", seen, halo).axis, halo.shard, halo.before
+    axis, shard, before = _read("seen", seen, halo).axis, halo.shard, halo.before
     shape = list(seen.shape)
     shape[axis] = before + shard + halo.behind
     wide = lax.dynamic_update_slice_in_dim(jnp.zeros(shape, seen.dtype), seen, halo.start, axis)
@@ -320,14 +325,14 @@ def _add(seen: jax.Array, halo: Halo) -> jax.Array:
     return x
 
 
-def _read(call: str, role: str, a: jax.Array, halo: Any) -> Halo:
+def _read(role: str, a: jax.Array, halo: Any) -> Halo:
     """The halo, if it is one and the array has what it exchanges."""
     if not isinstance(halo, Halo):
-        raise refused(call, "halo", halo, "expected a Halo", TypeError)
+        raise refused("halo", f"must be a Halo, got {shown(halo)}", TypeError)
     length = {"x": halo.shard, "seen": halo.length}[role]
-    a = array(call, role, a)
+    a = array(role, a)
     if halo.axis >= a.ndim or a.shape[halo.axis] != length:
-        raise refused(call, role, a, f"needs {length} positions on axis {halo.axis}")
+        raise refused(role, f"needs {length} positions on axis {halo.axis}, got {shown(a)}")
     return halo
 
 
@@ -349,7 +354,6 @@ add = _dual(_add, lambda x, halo: exchange(x, halo))
 class _Shards:
     """How an operand lies on the mesh: names of mesh axes for its batch and each spatial axis."""
 
-    call: str
     role: str
     mesh: Any
     layout: Layout
@@ -359,36 +363,35 @@ class _Shards:
     names: tuple[Any, ...]
 
     @classmethod
-    def of(cls, call: str, a: Any, kernel: Any, spec: Any, numbers: Any, role: str) -> _Shards:
-        a, kernel = array(call, role, a), array(call, "kernel", kernel)
+    def of(cls, contraction: str, a: Any, kernel: Any, spec: Any, numbers: Any) -> _Shards:
+        role = CONTRACTIONS[contraction][0]
+        a, kernel = array(role, a), array("kernel", kernel)
         rank = kernel.ndim - 2
         if rank < 1 or a.ndim != rank + 2:
-            reason = f"needs {kernel.ndim} axes, as many as the kernel: batch, channels and space"
-            raise refused(call, role, a, reason)
-        layout = Layout.of(call, numbers, rank)
-        space(call, role, a, getattr(layout, role)[2:])
+            reason = f"needs {kernel.ndim} axes, as the kernel has: batch, channels and space"
+            raise refused(role, f"{reason}, got {shown(a)}")
+        layout = Layout.of(contraction, numbers, rank)
+        space(role, a, getattr(layout, role)[2:])
         mesh, found = _placed(a)
         if mesh.empty:
-            reason = "there is no mesh; call it within jax.set_mesh(mesh)"
-            raise refused(call, "spec", spec, reason)
+            raise refused("spec", "needs a mesh; call it within jax.set_mesh(mesh)")
         spec = found if spec is None else spec
         if spec is None:
-            reason = f"{role}'s type does not say how it is sharded; pass its PartitionSpec"
-            raise refused(call, "spec", spec, reason)
+            reason = f"is needed, since {role}'s type does not say how it is sharded"
+            raise refused("spec", f"{reason}; pass its PartitionSpec")
         if not isinstance(spec, PartitionSpec):
-            reason = f"expected a PartitionSpec of {role}'s axes"
-            raise refused(call, "spec", spec, reason, TypeError)
+            reason = f"must be a PartitionSpec of {role}'s axes, got {shown(spec)}"
+            raise refused("spec", reason, TypeError)
         entries = (*spec, *[None] * (a.ndim - len(spec)))
         for entry in entries:
             for axis in entry if isinstance(entry, tuple) else (entry,):
                 if axis is not None and axis not in mesh.axis_names:
-                    reason = f"the mesh has {mesh.axis_names}, and no {axis!r}"
-                    raise refused(call, "spec", spec, reason)
+                    raise refused("spec", f"names {axis!r}, but the mesh has {mesh.axis_names}")
         batch, channel, *names = (entries[axis] for axis in getattr(layout, role))
         if channel is not None:
-            raise refused(call, "spec", spec, "channels cannot be sharded together with space")
+            raise refused("spec", f"must not shard channels together with space, got {spec}")
         taps = tuple(kernel.shape[axis] for axis in layout.kernel[2:])
-        return cls(call, role, mesh, layout, jax.typeof(a), taps, batch, tuple(names))
+        return cls(role, mesh, layout, jax.typeof(a), taps, batch, tuple(names))
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -410,14 +413,14 @@ class _Shards:
             if name is None:
                 continue
             count = self.count(name)
-            for what, size in (("", mine[i]), ("the result's ", others[i])):
+            for what, size in (("has", mine[i]), ("gives a result of", others[i])):
                 if size % count:
                     fit = [n for n in (size // count * count, -(-size // count) * count) if n]
                     reason = (
-                        f"{what}size {size} on spatial axis {i} is no multiple of the {count} devices "
+                        f"{what} size {size} on spatial axis {i}, no multiple of the {count} devices "
                         f"of mesh axis {name!r}; {' and '.join(map(str, fit))} fit{'s' * (len(fit) == 1)}"
                     )
-                    raise refused(self.call, self.role, self.type, reason)
+                    raise refused(self.role, reason)
             shard, small = w.big[i] // count, w.small[i] // count
             length = (small - 1) * w.stride[i] + w.span[i]
             step = shard - small * w.stride[i]
@@ -450,7 +453,7 @@ class _Shards:
             entries = dict(zip(axes, (self.batch, None, *self.names), strict=True))
             specs.append(PartitionSpec(*(entries[axis] for axis in range(len(entries)))))
         arrays = [jnp.asarray(b) for b in (a, kernel)]
-        arrays += [] if bias is None else [array(self.call, "bias", bias)]
+        arrays += [] if bias is None else [array("bias", bias)]
         in_specs = (specs[0], *[PartitionSpec()] * (len(arrays) - 1))
         if AxisType.Explicit in self.mesh.axis_types:
             places = [NamedSharding(self.mesh, spec) for spec in in_specs]

@@ -30,9 +30,9 @@ from jdeconv.checks import (
     has_batch,
     integers,
     refused,
+    reporting,
     sizes,
     space,
-    speaking,
 )
 from jdeconv.form import Axes, accumulator, array_axes, type_like
 from jdeconv.window import Window
@@ -40,6 +40,7 @@ from jdeconv.window import Window
 MANY_TAPS = 128  # on one axis; beyond, a gather, as compile time grows with the number of slices
 
 
+@reporting()
 def im2col(
     x: ArrayLike,
     kernel_size: Sequence[int],
@@ -77,18 +78,16 @@ def im2col(
 
     Source: Caffe's im2col_nd_cpu.
     """
-    kernel_size, axes, a, batched = _read("im2col", "x", x, kernel_size, dimension_numbers)
+    kernel_size, axes, a, batched = _read("x", x, kernel_size, dimension_numbers)
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    big = space("im2col", "x", a, axes[2:])
-    with speaking("im2col"):
-        window = Window.of_conv(big, kernel_size, **steps)
+    window = Window.of_conv(space("x", a, axes[2:]), kernel_size, **steps)
     batch, channels = (a.shape[axis] for axis in axes[:2])
-    rows = channels * math.prod(window.kernel)
-    cells("im2col", "kernel_size", kernel_size, (batch, rows, *window.small))
+    cells("kernel_size", (batch, channels * math.prod(window.kernel), *window.small))
     columns = _im2col(a, window, axes)
     return columns if batched else jnp.squeeze(columns, axes[0])
 
 
+@reporting(small="columns")
 def col2im(
     columns: ArrayLike,
     output_size: Ints,
@@ -124,33 +123,29 @@ def col2im(
 
     Source: Caffe's col2im_nd_cpu; PyTorch calls it fold, ONNX Col2Im.
     """
-    kernel_size, axes, a, batched = _read(
-        "col2im", "columns", columns, kernel_size, dimension_numbers
-    )
-    output_size = integers("col2im", "output_size", output_size, len(kernel_size))
+    kernel_size, axes, a, batched = _read("columns", columns, kernel_size, dimension_numbers)
+    output_size = integers("output_size", output_size, len(kernel_size))
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    small = space("col2im", "columns", a, axes[2:])
-    with speaking("col2im", small="columns"):
-        window = Window.of_deconv(small, kernel_size, **steps, output_size=output_size)
-    if a.shape[axes[1]] % math.prod(window.kernel):
-        reason = (
-            f"its channel axis must hold a multiple of the kernel's {math.prod(window.kernel)} taps"
-        )
-        raise refused("col2im", "columns", a, reason)
+    small = space("columns", a, axes[2:])
+    window = Window.of_deconv(small, kernel_size, **steps, output_size=output_size)
+    rows, taps = a.shape[axes[1]], math.prod(window.kernel)
+    if rows % taps:
+        reason = f"needs a multiple of the kernel's {taps} taps on the channel axis, got {rows}"
+        raise refused("columns", reason)
     x = _col2im(a, window, axes)
     return x if batched else jnp.squeeze(x, axes[0])
 
 
 def _read(
-    call: str, name: str, a: Any, kernel_size: Any, dimension_numbers: Any
+    name: str, a: Any, kernel_size: Any, dimension_numbers: Any
 ) -> tuple[tuple[int, ...], Axes, jax.Array, bool]:
     """Kernel size, axes, the array with a batch axis, and whether it came with one."""
-    kernel_size = sizes(call, "kernel_size", kernel_size)
+    kernel_size = sizes("kernel_size", kernel_size)
     if not kernel_size:
-        raise refused(call, "kernel_size", kernel_size, "needs at least one spatial axis")
-    axes = array_axes(call, dimension_numbers, len(kernel_size))
-    a = array(call, name, a)
-    batched = has_batch(call, name, a, len(kernel_size))
+        raise refused("kernel_size", "needs at least one spatial axis, got ()")
+    axes = array_axes(dimension_numbers, len(kernel_size))
+    a = array(name, a)
+    batched = has_batch(name, a, len(kernel_size))
     return kernel_size, axes, a if batched else jnp.expand_dims(a, axes[0]), batched
 
 

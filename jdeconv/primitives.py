@@ -138,8 +138,8 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
     for role, operand in zip(roles, (a, b), strict=True):
         space = [operand.sharding.spec[axis] for axis in getattr(form.layout, role)[2:]]
         if any(space):
-            reason = f"its spatial axes are sharded over {[s for s in space if s]}; reshard them"
-            raise refused(contraction, role, operand.str_short(True), reason)
+            reason = f"has spatial axes sharded over {[s for s in space if s]}; reshard them"
+            raise refused(role, reason)
     return mesh.Division(contraction, form).places(devices, a, b)[-1]
 
 

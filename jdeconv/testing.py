@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jdeconv import checks
 
 
+@checks.reporting()
 def assert_adjoint(
     forward: Callable[[Any], Any],
     adjoint: Callable[[Any], Any],
@@ -45,20 +46,20 @@ def assert_adjoint(
       >>> assert_adjoint(lambda x: x[1:], lambda y: jnp.pad(y, (1, 0)), (3,), (2,))
     """
     for name, function in (("forward", forward), ("adjoint", adjoint)):
-        _called("assert_adjoint", name, function)
+        _called(name, function)
     for name, shape in (("x_shape", x_shape), ("y_shape", y_shape)):
-        _sizes("assert_adjoint", name, shape)
-    dtype = _dtype("assert_adjoint", dtype)
-    rng = np.random.default_rng(checks.integer("assert_adjoint", "seed", seed, 0))
-    if checks.number("assert_adjoint", "rtol", rtol) < 0:
-        raise checks.refused("assert_adjoint", "rtol", rtol, "must be at least 0")
+        _sizes(name, shape)
+    dtype = _dtype(dtype)
+    rng = np.random.default_rng(checks.integer("seed", seed, 0))
+    if checks.number("rtol", rtol) < 0:
+        raise checks.refused("rtol", f"must be at least 0, got {rtol}")
     x = jnp.asarray(rng.integers(-4, 5, tuple(x_shape)), dtype)
     y = jnp.asarray(rng.integers(-4, 5, tuple(y_shape)), dtype)
     fx, ay = forward(x), adjoint(y)
-    for name, a, function in (("forward", fx, forward), ("adjoint", ay, adjoint)):
+    for name, a in (("forward", fx), ("adjoint", ay)):
         if not hasattr(a, "shape"):
-            reason = f"expected a function that returns an array, not {type(a).__name__}"
-            raise checks.refused("assert_adjoint", name, function, reason, TypeError)
+            reason = f"must be a function that returns an array, got {type(a).__name__} from it"
+            raise checks.refused(name, reason, TypeError)
     if fx.shape != y.shape or ay.shape != x.shape:
         raise AssertionError(
             f"assert_adjoint: forward gives {fx.shape} for y {y.shape}, adjoint {ay.shape} for x {x.shape}"
@@ -72,6 +73,7 @@ def assert_adjoint(
         )
 
 
+@checks.reporting()
 def as_matrix(
     linear: Callable[[Any], Any], shape: Sequence[int], dtype: Any = np.float32
 ) -> np.ndarray:
@@ -88,16 +90,17 @@ def as_matrix(
       >>> as_matrix(lambda y: deconv(y, kernel), (1, 1, 2), int).tolist()
       [[1, 0], [2, 1], [0, 2]]
     """
-    _called("as_matrix", "linear", linear)
-    shape = _sizes("as_matrix", "shape", shape)
+    _called("linear", linear)
+    shape = _sizes("shape", shape)
     size = math.prod(shape)
     if size**2 > checks.MOST:
-        reason = f"its basis has {size} x {size} numbers; the most are 2**31 - 1"
-        raise checks.refused("as_matrix", "shape", shape, reason)
-    basis = jnp.eye(size, dtype=_dtype("as_matrix", dtype)).reshape(size, *shape)
+        reason = f"has a basis of {size} x {size} numbers; the most are 2**31 - 1"
+        raise checks.refused("shape", reason)
+    basis = jnp.eye(size, dtype=_dtype(dtype)).reshape(size, *shape)
     return np.asarray(jax.vmap(linear)(basis)).reshape(size, -1).T
 
 
+@checks.reporting()
 def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarray:
     """The definition of conv, index by index, in float64 (or complex128).
 
@@ -116,11 +119,10 @@ def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarr
       >>> conv_loops(x, kernel, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[21.0, 43.0]]]
     """
-    call = "conv_loops"
-    x, kernel = _wide(call, x=x, kernel=kernel)
-    small, steps = _static(call, x.ndim - 2, stride, dilation, low, small=small)
-    c, o = _channels(call, groups, x=(x, 1), kernel=(kernel, 0))
-    _same(call, "kernel", kernel, 1, c)
+    x, kernel = _wide(x=x, kernel=kernel)
+    small, steps = _static(x.ndim - 2, stride, dilation, low, small=small)
+    c, o = _channels(groups, x=(x, 1), kernel=(kernel, 0))
+    _same("kernel", kernel, 1, c)
     y = np.zeros((x.shape[0], groups * o, *small), np.result_type(x, kernel))
     for b, q, t in _incidences(x.shape[2:], small, kernel.shape[2:], *steps):
         for g in range(groups):
@@ -130,6 +132,7 @@ def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarr
     return y
 
 
+@checks.reporting()
 def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarray:
     """The definition of deconv, index by index, in float64 (or complex128).
 
@@ -147,12 +150,11 @@ def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarr
       >>> deconv_loops(y, kernel, (4,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[1.0, 10.0, 2.0, 20.0]]]
     """
-    call = "deconv_loops"
-    y, kernel = _wide(call, y=y, kernel=kernel)
-    big, steps = _static(call, y.ndim - 2, stride, dilation, low, big=big)
-    o, _ = _channels(call, groups, y=(y, 1), kernel=(kernel, 0))
+    y, kernel = _wide(y=y, kernel=kernel)
+    big, steps = _static(y.ndim - 2, stride, dilation, low, big=big)
+    o, _ = _channels(groups, y=(y, 1), kernel=(kernel, 0))
     c = kernel.shape[1]
-    _same(call, "kernel", kernel, 0, y.shape[1])
+    _same("kernel", kernel, 0, y.shape[1])
     x = np.zeros((y.shape[0], groups * c, *big), np.result_type(y, kernel))
     for b, q, t in _incidences(big, y.shape[2:], kernel.shape[2:], *steps):
         for g in range(groups):
@@ -162,6 +164,7 @@ def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarr
     return x
 
 
+@checks.reporting()
 def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> np.ndarray:
     """The definition of kernel_grad, index by index, in float64 (or complex128).
 
@@ -179,11 +182,10 @@ def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> 
       >>> kernel_grad_loops(x, y, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[31.0, 42.0]]]
     """
-    call = "kernel_grad_loops"
-    x, y = _wide(call, x=x, y=y)
-    kernel_size, steps = _static(call, x.ndim - 2, stride, dilation, low, kernel_size=kernel_size)
-    c, o = _channels(call, groups, x=(x, 1), y=(y, 1))
-    _same(call, "y", y, 0, x.shape[0])
+    x, y = _wide(x=x, y=y)
+    kernel_size, steps = _static(x.ndim - 2, stride, dilation, low, kernel_size=kernel_size)
+    c, o = _channels(groups, x=(x, 1), y=(y, 1))
+    _same("y", y, 0, x.shape[0])
     kernel = np.zeros((groups * o, c, *kernel_size), np.result_type(x, y))
     for b, q, t in _incidences(x.shape[2:], y.shape[2:], kernel_size, *steps):
         for g in range(groups):
@@ -193,49 +195,53 @@ def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> 
     return kernel
 
 
-def _wide(call: str, **arrays: Any) -> list[np.ndarray]:
+def _wide(**arrays: Any) -> list[np.ndarray]:
     """Two arrays of numbers, of as many axes, in float64 or complex128."""
     found = []
     for name, value in arrays.items():
         if isinstance(value, Tracer):
-            reason = "expected an array that is known while tracing"
-            raise checks.refused(call, name, value, reason, TypeError)
+            reason = f"must be an array that is known while tracing, got {checks.shown(value)}"
+            raise checks.refused(name, reason, TypeError)
         a = np.asarray(value)
         if not jnp.issubdtype(a.dtype, jnp.number):
-            raise checks.refused(call, name, value, "expected an array of numbers", TypeError)
+            reason = f"must be an array of numbers, got {checks.shown(value)}"
+            raise checks.refused(name, reason, TypeError)
         found.append(a.astype(np.complex128 if np.iscomplexobj(a) else np.float64))
-    (first, a), (_, b) = zip(arrays, found, strict=True)
+    (first, second), (a, b) = arrays, found
     if min(a.ndim, b.ndim) < 2 or a.ndim != b.ndim:
-        reason = f"and {list(arrays)[1]} need as many axes, two of them not spatial"
-        raise checks.refused(call, first, a, reason)
+        reason = (
+            f"needs as many axes as {second}, two of them not spatial, got {a.ndim} and {b.ndim}"
+        )
+        raise checks.refused(first, reason)
     return found
 
 
-def _static(call: str, rank: int, stride: Any, dilation: Any, low: Any, **size: Any) -> tuple:
+def _static(rank: int, stride: Any, dilation: Any, low: Any, **size: Any) -> tuple:
     """The sizes of the result, and the steps."""
     ((name, value),) = size.items()
     steps = (
-        checks.integers(call, "stride", stride, rank, 1),
-        checks.integers(call, "dilation", dilation, rank, 1),
-        checks.integers(call, "low", low, rank),
+        checks.integers("stride", stride, rank, 1),
+        checks.integers("dilation", dilation, rank, 1),
+        checks.integers("low", low, rank),
     )
-    sizes = checks.integers(call, name, value, rank, 0)
-    checks.cells(call, name, value, sizes)
+    sizes = checks.integers(name, value, rank, 0)
+    checks.cells(name, sizes)
     return sizes, steps
 
 
-def _channels(call: str, groups: int, **arrays: tuple[np.ndarray, int]) -> list[int]:
+def _channels(groups: int, **arrays: tuple[np.ndarray, int]) -> list[int]:
     """The channels of one group, of each of two arrays along an axis of it."""
-    groups = checks.integer(call, "groups", groups, 1)
+    groups = checks.integer("groups", groups, 1)
     for name, (a, axis) in arrays.items():
         if a.shape[axis] % groups:
-            raise checks.refused(call, name, a, f"axis {axis} must divide into {groups} groups")
+            reason = f"needs a multiple of {groups} groups on axis {axis}, got {a.shape[axis]}"
+            raise checks.refused(name, reason)
     return [a.shape[axis] // groups for a, axis in arrays.values()]
 
 
-def _same(call: str, name: str, a: np.ndarray, axis: int, size: int) -> None:
+def _same(name: str, a: np.ndarray, axis: int, size: int) -> None:
     if a.shape[axis] != size:
-        raise checks.refused(call, name, a, f"axis {axis} needs size {size}")
+        raise checks.refused(name, f"needs size {size} on axis {axis}, got {a.shape[axis]}")
 
 
 def _incidences(big, small, kernel, stride, dilation, low):
@@ -250,19 +256,14 @@ def _incidences(big, small, kernel, stride, dilation, low):
                 yield b, q, t
 
 
-def _called(call: str, argument: str, value: object) -> None:
+def _called(argument: str, value: object) -> None:
     if not callable(value):
-        raise checks.refused(call, argument, value, "expected a function", TypeError)
+        raise checks.refused(argument, f"must be a function, got {checks.shown(value)}", TypeError)
 
 
-def _sizes(call: str, argument: str, shape: Sequence[int]) -> tuple[int, ...]:
-    return checks.integers(
-        call, argument, shape, len(checks.listed(call, argument, shape, "sizes")), 0
-    )
+def _sizes(argument: str, shape: Sequence[int]) -> tuple[int, ...]:
+    return checks.integers(argument, shape, len(checks.listed(argument, shape, "sizes")), 0)
 
 
-def _dtype(call: str, value: Any) -> np.dtype:
-    dtype = checks.number_dtype(value)
-    if dtype is None:
-        raise checks.refused(call, "dtype", value, "expected a dtype of numbers", TypeError)
-    return jax.dtypes.canonicalize_dtype(dtype)
+def _dtype(value: Any) -> np.dtype:
+    return jax.dtypes.canonicalize_dtype(checks.number_dtype("dtype", value))

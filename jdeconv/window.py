@@ -27,8 +27,8 @@ from jdeconv.checks import (
     integers,
     paddings,
     refused,
+    reporting,
     sizes,
-    speaking,
 )
 
 
@@ -69,14 +69,15 @@ class Window:
     dilation: tuple[int, ...]
     low: tuple[int, ...]
 
+    @reporting()
     def __post_init__(self) -> None:
-        rank = len(sizes("Window", "kernel", self.kernel))
+        rank = len(sizes("kernel", self.kernel))
         for field in fields(self):
             least = None if field.name == "low" else 1
-            value = integers("Window", field.name, getattr(self, field.name), rank, least)
+            value = integers(field.name, getattr(self, field.name), rank, least)
             object.__setattr__(self, field.name, value)
         for name, space in (("big", self.big), ("small", self.small), ("small", self.full)):
-            cells("Window", name, getattr(self, name), space)
+            cells(name, space)
 
     @property
     def rank(self) -> int:
@@ -145,6 +146,7 @@ class Window:
         return Window(self.full, self.small, self.kernel, self.stride, self.dilation, zeros)
 
     @classmethod
+    @reporting()
     def of_conv(
         cls,
         big: Sequence[int],
@@ -172,29 +174,26 @@ class Window:
           >>> Window.of_conv((8,), (3,), stride=2, padding="SAME").padding
           ((0, 1),)
         """
-        call = "Window.of_conv"
-        kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
+        kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
-        big = integers(call, "big", big, rank, 1)
-        cells(call, "big", big, big)
-        pads = _pads(paddings(call, padding, rank), big, stride_, spans)
-        cells(call, "padding", padding, [b + sum(pad) for b, pad in zip(big, pads, strict=True)])
+        big = integers("big", big, rank, 1)
+        cells("big", big)
+        pads = _pads(paddings(padding, rank), big, stride_, spans)
+        cells("padding", [b + sum(pad) for b, pad in zip(big, pads, strict=True)])
         small = []
-        for axis, (b, (low, high), s, span) in enumerate(
-            zip(big, pads, stride_, spans, strict=True)
-        ):
+        axes = zip(big, pads, stride_, spans, strict=True)
+        for axis, (b, (low, high), s, span) in enumerate(axes):
             if b + low + high < span:
-                raise refused(
-                    call,
-                    "padding",
-                    padding,
-                    f"the window is larger than the padded input on axis {axis}: the kernel spans "
-                    f"{span}, the input has {low} + {b} + {high}; pad more, or use a smaller kernel",
+                reason = (
+                    f"is too small on spatial axis {axis}: the kernel spans {span}, the padded "
+                    f"input has {low} + {b} + {high}; pad more, or use a smaller kernel"
                 )
+                raise refused("padding", reason)
             small.append((b + low + high - span) // s + 1)
         return cls(big, tuple(small), kernel, stride_, dilation_, tuple(low for low, _ in pads))
 
     @classmethod
+    @reporting()
     def of_deconv(
         cls,
         small: Sequence[int],
@@ -228,46 +227,44 @@ class Window:
           >>> Window.of_deconv((4,), (3,), stride=2, padding=1, output_size=8).padding
           ((1, 0),)
         """
-        call = "Window.of_deconv"
-        kernel, stride_, dilation_, spans = _steps(call, kernel, stride, dilation)
+        kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
-        small = integers(call, "small", small, rank, 1)
-        pads = paddings(call, padding, rank)
-        extra = integers(call, "output_padding", output_padding, rank, 0)
-        wanted = None if output_size is None else integers(call, "output_size", output_size, rank)
+        small = integers("small", small, rank, 1)
+        pads = paddings(padding, rank)
+        extra = integers("output_padding", output_padding, rank, 0)
+        wanted = None if output_size is None else integers("output_size", output_size, rank)
         if wanted is not None and any(extra):
-            reason = (
-                f"output_size={output_size!r} came too and settles the size; leave one of them out"
-            )
-            raise refused(call, "output_padding", output_padding, reason)
+            reason = f"came together with a size, {wanted}, which settles it; leave one of them out"
+            raise refused("output_padding", reason)
         big = []
-        for axis in range(rank):
-            s, d, q = stride_[axis], dilation_[axis], small[axis]
-            least, default, most = _reach(
-                q, s, d, spans[axis], pads if isinstance(pads, str) else pads[axis]
-            )
+        for axis, (q, s, d, span) in enumerate(zip(small, stride_, dilation_, spans, strict=True)):
+            pad = pads if isinstance(pads, str) else pads[axis]
+            least, default, most = _reach(q, s, d, span, pad)
             if default + extra[axis] > most:
                 reason = (
-                    f"padding {padding!r}, stride {s} and dilation {d} allow 0..{most - default}"
+                    f"must be at most {most - default} on spatial axis {axis} for stride {s}, "
+                    f"dilation {d} and padding {pad!r}, got {extra[axis]}"
                 )
-                raise refused(call, "output_padding", output_padding, f"{reason} on axis {axis}")
+                raise refused("output_padding", reason)
             size = default + extra[axis] if wanted is None else wanted[axis]
             left = size if wanted is None else most
             if left < 1:
-                reason = f"it leaves {left} of small {small} on axis {axis}; pad less"
-                raise refused(call, "padding", padding, reason)
+                raise refused("padding", f"leaves {left} cells on spatial axis {axis}; pad less")
             if not least <= size <= most:
-                reason = f"stride {s} and small {small} reach sizes {least}..{most} on axis {axis}"
-                raise refused(call, "output_size", output_size, reason)
+                reason = (
+                    f"needs {least}{f' to {most}' * (most > least)} cells on spatial axis {axis}, "
+                    f"which {q} windows of stride {s} reach, got {size}"
+                )
+                raise refused("output_size", reason)
             big.append(size)
         full = [(q - 1) * s + span for q, s, span in zip(small, stride_, spans, strict=True)]
-        name, value = ("stride", stride) if max(stride_) > 1 else ("small", small)
         for space in (small, big, full):
-            cells(call, name, value, space)
+            cells("stride" if max(stride_) > 1 else "small", space)
         low = tuple(low for low, _ in _pads(pads, big, stride_, spans))
         return cls(tuple(big), small, kernel, stride_, dilation_, low)
 
     @classmethod
+    @reporting(output_size="big")
     def of_kernel_grad(
         cls,
         big: Sequence[int],
@@ -287,18 +284,16 @@ class Window:
           (0,)
         """
         if big is None:  # which of_deconv takes for a size that it may choose
-            reason = "expected one int for each axis"
-            raise refused("Window.of_kernel_grad", "big", big, reason, TypeError)
+            raise refused("big", "must be one int for each axis, got None", TypeError)
         steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-        with speaking("Window.of_kernel_grad", output_size="big"):
-            return cls.of_deconv(small, kernel, **steps, output_size=big)
+        return cls.of_deconv(small, kernel, **steps, output_size=big)
 
 
-def _steps(call: str, kernel: Sequence[int], stride: Ints, dilation: Ints):
+def _steps(kernel: Sequence[int], stride: Ints, dilation: Ints):
     """Kernel, stride and dilation as tuples, and the spans that follow."""
-    kernel = sizes(call, "kernel", kernel)
-    stride = integers(call, "stride", stride, len(kernel), 1)
-    dilation = integers(call, "dilation", dilation, len(kernel), 1)
+    kernel = sizes("kernel", kernel)
+    stride = integers("stride", stride, len(kernel), 1)
+    dilation = integers("dilation", dilation, len(kernel), 1)
     return kernel, stride, dilation, tuple(map(_span, kernel, dilation))
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdeconv import problem
-from jdeconv.checks import refused, speaking
+from jdeconv.checks import refused, shown
 from jdeconv.form import CONTRACTIONS, Layout, accumulator
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.padding import MODES
@@ -72,11 +72,10 @@ class Problem:
         if not isinstance(fields, dict) or set(fields) != names:
             raise ValueError(f"a problem is a JSON object of {', '.join(sorted(names))}")
         one = cls(**{name: _frozen(value) for name, value in fields.items()})
-        with speaking("problem"):
-            Window.of_conv(one.big, one.kernel, **one.geometry)
+        Window.of_conv(one.big, one.kernel, **one.geometry)
         for name, (holds, what) in RULES.items():
             if not holds(one):
-                raise refused("problem", name, getattr(one, name), f"expected {what}")
+                raise refused(name, f"must be {what}, got {shown(getattr(one, name))}")
         return one
 
     @property

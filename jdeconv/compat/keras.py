@@ -19,13 +19,15 @@ import jax
 from jax.typing import ArrayLike
 
 from jdeconv import bilinear
-from jdeconv.checks import Ints, array, integers, one_of, refused, speaking
+from jdeconv.checks import Ints, array, integers, one_of, refused, reporting, shown
 
 __all__ = ["conv", "conv_transpose", "depthwise_conv", "separable_conv"]
 
 SPACE = {1: "W", 2: "HW", 3: "DHW"}
+NAMES = {"x": "inputs", "y": "inputs", "stride": "strides", "dilation": "dilation_rate"}
 
 
+@reporting(**NAMES)
 def conv(
     inputs: ArrayLike,
     kernel: ArrayLike,
@@ -47,19 +49,20 @@ def conv(
       >>> conv(jnp.array([[[1], [2], [3]]]), jnp.array([[[1]], [[10]]]), padding="same").ravel().tolist()
       [21, 32, 3]
     """
-    with _speaking("conv", x="inputs"):
-        inputs, kernel, steps, channels = _read(
-            "conv", inputs, kernel, strides, padding, data_format, dilation_rate
-        )
-        groups, rest = divmod(channels, kernel.shape[-2])
-        if rest:
-            reason = (
-                f"its {channels} channels must be a multiple of the kernel's {kernel.shape[-2]}"
-            )
-            raise refused("conv", "inputs", inputs, reason)
-        return bilinear.conv(inputs, kernel, groups=groups, padding=_named(padding), **steps)
+    inputs, kernel, options, channels = _read(
+        inputs, kernel, strides, padding, data_format, dilation_rate
+    )
+    groups, rest = divmod(channels, kernel.shape[-2])
+    if rest:
+        reason = f"needs a multiple of the kernel's {kernel.shape[-2]} channels, got {channels}"
+        raise refused("inputs", reason)
+    if kernel.shape[-1] % groups:
+        reason = f"needs a multiple of {groups} groups on its last axis, got {kernel.shape[-1]}"
+        raise refused("kernel", reason)
+    return bilinear.conv(inputs, kernel, groups=groups, padding=_named(padding), **options)
 
 
+@reporting(**NAMES)
 def depthwise_conv(
     inputs: ArrayLike,
     kernel: ArrayLike,
@@ -77,16 +80,15 @@ def depthwise_conv(
       >>> depthwise_conv(jnp.array([[[1, 2], [3, 4]]]), jnp.array([[[1], [10]]])).tolist()
       [[[1, 20], [3, 40]]]
     """
-    call = "depthwise_conv"
-    with _speaking(call, x="inputs"):
-        inputs, kernel, steps, channels = _read(
-            call, inputs, kernel, strides, padding, data_format, dilation_rate
-        )
-        _check_channels(call, "kernel", kernel, -2, channels)
-        kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
-        return bilinear.conv(inputs, kernel, groups=channels, padding=_named(padding), **steps)
+    inputs, kernel, options, channels = _read(
+        inputs, kernel, strides, padding, data_format, dilation_rate
+    )
+    _check_channels("kernel", kernel, -2, channels)
+    kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
+    return bilinear.conv(inputs, kernel, groups=channels, padding=_named(padding), **options)
 
 
+@reporting(kernel="depthwise_kernel")
 def separable_conv(
     inputs: ArrayLike,
     depthwise_kernel: ArrayLike,
@@ -107,20 +109,18 @@ def separable_conv(
       >>> separable_conv(x, d, p).ravel().tolist()
       [21, 43]
     """
-    with speaking("separable_conv", kernel="depthwise_kernel"):
-        between = depthwise_conv(
-            inputs, depthwise_kernel, strides, padding, data_format, dilation_rate
-        )
-    pointwise = array("separable_conv", "pointwise_kernel", pointwise_kernel)
+    between = depthwise_conv(inputs, depthwise_kernel, strides, padding, data_format, dilation_rate)
+    pointwise = array("pointwise_kernel", pointwise_kernel)
     if pointwise.ndim != between.ndim or set(pointwise.shape[:-2]) != {1}:
-        reason = f"needs {between.ndim} axes, the spatial ones of size 1"
-        raise refused("separable_conv", "pointwise_kernel", pointwise, reason)
-    with speaking("separable_conv", kernel="pointwise_kernel"):
-        channels = between.shape[1 if _format("conv", data_format) == "channels_first" else -1]
-        _check_channels("separable_conv", "pointwise_kernel", pointwise, -2, channels)
-        return conv(between, pointwise, data_format=data_format)
+        reason = f"needs {between.ndim} axes, the spatial ones of size 1, got {shown(pointwise)}"
+        raise refused("pointwise_kernel", reason)
+    channels = between.shape[1 if _format(data_format) == "channels_first" else -1]
+    _check_channels("pointwise_kernel", pointwise, -2, channels)
+    mixed = reporting(kernel="pointwise_kernel")(conv)
+    return mixed(between, pointwise, data_format=data_format)
 
 
+@reporting(**NAMES)
 def conv_transpose(
     inputs: ArrayLike,
     kernel: ArrayLike,
@@ -143,21 +143,19 @@ def conv_transpose(
       >>> conv_transpose(x, k, 3).ravel().tolist(), conv_transpose(x, k, 3, output_padding=0).ravel().tolist()
       ([1, 10, 0, 2, 20, 0], [1, 10, 0, 2, 20])
     """
-    call = "conv_transpose"
-    with _speaking(call, y="inputs"):
-        inputs, kernel, steps, channels = _read(
-            call, inputs, kernel, strides, padding, data_format, dilation_rate
-        )
-        rank = kernel.ndim - 2
-        _check_channels(call, "kernel", kernel, -1, channels)
-        extra = [None] * rank
-        if output_padding is not None:
-            extra = integers(call, "output_padding", output_padding, rank, 0)
-        side = steps["dimension_numbers"][0]
-        sizes = [inputs.shape[side.index(letter)] for letter in SPACE[rank]]
-        axes = zip(sizes, kernel.shape, steps["stride"], steps["dilation"], extra, strict=False)
-        pads = [_pads(padding.lower(), *axis) for axis in axes]
-        return bilinear.deconv(inputs, kernel, padding=pads, **steps)
+    inputs, kernel, options, channels = _read(
+        inputs, kernel, strides, padding, data_format, dilation_rate
+    )
+    rank = kernel.ndim - 2
+    _check_channels("kernel", kernel, -1, channels)
+    extra = [None] * rank
+    if output_padding is not None:
+        extra = integers("output_padding", output_padding, rank, 0)
+    side = options["dimension_numbers"][0]
+    sizes = [inputs.shape[side.index(letter)] for letter in SPACE[rank]]
+    axes = zip(sizes, kernel.shape, options["stride"], options["dilation"], extra, strict=False)
+    pads = [_pads(padding.lower(), *axis) for axis in axes]
+    return bilinear.deconv(inputs, kernel, padding=pads, **options)
 
 
 def _named(padding: str) -> Any:
@@ -177,50 +175,35 @@ def _pads(padding: str, i: int, k: int, s: int, d: int, extra: int | None) -> tu
     return low, full - low - size
 
 
-def _speaking(call: str, **names: str):
-    return speaking(
-        call,
-        **names,
-        stride="strides",
-        dilation="dilation_rate",
-        axis_I="axis -2",
-        axis_O="axis -1",
-    )
-
-
-def _format(call: str, data_format: str | None) -> str:
+def _format(data_format: str | None) -> str:
     if data_format is None:
         return "channels_last"
     name = data_format.lower() if isinstance(data_format, str) else data_format
-    return one_of(call, "data_format", name, ("channels_last", "channels_first"))
+    return one_of("data_format", name, ("channels_last", "channels_first"))
 
 
-def _read(call: str, inputs, kernel, strides, padding, data_format, dilation_rate):
+def _read(inputs, kernel, strides, padding, data_format, dilation_rate):
     """Arrays, the keyword arguments that conv and deconv share, and the channels of the inputs."""
-    inputs, kernel = array(call, "inputs", inputs), array(call, "kernel", kernel)
+    inputs, kernel = array("inputs", inputs), array("kernel", kernel)
     rank = kernel.ndim - 2
-    if rank not in SPACE:
-        raise refused(
-            call, "kernel", kernel, "needs 3 to 5 axes, the spatial ones and two of channels"
-        )
+    if rank not in SPACE or 0 in kernel.shape:
+        reason = "needs 3 to 5 axes, the spatial ones and two of channels, none of them empty"
+        raise refused("kernel", f"{reason}, got {shown(kernel)}")
     if inputs.ndim != kernel.ndim:
-        raise refused(call, "inputs", inputs, f"needs {kernel.ndim} axes, as many as the kernel")
-    if 0 in kernel.shape:
-        raise refused(call, "kernel", kernel, "needs at least 1 on every axis")
-    last = _format(call, data_format) == "channels_last"
-    one_of(
-        call, "padding", padding.lower() if isinstance(padding, str) else padding, ("valid", "same")
-    )
+        reason = f"needs {kernel.ndim} axes, as many as the kernel, got {shown(inputs)}"
+        raise refused("inputs", reason)
+    last = _format(data_format) == "channels_last"
+    one_of("padding", padding.lower() if isinstance(padding, str) else padding, ("valid", "same"))
     side = f"N{SPACE[rank]}C" if last else f"NC{SPACE[rank]}"
-    steps = {
-        "stride": integers(call, "strides", strides, rank, 1),
-        "dilation": integers(call, "dilation_rate", dilation_rate, rank, 1),
+    options = {
+        "stride": integers("strides", strides, rank, 1),
+        "dilation": integers("dilation_rate", dilation_rate, rank, 1),
         "dimension_numbers": (side, SPACE[rank] + "IO", side),
     }
-    return inputs, kernel, steps, inputs.shape[side.index("C")]
+    return inputs, kernel, options, inputs.shape[side.index("C")]
 
 
-def _check_channels(call: str, name: str, kernel: jax.Array, axis: int, channels: int) -> None:
+def _check_channels(name: str, kernel: jax.Array, axis: int, channels: int) -> None:
     if kernel.shape[axis] != channels:
-        reason = f"axis {axis} has {kernel.shape[axis]} channels; it needs {channels}"
-        raise refused(call, name, kernel, reason)
+        reason = f"needs {channels} channels on axis {axis}, got {kernel.shape[axis]}"
+        raise refused(name, reason)

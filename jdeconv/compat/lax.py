@@ -24,17 +24,19 @@ from jax import lax
 from jax.lax import ConvGeneralDilatedDimensionNumbers, PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
-from jdeconv import checks
 from jdeconv.accelerate import accelerate
 from jdeconv.checks import (
     NAMED_PADDINGS,
     array,
+    flag,
     integer,
     integers,
     number_dtype,
     one_of,
     paddings,
     refused,
+    reporting,
+    shown,
     sizes,
 )
 from jdeconv.im2col import unfold
@@ -52,6 +54,7 @@ __all__ = [
 Pads = str | Sequence[tuple[int, int]]
 
 
+@reporting()
 def conv_general_dilated(
     lhs: ArrayLike,
     rhs: ArrayLike,
@@ -80,18 +83,15 @@ def conv_general_dilated(
       >>> conv_general_dilated(jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]]), (1,), "VALID").tolist()
       [[[21, 32]]]
     """
-    call, steps = (
-        "conv_general_dilated",
-        {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation},
-    )
-    lhs, rhs = _arrays(call, lhs, rhs)
-    _check_steps(call, rhs.ndim - 2, padding, window_strides=window_strides, **steps)
-    integer(call, "feature_group_count", feature_group_count, 1)
-    integer(call, "batch_group_count", batch_group_count, 1)
-    _check_kinds(call, dimension_numbers, precision, preferred_element_type)
+    lhs, rhs = _arrays(lhs, rhs)
+    steps = {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+    _check_steps(rhs.ndim - 2, padding, window_strides=window_strides, **steps)
+    integer("feature_group_count", feature_group_count, 1)
+    integer("batch_group_count", batch_group_count, 1)
+    _check_kinds(dimension_numbers, precision, preferred_element_type)
     if not isinstance(out_sharding, NoneType | jax.sharding.Sharding | jax.sharding.PartitionSpec):
-        reason = "expected None, a sharding or a PartitionSpec"
-        raise refused(call, "out_sharding", out_sharding, reason, TypeError)
+        reason = f"must be None, a sharding or a PartitionSpec, got {shown(out_sharding)}"
+        raise refused("out_sharding", reason, TypeError)
     return accelerate(lax.conv_general_dilated)(
         lhs,
         rhs,
@@ -108,6 +108,7 @@ def conv_general_dilated(
     )
 
 
+@reporting()
 def conv(
     lhs: ArrayLike,
     rhs: ArrayLike,
@@ -133,6 +134,7 @@ def conv(
     )
 
 
+@reporting()
 def conv_with_general_padding(
     lhs: ArrayLike,
     rhs: ArrayLike,
@@ -163,6 +165,7 @@ def conv_with_general_padding(
     )
 
 
+@reporting()
 def conv_transpose(
     lhs: ArrayLike,
     rhs: ArrayLike,
@@ -190,18 +193,15 @@ def conv_transpose(
       >>> conv_transpose(lhs, rhs, (2,), "SAME").ravel().tolist()
       [10, 1, 20, 2]
     """
-    call = "conv_transpose"
-    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
-        reason = "expected 'SAME', 'VALID' or one (low, high) pair per axis"
-        raise refused(call, "padding", padding, reason)
-    lhs, rhs = _arrays(call, lhs, rhs)
+    if isinstance(padding, str):
+        one_of("padding", padding, ("SAME", "VALID"))
+    lhs, rhs = _arrays(lhs, rhs)
     if lhs.ndim != rhs.ndim:
-        raise refused(call, "lhs", lhs, f"needs as many axes as rhs, {rhs.ndim}")
-    _check_steps(call, rhs.ndim - 2, padding, strides=strides, rhs_dilation=rhs_dilation)
-    _check_kinds(call, dimension_numbers, precision, preferred_element_type)
-    flags = {"transpose_kernel": transpose_kernel, "use_consistent_padding": use_consistent_padding}
-    for name, flag in flags.items():
-        checks.flag(call, name, flag)
+        raise refused("lhs", f"needs as many axes as rhs, {rhs.ndim}, got {shown(lhs)}")
+    _check_steps(rhs.ndim - 2, padding, strides=strides, rhs_dilation=rhs_dilation)
+    _check_kinds(dimension_numbers, precision, preferred_element_type)
+    flag("transpose_kernel", transpose_kernel)
+    flag("use_consistent_padding", use_consistent_padding)
     return accelerate(lax.conv_transpose)(
         lhs,
         rhs,
@@ -216,6 +216,7 @@ def conv_transpose(
     )
 
 
+@reporting()
 def conv_general_dilated_patches(
     lhs: ArrayLike,
     filter_shape: Sequence[int],
@@ -236,13 +237,12 @@ def conv_general_dilated_patches(
       >>> conv_general_dilated_patches(jnp.array([[[1, 2, 3]]]), (2,), (1,), "VALID").tolist()
       [[[1, 2], [2, 3]]]
     """
-    call, steps = "conv_general_dilated_patches", {"lhs_dilation": lhs_dilation}
-    lhs, taps = array(call, "lhs", lhs), sizes(call, "filter_shape", filter_shape)
-    steps |= {"window_strides": window_strides, "rhs_dilation": rhs_dilation}
-    _check_steps(call, len(taps), padding, **steps)
-    _check_kinds(call, dimension_numbers, precision, preferred_element_type)
+    lhs, taps = array("lhs", lhs), sizes("filter_shape", filter_shape)
+    steps = {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+    _check_steps(len(taps), padding, window_strides=window_strides, **steps)
+    _check_kinds(dimension_numbers, precision, preferred_element_type)
     if lhs.ndim != len(taps) + 2:
-        raise refused(call, "lhs", lhs, f"needs {len(taps) + 2} axes for patches of {taps}")
+        raise refused("lhs", f"needs {len(taps) + 2} axes for patches of {taps}, got {shown(lhs)}")
     numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *taps), dimension_numbers)
     left, right, out = numbers
     shape = _at(right, (1, lhs.shape[left[1]], *taps))
@@ -261,7 +261,7 @@ def conv_general_dilated_patches(
     result: Any = eqn.outvars[0].aval
     c = Convolution.of(left_type, right_type, result.shape, eqn.params)
     if c is None:
-        raise refused(call, "lhs", lhs, f"no patch of {taps} has a fixed size")
+        raise refused("lhs", f"has no patch of {taps} of a fixed size, got {shown(lhs)}")
     filled = [(0, 0, e - 1) for e in (1, 1, *c.lhs_dilation)]
     x = lax.pad(lax.transpose(lhs, left), jnp.zeros((), lhs.dtype), filled)
     window = Window(x.shape[2:], c.out, taps, c.stride, c.rhs_dilation, c.low)
@@ -270,42 +270,42 @@ def conv_general_dilated_patches(
     return lax.transpose(columns, np.argsort(out))
 
 
-def _arrays(call: str, lhs: Any, rhs: Any) -> tuple[jax.Array, jax.Array]:
-    arrays = array(call, "lhs", lhs), array(call, "rhs", rhs)
+def _arrays(lhs: Any, rhs: Any) -> tuple[jax.Array, jax.Array]:
+    arrays = array("lhs", lhs), array("rhs", rhs)
     for name, a in zip(("lhs", "rhs"), arrays, strict=True):
         if a.ndim < 2:
-            raise refused(call, name, a, "needs an axis of channels and another beside it")
+            reason = f"needs an axis of channels and another beside it, got {shown(a)}"
+            raise refused(name, reason)
     return arrays
 
 
-def _check_steps(call: str, rank: int, padding: Any, **steps: Any) -> None:
+def _check_steps(rank: int, padding: Any, **steps: Any) -> None:
     """Strides and dilations are sequences of ints, padding is a name or pairs of ints."""
     for name, value in steps.items():
         if value is None and name.endswith("dilation"):
             continue
         if value is None or np.ndim(value) == 0:
-            raise refused(call, name, value, "expected one int per axis", TypeError)
-        integers(call, name, value, rank, 1)
+            raise refused(name, f"must be one int per axis, got {shown(value)}", TypeError)
+        integers(name, value, rank, 1)
     if isinstance(padding, str):
-        one_of(call, "padding", padding.upper(), NAMED_PADDINGS)
+        one_of("padding", padding.upper(), NAMED_PADDINGS)
         return
-    paddings(call, padding, rank)
+    paddings(padding, rank)
     for pair in padding:
         if np.ndim(pair) == 0:
-            raise refused(call, "padding", padding, "expected (low, high) pairs", TypeError)
+            raise refused("padding", f"must be (low, high) pairs, got {shown(padding)}", TypeError)
 
 
-def _check_kinds(call: str, numbers: Any, precision: Any, dtype: Any) -> None:
+def _check_kinds(numbers: Any, precision: Any, dtype: Any) -> None:
     if not isinstance(numbers, NoneType | tuple | list | lax.ConvDimensionNumbers):
-        reason = "expected None, three strings or a ConvDimensionNumbers"
-        raise refused(call, "dimension_numbers", numbers, reason, TypeError)
+        reason = f"must be None, three strings or a ConvDimensionNumbers, got {shown(numbers)}"
+        raise refused("dimension_numbers", reason, TypeError)
     kinds = lax.Precision, lax.DotAlgorithm, lax.DotAlgorithmPreset
     if not isinstance(precision, NoneType | str | tuple | list | kinds[0] | kinds[1] | kinds[2]):
-        reason = "expected None, a jax.lax.Precision or its name, or two of them"
-        raise refused(call, "precision", precision, reason, TypeError)
-    if dtype is not None and number_dtype(dtype) is None:
-        reason = "expected a dtype of integers, floats or complex numbers"
-        raise refused(call, "preferred_element_type", dtype, reason, TypeError)
+        reason = f"must be None, a jax.lax.Precision or its name, or two, got {shown(precision)}"
+        raise refused("precision", reason, TypeError)
+    if dtype is not None:
+        number_dtype("preferred_element_type", dtype)
 
 
 def _at(axes: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:

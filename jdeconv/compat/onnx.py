@@ -20,14 +20,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jdeconv import bilinear
-from jdeconv.checks import Pair, array, integers, one_of, refused, sizes, speaking
+from jdeconv.checks import Pair, array, integers, one_of, refused, reporting, shown, sizes
 from jdeconv.im2col import col2im
 
 __all__ = ["Col2Im", "Conv", "ConvTranspose"]
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+NAMES = {"x": "X", "y": "X", "kernel": "W", "bias": "B", "groups": "group", "padding": "pads"}
 
 
+@reporting(**NAMES)
 def Conv(  # noqa: N802
     X: ArrayLike,
     W: ArrayLike,
@@ -56,15 +58,14 @@ def Conv(  # noqa: N802
       >>> Conv(jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]]), pads=[0, 1]).tolist()
       [[[21, 32, 3]]]
     """
-    with _speaking("Conv", x="X"):
-        rank = _rank("Conv", X, W, kernel_shape)
-        steps = _steps("Conv", strides, dilations, rank)
-        pairs = _pads("Conv", auto_pad, pads, rank)
-        named = {"SAME_UPPER": "SAME", "SAME_LOWER": "SAME_LOWER"}
-        padding: Any = named.get(auto_pad, pairs)
-        return bilinear.conv(X, W, B, padding=padding, groups=group, **steps)
+    rank = _rank(X, W, kernel_shape)
+    steps = _steps(strides, dilations, rank)
+    pairs = _pads(auto_pad, pads, rank)
+    padding: Any = {"SAME_UPPER": "SAME", "SAME_LOWER": "SAME_LOWER"}.get(auto_pad, pairs)
+    return bilinear.conv(X, W, B, padding=padding, groups=group, **steps)
 
 
+@reporting(**NAMES)
 def ConvTranspose(  # noqa: N802
     X: ArrayLike,
     W: ArrayLike,
@@ -96,44 +97,43 @@ def ConvTranspose(  # noqa: N802
       >>> ConvTranspose(jnp.array([[[1, 2]]]), jnp.array([[[1, 10]]]), strides=[2], pads=[1, 0]).tolist()
       [[[10, 2, 20]]]
     """
-    call = "ConvTranspose"
-    with _speaking(call, y="X", input="X"):
-        rank = _rank(call, X, W, kernel_shape)
-        steps = _steps(call, strides, dilations, rank)
-        pairs = _pads(call, auto_pad, pads, rank)
-        extra = _per_axis(call, "output_padding", output_padding, rank, 0)
-        for cells, s, d in zip(extra, *steps.values(), strict=True):
-            if cells >= max(s, d):
-                reason = f"must be less than the larger of stride {s} and dilation {d}"
-                raise refused(call, "output_padding", output_padding, reason)
-        axes = zip(np.shape(X)[2:], np.shape(W)[2:], *steps.values(), strict=True)
-        full = [(i - 1) * s + d * (k - 1) + 1 for i, k, s, d in axes]
-        if output_shape is not None:
-            if pads is not None and any(integers(call, "pads", pads, 2 * rank)):
-                reason = f"output_shape {list(output_shape)} came too, from which the pads follow"
-                raise refused(call, "pads", pads, reason)
-            wanted = integers(call, "output_shape", output_shape, rank, 1)
-        elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            axes = zip(np.shape(X)[2:], steps["stride"], strict=True)
-            wanted = tuple(i * s for i, s in axes)
-        else:
-            wanted = None
-        if wanted is not None:
-            total = [max(f + e - w, 0) for f, e, w in zip(full, extra, wanted, strict=True)]
-            upper = auto_pad == "SAME_UPPER"
-            pairs = [(t // 2, t - t // 2) if upper else (t - t // 2, t // 2) for t in total]
-            axes = zip(full, *steps.values(), extra, strict=True)
-            most = [f + max(s, d, 1 + e) - 1 for f, s, d, e in axes]
-            if any(w > m for w, m in zip(wanted, most, strict=True)):
-                reason = f"X and the strides reach sizes up to {most}"
-                raise refused(call, "output_shape", output_shape, reason)
-        size = [f + e - sum(pair) for f, e, pair in zip(full, extra, pairs, strict=True)]
-        size = wanted if output_shape is not None and wanted is not None else size
-        # All that goes beyond full is zero, however much it is: the window's padding behind is negative there.
-        padding = [(low, f - low - b) for (low, _), f, b in zip(pairs, full, size, strict=True)]
-        return bilinear.deconv(X, W, B, padding=padding, groups=group, **steps)
+    rank = _rank(X, W, kernel_shape)
+    steps = _steps(strides, dilations, rank)
+    pairs = _pads(auto_pad, pads, rank)
+    extra = _per_axis("output_padding", output_padding, rank, 0)
+    for cells, s, d in zip(extra, *steps.values(), strict=True):
+        if cells >= max(s, d):
+            reason = f"must be less than the larger of stride {s} and dilation {d}, got {cells}"
+            raise refused("output_padding", reason)
+    axes = zip(np.shape(X)[2:], np.shape(W)[2:], *steps.values(), strict=True)
+    full = [(i - 1) * s + d * (k - 1) + 1 for i, k, s, d in axes]
+    if output_shape is not None:
+        if pads is not None and any(integers("pads", pads, 2 * rank)):
+            reason = (
+                "came together with output_shape, from which they follow; leave one of them out"
+            )
+            raise refused("pads", reason)
+        wanted = integers("output_shape", output_shape, rank, 1)
+    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = tuple(i * s for i, s in zip(np.shape(X)[2:], steps["stride"], strict=True))
+    else:
+        wanted = None
+    if wanted is not None:
+        total = [max(f + e - w, 0) for f, e, w in zip(full, extra, wanted, strict=True)]
+        upper = auto_pad == "SAME_UPPER"
+        pairs = [(t // 2, t - t // 2) if upper else (t - t // 2, t // 2) for t in total]
+        axes = zip(full, *steps.values(), extra, strict=True)
+        most = [f + max(s, d, 1 + e) - 1 for f, s, d, e in axes]
+        if any(w > m for w, m in zip(wanted, most, strict=True)):
+            raise refused("output_shape", f"must be at most {most}, got {shown(wanted)}")
+    size = [f + e - sum(pair) for f, e, pair in zip(full, extra, pairs, strict=True)]
+    size = wanted if output_shape is not None and wanted is not None else size
+    # All that goes beyond full is zero, however much it is: the window's padding behind is negative there.
+    padding = [(low, f - low - b) for (low, _), f, b in zip(pairs, full, size, strict=True)]
+    return bilinear.deconv(X, W, B, padding=padding, groups=group, **steps)
 
 
+@reporting(columns="input", padding="pads")
 def Col2Im(  # noqa: N802
     input: ArrayLike,
     image_shape: Sequence[int],
@@ -158,59 +158,52 @@ def Col2Im(  # noqa: N802
       >>> Col2Im(jnp.array([[[1, 2], [2, 3]]]), [3], [2]).tolist()
       [[[1, 4, 3]]]
     """
-    call = "Col2Im"
-    with _speaking(call, columns="input", kernel="block_shape"):
-        a = array(call, "input", input)
-        if a.ndim != 3:
-            raise refused(call, "input", a, "needs 3 axes")
-        listed = block_shape.tolist() if isinstance(block_shape, np.ndarray) else block_shape
-        block = sizes(call, "block_shape", listed)
-        rank = len(block)
-        image = integers(call, "image_shape", image_shape, rank, 1)
-        steps = _steps(call, strides, dilations, rank)
-        pairs = _pads(call, "NOTSET", pads, rank)
-        axes = zip(image, block, pairs, *steps.values(), strict=True)
-        windows = [(i + sum(pair) - d * (k - 1) - 1) // s + 1 for i, k, pair, s, d in axes]
-        if min(windows) < 1 or math.prod(windows) != a.shape[2]:
-            reason = f"image_shape {image} has {windows} windows, which the last axis must hold"
-            raise refused(call, "input", a, reason)
-        columns = a.reshape(*a.shape[:2], *windows)
-        return col2im(columns, image, block, padding=pairs, **steps)
+    a = array("input", input)
+    if a.ndim != 3:
+        raise refused("input", f"needs 3 axes, got {shown(a)}")
+    listed = block_shape.tolist() if isinstance(block_shape, np.ndarray) else block_shape
+    block = sizes("block_shape", listed)
+    rank = len(block)
+    image = integers("image_shape", image_shape, rank, 1)
+    steps = _steps(strides, dilations, rank)
+    pairs = _pads("NOTSET", pads, rank)
+    axes = zip(image, block, pairs, *steps.values(), strict=True)
+    windows = [(i + sum(pair) - d * (k - 1) - 1) // s + 1 for i, k, pair, s, d in axes]
+    if min(windows) < 1 or math.prod(windows) != a.shape[2]:
+        reason = f"needs {windows} windows of the image on its last axis, got {a.shape[2]}"
+        raise refused("input", reason)
+    columns = a.reshape(*a.shape[:2], *windows)
+    return col2im(columns, image, block, padding=pairs, **steps)
 
 
-def _speaking(call: str, **names: str):
-    own = {"bias": "B", "groups": "group", "stride": "strides", "dilation": "dilations"}
-    own |= {"kernel": "W", "padding": "pads", "axis_O": "axis 0", "axis_I": "axis 1"}
-    return speaking(call, **own | names)
-
-
-def _rank(call: str, X: ArrayLike, W: ArrayLike, kernel_shape: Sequence[int] | None) -> int:
-    W, X = array(call, "W", W), array(call, "X", X)
+def _rank(X: ArrayLike, W: ArrayLike, kernel_shape: Sequence[int] | None) -> int:
+    W, X = array("W", W), array("X", X)
     if W.ndim < 3:
-        raise refused(call, "W", W, "needs two channel axes and at least one spatial axis")
+        reason = f"needs two channel axes and at least one spatial axis, got {shown(W)}"
+        raise refused("W", reason)
     if X.ndim != W.ndim:
-        raise refused(call, "X", X, f"needs {W.ndim} axes, as many as W")
+        raise refused("X", f"needs {W.ndim} axes, as many as W, got {shown(X)}")
     if kernel_shape is not None:
-        shape = integers(call, "kernel_shape", kernel_shape, W.ndim - 2, 1)
+        shape = integers("kernel_shape", kernel_shape, W.ndim - 2, 1)
         if shape != W.shape[2:]:
-            raise refused(call, "kernel_shape", kernel_shape, f"W has {W.shape[2:]}")
+            raise refused("kernel_shape", f"must be W's {W.shape[2:]}, got {shape}")
     return W.ndim - 2
 
 
-def _steps(call: str, strides, dilations, rank: int) -> dict[str, Any]:
+def _steps(strides, dilations, rank: int) -> dict[str, Any]:
     return {
-        "stride": _per_axis(call, "strides", strides, rank, 1),
-        "dilation": _per_axis(call, "dilations", dilations, rank, 1),
+        "stride": _per_axis("strides", strides, rank, 1),
+        "dilation": _per_axis("dilations", dilations, rank, 1),
     }
 
 
-def _pads(call: str, auto_pad: str, pads: Sequence[int] | None, rank: int) -> list[Pair]:
-    one_of(call, "auto_pad", auto_pad, AUTO_PADS)
-    numbers = (0,) * 2 * rank if pads is None else integers(call, "pads", pads, 2 * rank, 0)
+def _pads(auto_pad: str, pads: Sequence[int] | None, rank: int) -> list[Pair]:
+    one_of("auto_pad", auto_pad, AUTO_PADS)
+    numbers = (0,) * 2 * rank if pads is None else integers("pads", pads, 2 * rank, 0)
     if auto_pad != "NOTSET" and any(numbers):
-        raise refused(call, "pads", pads, f"auto_pad {auto_pad!r} came too; leave one of them out")
+        raise refused("pads", f"came together with auto_pad {auto_pad!r}; leave one of them out")
     return list(zip(numbers[:rank], numbers[rank:], strict=True))
 
 
-def _per_axis(call: str, name: str, value, rank: int, least: int) -> tuple[int, ...]:
-    return (least,) * rank if value is None else integers(call, name, value, rank, least)
+def _per_axis(name: str, value, rank: int, least: int) -> tuple[int, ...]:
+    return (least,) * rank if value is None else integers(name, value, rank, least)

@@ -10,14 +10,14 @@ Each function of a fixed rank refuses arrays of another; `unfold` and `fold` tak
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import jax
 from jax.typing import ArrayLike
 
 from jdeconv import bilinear
-from jdeconv.checks import Ints, array, integer, integers, one_of, refused, sizes, speaking
+from jdeconv.checks import Ints, array, integer, integers, one_of, refused, reporting, shown, sizes
 from jdeconv.im2col import col2im, im2col
 
 __all__ = [
@@ -32,139 +32,95 @@ __all__ = [
 ]
 
 Pads = Ints | Literal["valid", "same"]
+F = TypeVar("F", bound=Callable)
 
 
-def conv1d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Ints = 1,
-    padding: Pads = 0,
-    dilation: Ints = 1,
-    groups: int = 1,
-) -> jax.Array:
-    """`torch.nn.functional.conv1d`.
-
-    Shapes: input (n, groups*c, i) or without n, weight (o, c, k), bias (o,) -> (n, o, (i + 2*padding -
-    dilation*(k - 1) - 1) // stride + 1).
-
-    Args:
-      padding: zeros on both sides, "valid" for none, or "same" for a result of the input's size (stride 1; an
-        odd cell goes behind).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> conv1d(jnp.array([[1, 2, 3]]), jnp.array([[[1, 10]]])).tolist()
-      [[21, 32]]
-    """
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups)
+def _named(function: F, rank: int) -> F:
+    """The function under the name of its rank, which its text names too."""
+    function.__name__ = function.__qualname__ = f"{function.__name__}{rank}d"
+    function.__doc__ = (function.__doc__ or "").replace("RANK", str(rank))
+    return function
 
 
-def conv2d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Ints = 1,
-    padding: Pads = 0,
-    dilation: Ints = 1,
-    groups: int = 1,
-) -> jax.Array:
-    """`torch.nn.functional.conv2d`: `conv1d` over two axes.
+def _conv(rank: int):
+    @reporting(x="input", kernel="weight")
+    def conv(
+        input: ArrayLike,
+        weight: ArrayLike,
+        bias: ArrayLike | None = None,
+        stride: Ints = 1,
+        padding: Pads = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+    ) -> jax.Array:
+        """`torch.nn.functional.convRANKd`.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> conv2d(jnp.ones((1, 4, 6)), jnp.ones((2, 1, 3, 3)), stride=(1, 2), padding="valid").shape
-      (2, 2, 2)
-    """
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups)
+        Shapes: input (n, groups*c, *i) or without n, weight (o, c, *k), bias (o,) -> (n, o, *q), where
+        q = (i + 2*padding - dilation*(k - 1) - 1) // stride + 1, one of each per axis.
 
+        Args:
+          padding: zeros on both sides, "valid" for none, or "same" for a result of the input's size (stride 1;
+            an odd cell goes behind).
 
-def conv3d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Ints = 1,
-    padding: Pads = 0,
-    dilation: Ints = 1,
-    groups: int = 1,
-) -> jax.Array:
-    """`torch.nn.functional.conv3d`: `conv1d` over three axes.
+        Example:
+          >>> import jax.numpy as jnp
+          >>> convRANKd(jnp.ones((1, *[4] * RANK)), jnp.ones((2, 1, *[2] * RANK))).shape == (2, *[3] * RANK)
+          True
+        """
+        _check_rank(weight, rank)
+        pads: Any = padding
+        if not isinstance(padding, str):
+            pads = integers("padding", padding, rank, 0)
+        else:
+            pads = one_of("padding", padding, ("valid", "same")).upper()
+            if pads == "SAME" and max(integers("stride", stride, rank, 1)) > 1:
+                raise refused("padding", f"'same' needs stride 1, got {shown(stride)}")
+        options = {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
+        return bilinear.conv(input, weight, bias, **options)
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> conv3d(jnp.ones((1, 4, 5, 6)), jnp.ones((2, 1, 3, 2, 3)), padding="same").shape
-      (2, 4, 5, 6)
-    """
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups)
-
-
-def conv_transpose1d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Ints = 1,
-    padding: Ints = 0,
-    output_padding: Ints = 0,
-    groups: int = 1,
-    dilation: Ints = 1,
-) -> jax.Array:
-    """`torch.nn.functional.conv_transpose1d`; `groups` stands before `dilation`, as it does there.
-
-    Shapes: input (n, groups*c, i) or without n, weight (groups*c, o, k), bias (groups*o,) -> (n, groups*o,
-    (i - 1)*stride - 2*padding + dilation*(k - 1) + output_padding + 1).
-
-    Args:
-      output_padding: cells more behind, less than the larger of stride and dilation.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> conv_transpose1d(jnp.array([[1, 2]]), jnp.array([[[1, 10]]]), stride=2).tolist()
-      [[1, 10, 2, 20]]
-    """
-    return _deconv(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _named(conv, rank)
 
 
-def conv_transpose2d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Ints = 1,
-    padding: Ints = 0,
-    output_padding: Ints = 0,
-    groups: int = 1,
-    dilation: Ints = 1,
-) -> jax.Array:
-    """`torch.nn.functional.conv_transpose2d`: `conv_transpose1d` over two axes.
+def _conv_transpose(rank: int):
+    @reporting(y="input", kernel="weight")
+    def conv_transpose(
+        input: ArrayLike,
+        weight: ArrayLike,
+        bias: ArrayLike | None = None,
+        stride: Ints = 1,
+        padding: Ints = 0,
+        output_padding: Ints = 0,
+        groups: int = 1,
+        dilation: Ints = 1,
+    ) -> jax.Array:
+        """`torch.nn.functional.conv_transposeRANKd`; `groups` stands before `dilation`, as it does there.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, w = jnp.ones((2, 4, 5)), jnp.ones((2, 3, 3, 3))
-      >>> conv_transpose2d(x, w, stride=2, padding=1, output_padding=(0, 1)).shape
-      (3, 7, 10)
-    """
-    return _deconv(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+        Shapes: input (n, groups*c, *i) or without n, weight (groups*c, o, *k), bias (groups*o,) ->
+        (n, groups*o, *size), where size = (i - 1)*stride - 2*padding + dilation*(k - 1) + output_padding + 1.
 
+        Args:
+          output_padding: cells more behind, less than the larger of stride and dilation.
 
-def conv_transpose3d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Ints = 1,
-    padding: Ints = 0,
-    output_padding: Ints = 0,
-    groups: int = 1,
-    dilation: Ints = 1,
-) -> jax.Array:
-    """`torch.nn.functional.conv_transpose3d`: `conv_transpose1d` over three axes.
+        Example:
+          >>> import jax.numpy as jnp
+          >>> y, kernel = jnp.ones((1, *[2] * RANK)), jnp.ones((1, 1, *[2] * RANK))
+          >>> conv_transposeRANKd(y, kernel, stride=2).shape == (1, *[4] * RANK)
+          True
+        """
+        _check_rank(weight, rank)
+        pads = integers("padding", padding, rank, 0)
+        options = {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
+        return bilinear.deconv(input, weight, bias, output_padding=output_padding, **options)
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> conv_transpose3d(jnp.ones((1, 2, 3, 4)), jnp.ones((1, 2, 2, 2, 2)), stride=2).shape
-      (2, 4, 6, 8)
-    """
-    return _deconv(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _named(conv_transpose, rank)
 
 
+conv1d, conv2d, conv3d = _conv(1), _conv(2), _conv(3)
+conv_transpose1d, conv_transpose2d = _conv_transpose(1), _conv_transpose(2)
+conv_transpose3d = _conv_transpose(3)
+
+
+@reporting(x="input")
 def unfold(
     input: ArrayLike,
     kernel_size: Ints,
@@ -186,13 +142,13 @@ def unfold(
       >>> unfold(jnp.array([[[1, 2, 3]]]), (2,)).tolist()
       [[[1, 2], [2, 3]]]
     """
-    with speaking("unfold", x="input"):
-        kernel_size = _per_axis("unfold", "kernel_size", kernel_size)
-        steps = {"stride": stride, "padding": _pads("unfold", padding, len(kernel_size))}
-        columns = im2col(input, kernel_size, dilation=dilation, **steps)
+    kernel_size = _per_axis("kernel_size", kernel_size)
+    pads = integers("padding", padding, len(kernel_size), 0)
+    columns = im2col(input, kernel_size, dilation=dilation, stride=stride, padding=pads)
     return columns.reshape(*columns.shape[: -len(kernel_size)], -1)
 
 
+@reporting(columns="input")
 def fold(
     input: ArrayLike,
     output_size: Ints,
@@ -217,68 +173,35 @@ def fold(
     """
     counts = [len(size) for size in (output_size, kernel_size) if isinstance(size, Sequence)]
     rank = counts[0] if counts else 2
-    with speaking("fold", columns="input", kernel="kernel_size"):
-        output_size = integers("fold", "output_size", output_size, rank, 1)
-        kernel_size = integers("fold", "kernel_size", kernel_size, rank, 1)
-        a = array("fold", "input", input)
-        if a.ndim not in (2, 3):
-            raise refused("fold", "input", a, "needs 3 axes, or 2 without a batch")
-        steps: dict[str, Any] = {
-            "stride": integers("fold", "stride", stride, rank, 1),
-            "padding": _pads("fold", padding, rank),
-            "dilation": integers("fold", "dilation", dilation, rank, 1),
-        }
-        windows = [
-            (i + 2 * p - d * (k - 1) - 1) // s + 1
-            for i, k, s, p, d in zip(output_size, kernel_size, *steps.values(), strict=True)
-        ]
-        if min(windows) < 1 or math.prod(windows) != a.shape[-1]:
-            reason = (
-                f"output_size {output_size} has {windows} windows, which the last axis must hold"
-            )
-            raise refused("fold", "input", a, reason)
-        columns = a.reshape(*a.shape[:-1], *windows)
-        return col2im(columns, output_size, kernel_size, **steps)
+    output_size = integers("output_size", output_size, rank, 1)
+    kernel_size = integers("kernel_size", kernel_size, rank, 1)
+    a = array("input", input)
+    if a.ndim not in (2, 3):
+        raise refused("input", f"needs 3 axes, or 2 without a batch, got {shown(a)}")
+    steps: dict[str, Any] = {
+        "stride": integers("stride", stride, rank, 1),
+        "padding": integers("padding", padding, rank, 0),
+        "dilation": integers("dilation", dilation, rank, 1),
+    }
+    windows = [
+        (i + 2 * p - d * (k - 1) - 1) // s + 1
+        for i, k, s, p, d in zip(output_size, kernel_size, *steps.values(), strict=True)
+    ]
+    if min(windows) < 1 or math.prod(windows) != a.shape[-1]:
+        reason = f"needs {windows} windows of the output on its last axis, got {a.shape[-1]}"
+        raise refused("input", reason)
+    columns = a.reshape(*a.shape[:-1], *windows)
+    return col2im(columns, output_size, kernel_size, **steps)
 
 
-def _conv(rank, input, weight, bias, stride, padding, dilation, groups) -> jax.Array:
-    call = f"conv{rank}d"
-    names = {"x": "input", "kernel": "weight", "axis_O": "axis 0", "axis_I": "axis 1"}
-    with speaking(call, **names):
-        _check_rank(call, weight, rank)
-        if isinstance(padding, str):
-            padding = one_of(call, "padding", padding, ("valid", "same")).upper()
-            if padding == "SAME" and max(integers(call, "stride", stride, rank, 1)) > 1:
-                raise refused(call, "padding", "same", f"needs stride 1, not {stride}")
-        else:
-            padding = _pads(call, padding, rank)
-        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        return bilinear.conv(input, weight, bias, **options)
-
-
-def _deconv(
-    rank, input, weight, bias, stride, padding, output_padding, groups, dilation
-) -> jax.Array:
-    call = f"conv_transpose{rank}d"
-    names = {"y": "input", "kernel": "weight", "axis_O": "axis 0", "axis_I": "axis 1"}
-    with speaking(call, **names):
-        _check_rank(call, weight, rank)
-        padding = _pads(call, padding, rank)
-        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        return bilinear.deconv(input, weight, bias, output_padding=output_padding, **options)
-
-
-def _check_rank(call: str, weight: ArrayLike, rank: int) -> None:
-    weight = array(call, "weight", weight)
+def _check_rank(weight: ArrayLike, rank: int) -> None:
+    weight = array("weight", weight)
     if weight.ndim != rank + 2:
-        raise refused(call, "weight", weight, f"needs {rank + 2} axes, {rank} of them spatial")
+        reason = f"needs {rank + 2} axes, {rank} of them spatial, got {shown(weight)}"
+        raise refused("weight", reason)
 
 
-def _pads(call: str, padding: Ints, rank: int) -> tuple[int, ...]:
-    return integers(call, "padding", padding, rank, 0)
-
-
-def _per_axis(call: str, argument: str, value: Ints) -> tuple[int, ...]:
+def _per_axis(argument: str, value: Ints) -> tuple[int, ...]:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return sizes(call, argument, tuple(value))
-    return (integer(call, argument, value, 1),) * 2
+        return sizes(argument, tuple(value))
+    return (integer(argument, value, 1),) * 2

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +22,23 @@ import jax
 import jax.numpy as jnp
 
 from jdeconv import bilinear, checks, fillers
-from jdeconv.checks import Ints, array, flag, integer, integers, listed, one_of, refused, speaking
+from jdeconv.checks import (
+    Ints,
+    array,
+    flag,
+    integer,
+    integers,
+    listed,
+    one_of,
+    refused,
+    reporting,
+    shown,
+)
 from jdeconv.im2col import im2col
 
 Blobs = Sequence[jax.Array]
 NORMS = ("FAN_IN", "FAN_OUT", "AVERAGE")
+NAMES = {"padding": "pad", "groups": "group", "kernel": "weight", "output_size": "space"}
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,10 @@ class Filler:
     sparse: int = -1
     variance_norm: str = "FAN_IN"
 
+    @reporting()
     def __call__(self, key: jax.Array, shape: Sequence[int]) -> jax.Array:
         """A float32 blob of this shape."""
-        one_of("Filler", "variance_norm", self.variance_norm, NORMS)
+        one_of("variance_norm", self.variance_norm, NORMS)
         norm: dict[str, Any] = {"variance_norm": self.variance_norm.lower()}
         dtype = jnp.float32
         sparse = None if self.sparse == -1 else self.sparse
@@ -72,26 +84,25 @@ class Filler:
             "msra": lambda: fillers.msra(key, shape, dtype, **norm),
             "bilinear": lambda: fillers.bilinear_kernel(shape, dtype),
         }
-        return made[one_of("Filler", "type", self.type, made)]()
+        return made[one_of("type", self.type, made)]()
 
 
-def _values(
-    call: str, name: str, field: Ints, pair: tuple, rank: int, default: int | None
-) -> tuple[int, ...]:
+def _values(name: str, field: Ints, pair: tuple, rank: int, default: int | None) -> tuple[int, ...]:
     """One value per axis, from the repeated field or, on two axes, the one by _h and _w."""
     is_list = isinstance(field, Sequence) and not isinstance(field, str | bytes)
     values: Sequence[Any] = field if is_list else (field,)  # pyright: ignore[reportAssignmentType]
-    given = tuple(integer(call, name, value) for value in values)
+    given = tuple(integer(name, value) for value in values)
     ends = zip((f"{name[:6]}_h", f"{name[:6]}_w"), pair, strict=True)
-    one_by_one = [integer(call, end, value) for end, value in ends if value is not None]
+    one_by_one = {end: integer(end, value) for end, value in ends if value is not None}
     if one_by_one and given:
-        raise refused(call, name, given, f"give it or {name[:6]}_h and _w, not both")
+        raise refused(name, f"came together with {' and '.join(one_by_one)}; leave one out")
     if one_by_one and (rank != 2 or len(one_by_one) != 2):
-        reason = f"_h and _w come together and on two spatial axes; here are {rank}"
-        raise refused(call, f"{name} by _h and _w", pair, reason)
-    given = given or tuple(one_by_one) or (() if default is None else (default,))
+        reason = f"needs {name[:6]}_h and {name[:6]}_w, and two spatial axes, got {rank}"
+        raise refused(next(iter(one_by_one)), reason)
+    given = given or tuple(one_by_one.values()) or (() if default is None else (default,))
     if len(given) not in (1, rank):
-        raise refused(call, name, given, f"needs one value or one for each of {rank} spatial axes")
+        reason = f"needs one value or one for each of {rank} spatial axes, got {given}"
+        raise refused(name, reason)
     return given * (rank if len(given) == 1 else 1)
 
 
@@ -112,37 +123,31 @@ class _Windowed:
     axis: int = 1
     force_nd_im2col: bool = False
 
-    @property
-    def _call(self) -> str:
-        return type(self).__name__
-
-    def _speaking(self, **names: str) -> AbstractContextManager:
-        """Inside, what is refused is refused in Caffe's words."""
-        return speaking(self._call, padding="pad", groups="group", **names)
-
+    @reporting()
     def split(self, bottom: Sequence[int]) -> tuple[tuple, int, tuple]:
         """The axes before the channels, the channels, and space."""
-        listed(self._call, "bottom", bottom, "sizes")
-        axis = integer(self._call, "axis", self.axis)
+        listed("bottom", bottom, "sizes")
+        axis = integer("axis", self.axis)
         if not -len(bottom) <= axis < len(bottom):
-            raise refused(self._call, "axis", axis, f"the bottom has {len(bottom)} axes")
+            raise refused("axis", f"is out of range, got {axis} for {len(bottom)} axes")
         axis %= len(bottom)
         return tuple(bottom[:axis]), bottom[axis], tuple(bottom[axis + 1 :])
 
+    @reporting()
     def steps(self, rank: int) -> tuple[tuple[int, ...], dict[str, Any]]:
         """Kernel size, and stride, padding and dilation, each with one value per axis."""
-        rank = integer(self._call, "rank", rank, 0)
-        flag(self._call, "force_nd_im2col", self.force_nd_im2col)
+        rank = integer("rank", rank, 0)
+        flag("force_nd_im2col", self.force_nd_im2col)
         pairs = {"kernel_size": (self.kernel_h, self.kernel_w), "pad": (self.pad_h, self.pad_w)}
         pairs |= {"stride": (self.stride_h, self.stride_w), "dilation": (None, None)}
         defaults = {"kernel_size": None, "pad": 0, "stride": 1, "dilation": 1}
         found: dict[str, Any] = {
-            name: _values(self._call, name, getattr(self, name), pair, rank, defaults[name])
+            name: _values(name, getattr(self, name), pair, rank, defaults[name])
             for name, pair in pairs.items()
         } if rank else dict.fromkeys(pairs, ())  # fmt: skip
         for name, least in (("kernel_size", 1), ("pad", 0), ("stride", 1), ("dilation", 1)):
             for value in found[name]:
-                integer(self._call, name, value, least)
+                integer(name, value, least)
         kernel = found.pop("kernel_size")
         found["padding"] = found.pop("pad")
         return kernel, found
@@ -160,15 +165,16 @@ class Im2col(_Windowed):
       [[[1, 2], [2, 3]]]
     """
 
+    @reporting(x="bottom", padding="pad")
     def forward(self, bottom: jax.Array) -> jax.Array:
         """(items, c, *i) -> (items, c*prod(kernel_size), *q)."""
-        bottom = array(self._call, "bottom", bottom)
+        bottom = array("bottom", bottom)
         items, channels, space = self.split(bottom.shape)
         kernel, steps = self.steps(len(space))
         if not space:
-            raise refused(self._call, "bottom", bottom, "needs a spatial axis behind the channels")
-        with self._speaking(x="bottom"):
-            columns = im2col(bottom.reshape(-1, channels, *space), kernel, **steps)
+            reason = f"needs a spatial axis behind the channels, got {shown(bottom)}"
+            raise refused("bottom", reason)
+        columns = im2col(bottom.reshape(-1, channels, *space), kernel, **steps)
         return columns.reshape(*items, *columns.shape[1:])
 
 
@@ -200,34 +206,37 @@ class _Learned(_Windowed, ABC):
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
         """The weight's diff, summed over items."""
 
+    @reporting()
     def blob_shapes(self, bottom: Sequence[int]) -> list[tuple[int, ...]]:
         """Of the weight, and of the bias if there is one, for a bottom of this shape."""
         _, channels, space = self.split(bottom)
         sizes = (channels, *space)
-        channels, *space = integers(self._call, "bottom", sizes, len(sizes), 0)
-        integer(self._call, "num_output", self.num_output, 1)
-        integer(self._call, "group", self.group, 1)
-        flag(self._call, "bias_term", self.bias_term)
-        for name, count in (("the bottom's channels", channels), ("num_output", self.num_output)):
+        channels, *space = integers("bottom", sizes, len(sizes), 0)
+        integer("num_output", self.num_output, 1)
+        integer("group", self.group, 1)
+        flag("bias_term", self.bias_term)
+        for count in (channels, self.num_output):
             if count % self.group:
-                raise refused(self._call, "group", self.group, f"must divide {name}, {count}")
+                raise refused("group", f"must divide {count} channels, got {self.group}")
         outer, inner = self._outer_inner(channels)
         weight = (outer, inner // self.group, *self.steps(len(space))[0])
         return [weight, (self.num_output,)][: 1 + self.bias_term]
 
+    @reporting()
     def init(self, key: jax.Array, bottom: Sequence[int]) -> list[jax.Array]:
         """The blobs as the fillers make them."""
-        bottom = listed(self._call, "bottom", bottom, "sizes")
-        shapes = self.blob_shapes(integers(self._call, "bottom", bottom, len(bottom), 0))
+        bottom = listed("bottom", bottom, "sizes")
+        shapes = self.blob_shapes(integers("bottom", bottom, len(bottom), 0))
         fills = {"weight_filler": self.weight_filler, "bias_filler": self.bias_filler}
         for name, fill in fills.items():
             if not isinstance(fill, Filler):
-                raise refused(self._call, name, fill, "expected a Filler", TypeError)
-        keys = jax.random.split(checks.key(self._call, key))
+                raise refused(name, f"must be a Filler, got {shown(fill)}", TypeError)
+        keys = jax.random.split(checks.key(key))
         return [
             fill(key, shape) for fill, key, shape in zip(fills.values(), keys, shapes, strict=False)
         ]
 
+    @reporting()
     def forward(self, blobs: Blobs, *bottoms: jax.Array) -> tuple[jax.Array, ...]:
         """A top for every bottom, with the same blobs."""
         tops = []
@@ -237,6 +246,7 @@ class _Learned(_Windowed, ABC):
             tops.append(self.forward_bias(top, blobs[1]) if self.bias_term else top)
         return tuple(tops)
 
+    @reporting()
     def backward(
         self,
         blobs: Blobs,
@@ -256,8 +266,8 @@ class _Learned(_Windowed, ABC):
           param_diffs: what the diffs of the blobs are so far; None is zeros.
         """
         for name, given in (("blobs", blobs), ("bottoms", bottoms), ("top_diffs", top_diffs)):
-            listed(self._call, name, given, "arrays")
-        top_diffs = [array(self._call, "top_diffs", diff) for diff in top_diffs]
+            listed(name, given, "arrays")
+        top_diffs = [array("top_diffs", diff) for diff in top_diffs]
         down = [True] * len(bottoms) if propagate_down is None else propagate_down
         grows = [True] * len(blobs) if param_propagate_down is None else param_propagate_down
         diffs = [jnp.zeros_like(blob) for blob in blobs] if param_diffs is None else param_diffs
@@ -267,9 +277,9 @@ class _Learned(_Windowed, ABC):
             ("param_propagate_down", grows, len(blobs)),
             ("param_diffs", diffs, len(blobs)),
         ):
-            if len(listed(self._call, name, given, "one thing for each")) != count:
-                raise refused(self._call, name, f"{len(given)} items", f"needs {count}")
-        diffs = [array(self._call, "param_diffs", diff) for diff in diffs]
+            if len(listed(name, given, "one thing for each")) != count:
+                raise refused(name, f"needs {count} items, got {len(given)}")
+        diffs = [array("param_diffs", diff) for diff in diffs]
         bottom_diffs: list[jax.Array | None] = []
         for bottom, top_diff, wanted in zip(bottoms, top_diffs, down, strict=True):
             self._check(blobs, bottom)
@@ -281,39 +291,39 @@ class _Learned(_Windowed, ABC):
             bottom_diffs.append(self.backward_gemm(top_diff, blobs[0], space) if wanted else None)
         return diffs, bottom_diffs
 
+    @reporting()
     def forward_bias(self, top: jax.Array, bias: jax.Array) -> jax.Array:
         """The top with its bias."""
-        (top,), bias = self._arrays(top=top), array(self._call, "bias", bias)
+        (top,), bias = self._arrays(top=top), array("bias", bias)
         channels = self.split(top.shape)[1]
         if bias.shape != (channels,):
-            raise refused(self._call, "bias", bias, f"needs shape ({channels},)")
+            raise refused("bias", f"needs shape ({channels},), got {bias.shape}")
         shape = [1] * top.ndim
         shape[self.axis % top.ndim] = -1
         return top + bias.reshape(shape)
 
+    @reporting()
     def backward_bias(self, top_diff: jax.Array, ndim: int) -> jax.Array:
         """The bias's diff: the sum over items and space."""
         (top_diff,) = self._arrays(top_diff=top_diff)
-        if integer(self._call, "ndim", ndim, 1) != top_diff.ndim:
-            raise refused(self._call, "ndim", ndim, f"the top's diff has {top_diff.ndim} axes")
+        if integer("ndim", ndim, 1) != top_diff.ndim:
+            raise refused("ndim", f"must be the top_diff's {top_diff.ndim}, got {ndim}")
         axis = self.axis % ndim
         return top_diff.sum([i for i in range(ndim) if i != axis])
 
     def _arrays(self, **arrays: Any) -> list[jax.Array]:
         """Of numbers, each with the axis of channels."""
-        found = [array(self._call, name, a) for name, a in arrays.items()]
+        found = [array(name, a) for name, a in arrays.items()]
         for a in found:
             self.split(a.shape)
         return found
 
     def _check(self, blobs: Blobs, bottom: jax.Array) -> None:
-        shapes = self.blob_shapes(array(self._call, "bottom", bottom).shape)
-        arrays = [
-            array(self._call, "blobs", b) for b in listed(self._call, "blobs", blobs, "arrays")
-        ]
+        shapes = self.blob_shapes(array("bottom", bottom).shape)
+        arrays = [array("blobs", b) for b in listed("blobs", blobs, "arrays")]
         found = [a.shape for a in arrays]
         if found != shapes:
-            raise refused(self._call, "blobs", found, f"this bottom needs {shapes}")
+            raise refused("blobs", f"need shapes {shapes} for this bottom, got {found}")
 
     def _items(self, a: jax.Array, ndim: int) -> jax.Array:
         """One axis of items, and a spatial axis of size 1 where there is none."""
@@ -333,32 +343,25 @@ class _Learned(_Windowed, ABC):
             "groups": self.group
         }
 
-    def _conv(self, role: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-        """Of what this layer calls `role`."""
-        (x,), weight = self._arrays(**{role: x}), array(self._call, "weight", weight)
+    def _conv(self, x: jax.Array, weight: jax.Array) -> jax.Array:
+        (x,), weight = self._arrays(x=x), array("weight", weight)
         items, kernel = self._items(x, x.ndim), self._kernel(weight, x.ndim)
-        with self._speaking(x=role, kernel="weight"):
-            y = bilinear.conv(items, kernel, **self._options(x.ndim))
-        return self._restored(y, x)
+        return self._restored(bilinear.conv(items, kernel, **self._options(x.ndim)), x)
 
     def _deconv(
-        self, role: str, y: jax.Array, weight: jax.Array, space: Sequence[int] | None
+        self, y: jax.Array, weight: jax.Array, space: Sequence[int] | None = None
     ) -> jax.Array:
-        """Of what this layer calls `role`; `space` is the result's, None the least that there is."""
-        (y,), weight = self._arrays(**{role: y}), array(self._call, "weight", weight)
+        """`space` is the result's, None the least that there is."""
+        (y,), weight = self._arrays(y=y), array("weight", weight)
         size: dict[str, Any] = {} if space is None else {"output_size": tuple(space) or (1,)}
         items, kernel = self._items(y, y.ndim), self._kernel(weight, y.ndim)
-        with self._speaking(y=role, kernel="weight", output_size="space"):
-            x = bilinear.deconv(items, kernel, **self._options(y.ndim), **size)
-        return self._restored(x, y)
+        return self._restored(bilinear.deconv(items, kernel, **self._options(y.ndim), **size), y)
 
-    def _kernel_grad(self, **operands: jax.Array) -> jax.Array:
-        """Of what this layer calls x and y, in this order."""
-        x, y = self._arrays(**operands)
+    def _kernel_grad(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        x, y = self._arrays(x=x, y=y)
         kernel, _ = self.steps(x.ndim - 1 - self.axis % x.ndim)
         sides = self._items(x, x.ndim), self._items(y, x.ndim)
-        with self._speaking(**dict(zip("xy", operands, strict=True))):
-            diff = bilinear.kernel_grad(*sides, kernel or (1,), **self._options(x.ndim))
+        diff = bilinear.kernel_grad(*sides, kernel or (1,), **self._options(x.ndim))
         return diff if kernel else diff.reshape(diff.shape[:2])
 
 
@@ -395,20 +398,23 @@ class Convolution(_Learned):
     def _outer_inner(self, channels: int) -> tuple[int, int]:
         return self.num_output, channels
 
+    @reporting(x="bottom", **NAMES)
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
         """The top without bias."""
-        return self._conv("bottom", bottom, weight)
+        return self._conv(bottom, weight)
 
+    @reporting(y="top_diff", **NAMES)
     def backward_gemm(
         self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
     ) -> jax.Array:
         """The bottom's diff; `space` is the bottom's spatial size, which the top's leaves open."""
-        listed(self._call, "space", space, "sizes")
-        return self._deconv("top_diff", top_diff, weight, space)
+        listed("space", space, "sizes")
+        return self._deconv(top_diff, weight, space)
 
+    @reporting(x="bottom", y="top_diff", **NAMES)
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
         """The weight's diff, summed over items."""
-        return self._kernel_grad(bottom=bottom, top_diff=top_diff)
+        return self._kernel_grad(bottom, top_diff)
 
 
 @dataclass(frozen=True)
@@ -428,20 +434,25 @@ class Deconvolution(_Learned):
     def _outer_inner(self, channels: int) -> tuple[int, int]:
         return channels, self.num_output
 
+    @reporting(y="bottom", **NAMES)
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
         """The top without bias."""
-        return self._deconv("bottom", bottom, weight, None)
+        return self._deconv(bottom, weight)
 
+    @reporting(x="top_diff", **NAMES)
     def backward_gemm(
         self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
     ) -> jax.Array:
         """The bottom's diff; `space`, the bottom's spatial size, is what the conv gives anyway."""
-        diff = self._conv("top_diff", top_diff, weight)
+        diff = self._conv(top_diff, weight)
         found = self.split(diff.shape)[2]
-        if tuple(listed(self._call, "space", space, "sizes")) != found:
-            raise refused(self._call, "space", space, f"this diff and weight give {found}")
+        if tuple(listed("space", space, "sizes")) != found:
+            raise refused(
+                "space", f"must be {found}, as top_diff and weight give, got {shown(space)}"
+            )
         return diff
 
+    @reporting(x="top_diff", y="bottom", **NAMES)
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
         """The weight's diff, summed over items."""
-        return self._kernel_grad(top_diff=top_diff, bottom=bottom)
+        return self._kernel_grad(top_diff, bottom)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jdeconv.checks import refused
+from jdeconv.checks import refused, shown
 from jdeconv.compat.caffe.schema import V1_NAMES, message_class
 
 MAX_NUMBERS = 1 << 29
@@ -27,7 +27,8 @@ def read_prototxt(path: str | os.PathLike) -> Any:
         text = _bytes("prototxt", path).decode()
         return text_format.Parse(text, message_class("NetParameter")())
     except (UnicodeDecodeError, text_format.ParseError) as error:
-        raise refused("load", "prototxt", str(path), f"no net's definition: {error}") from None
+        reason = f"{str(path)!r} is no net's definition: {error}"
+        raise refused("prototxt", reason) from None
 
 
 def read_caffemodel(path: str | os.PathLike) -> Any:
@@ -38,8 +39,8 @@ def read_caffemodel(path: str | os.PathLike) -> Any:
     try:
         return message_class("NetParameter").FromString(_bytes("caffemodel", path))
     except DecodeError as error:
-        reason = f"no net's weights, or not all of them: {error}"
-        raise refused("load", "caffemodel", str(path), reason) from None
+        reason = f"{str(path)!r} is no net's weights, or not all of them: {error}"
+        raise refused("caffemodel", reason) from None
 
 
 class LayerMessage:
@@ -117,12 +118,12 @@ def _v1_name(message: Any) -> str:
 
 def _bytes(argument: str, path: str | os.PathLike) -> bytes:
     if not isinstance(path, str | os.PathLike):
-        raise refused("load", argument, path, "expected a path", TypeError)
+        raise refused(argument, f"must be a path, got {shown(path)}", TypeError)
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # a zero byte in a name is a ValueError
         reason = getattr(error, "strerror", None) or str(error)
-        raise refused("load", argument, str(path), reason) from None
+        raise refused(argument, f"{str(path)!r}: {reason}") from None
 
 
 def _need_protobuf() -> None:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv.checks import cells, refused, speaking
+from jdeconv.checks import cells, refused
 from jdeconv.compat.caffe.convolution import Convolution, Deconvolution, Filler, Im2col
 from jdeconv.window import Window
 
@@ -56,7 +56,7 @@ def _filler(message: Any) -> Filler:
 def _axis(layer: Any, name: str, axis: int, ndim: int, one_more: bool = False) -> int:
     """An axis of the bottom, from either end."""
     if not -ndim <= axis < ndim + one_more:
-        raise refused(layer.type, name, axis, f"the bottom has {ndim} axes")
+        raise refused(name, f"is out of range, got {axis} for {ndim} axes")
     return axis % ndim if axis < ndim else ndim
 
 
@@ -64,7 +64,7 @@ def _count(layer: Any, bottoms: Sequence[Shape], least: int, most: int | None = 
     most = least if most is None else most
     if not least <= len(bottoms) <= most:
         reason = f"needs {least}" + (f" to {most}" if most > least else "")
-        raise refused(layer.type, "bottom", list(layer.bottom), reason)
+        raise refused("bottom", f"{reason}, got {list(layer.bottom)}")
 
 
 def _field(message: Any, name: str) -> Any:
@@ -111,9 +111,8 @@ def im2col(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     items, channels, space = made.split(bottoms[0])
     kernel, steps = made.steps(len(space))
     if not space:
-        raise refused(layer.type, "bottom", bottoms[0], "needs a spatial axis behind the channels")
-    with speaking("im2col"):
-        small = Window.of_conv(space, kernel, **steps).small
+        raise refused("bottom", f"needs a spatial axis behind the channels, got {bottoms[0]}")
+    small = Window.of_conv(space, kernel, **steps).small
     top = (*items, channels * math.prod(kernel), *small)
     return Layer(lambda _, bottoms: [made.forward(bottoms[0])], tops=[top])
 
@@ -139,7 +138,7 @@ def prelu(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     _count(layer, bottoms, 1)
     message, ndim = layer.prelu_param, len(bottoms[0])
     if ndim < 2:
-        raise refused(layer.type, "bottom", bottoms[0], "needs 2 axes or more")
+        raise refused("bottom", f"needs 2 axes or more, got {bottoms[0]}")
     shape = () if message.channel_shared else bottoms[0][1:2]
     fill = _filler(message.filler) if message.HasField("filler") else Filler(value=0.25)
 
@@ -155,44 +154,42 @@ def pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     _count(layer, bottoms, 1)
     message, (shape,) = layer.pooling_param, bottoms
     if len(shape) != 4:
-        raise refused(layer.type, "bottom", shape, "needs 4 axes")
+        raise refused("bottom", f"needs 4 axes, got {shape}")
     if message.pool not in (0, 1):
-        raise refused(layer.type, "pool", "STOCHASTIC", "MAX and AVE are known")
+        raise refused("pool", "must be MAX or AVE, got STOCHASTIC")
     if len(layer.top) > 1:
-        raise refused(layer.type, "top", list(layer.top), "has one top here, no mask")
-    given = _steps(message, "kernel pad stride")
+        raise refused("top", f"is one here, without a mask, got {list(layer.top)}")
+    sides = _steps(message, "kernel pad stride")
 
     def pair(name: str, short: str, default: int | None) -> list[int]:
-        both = (given[f"{short}_{side}"] for side in "hw")
-        sides = [side for side in both if side is not None]
-        if len(sides) == 2:
-            return sides
-        if sides or (default is None and not message.HasField(name)):
-            raise refused(layer.type, name, None, f"needs {name}, or {short}_h and {short}_w")
+        both = [sides[f"{short}_{side}"] for side in "hw"]
+        found = [side for side in both if side is not None]
+        if len(found) == 2:
+            return found
+        if found or (default is None and not message.HasField(name)):
+            raise refused(name, f"is needed, or {short}_h and {short}_w")
         return [getattr(message, name)] * 2
 
     stride, pad = pair("stride", "stride", 1), pair("pad", "pad", 0)
     kernel = list(shape[2:]) if message.global_pooling else pair("kernel_size", "kernel", None)
+    given = f"kernel {kernel}, stride {stride}, pad {pad}"
     for k, s, p in zip(kernel, stride, pad, strict=True):
         if k < 1 or s < 1 or p >= k:
-            reason = (
-                f"kernel {kernel}, stride {stride}, pad {pad}: the pad must be less than the kernel"
-            )
-            raise refused(layer.type, "pooling_param", reason, "none of the others may be 0")
+            reason = f"needs a stride of 1 or more and a pad of less than the kernel, got {given}"
+            raise refused("pooling_param", reason)
     rounded = operator.floordiv if message.round_mode == 1 else lambda a, b: -(-a // b)
     sizes, edges = [], [(0, 0, 0), (0, 0, 0)]
     for i, k, s, p in zip(shape[2:], kernel, stride, pad, strict=True):
         if i + 2 * p < k and rounded(i + 2 * p - k, s) < 0:
-            raise refused(
-                layer.type, "kernel_size", k, f"is larger than the padded bottom, {i + 2 * p}"
-            )
+            reason = f"must fit into the padded bottom, {i + 2 * p}, got {k}"
+            raise refused("kernel_size", reason)
         size = rounded(i + 2 * p - k, s) + 1
         if p and (size - 1) * s >= i + p:
             size -= 1
         sizes.append(size)
         edges.append((p, (size - 1) * s + k - i - p, 0))
     padded = [low + i + high for i, (low, high, _) in zip(shape[2:], edges[2:], strict=True)]
-    cells(layer.type, "pooling_param", f"kernel {kernel}, stride {stride}, pad {pad}", padded)
+    cells("pooling_param", padded)
     windows = ((1, 1, *kernel), (1, 1, *stride), "VALID")
     lasts = [  # only the last window may hang over
         min(k, i + 2 * p - (size - 1) * s)
@@ -224,10 +221,10 @@ def eltwise(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     message = layer.eltwise_param
     _count(layer, bottoms, 2, max(2, len(bottoms)))
     if len(set(bottoms)) > 1:
-        raise refused(layer.type, "bottom", list(bottoms), "all must have one shape")
+        raise refused("bottom", f"shapes must be the same, got {bottoms}")
     coefficients = list(message.coeff)
     if coefficients and (message.operation != 1 or len(coefficients) != len(bottoms)):
-        raise refused(layer.type, "coeff", coefficients, "needs one for each bottom of a SUM")
+        raise refused("coeff", f"needs one for each bottom of a SUM, got {coefficients}")
     combine = (operator.mul, operator.add, jnp.maximum)[message.operation]
     weights = coefficients or [1.0] * len(bottoms)
 
@@ -246,7 +243,7 @@ def concat(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     named = message.concat_dim if message.HasField("concat_dim") else message.axis
     axis = _axis(layer, "axis", named, len(bottoms[0]))
     if len({shape[:axis] + shape[axis + 1 :] for shape in bottoms}) > 1:
-        raise refused(layer.type, "bottom", list(bottoms), f"may differ on axis {axis} only")
+        raise refused("bottom", f"shapes may differ on axis {axis} only, got {bottoms}")
     return Layer(lambda _, bottoms: [jnp.concatenate(bottoms, axis)])
 
 
@@ -259,12 +256,12 @@ def slicing(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     size, points = bottoms[0][axis], list(message.slice_point)
     if not points:
         if not parts or size % parts:
-            raise refused(layer.type, "top", list(layer.top), f"{parts} tops do not divide {size}")
+            raise refused("top", f"count must divide {size}, got {list(layer.top)}")
         points = [size // parts * i for i in range(1, parts)]
     bounds = [0, *points, size]
     if len(points) != parts - 1 or any(a >= b for a, b in itertools.pairwise(bounds)):
         reason = f"needs {parts - 1} rising points inside of {size} for {parts} tops"
-        raise refused(layer.type, "slice_point", points, reason)
+        raise refused("slice_point", f"{reason}, got {points}")
     return Layer(lambda _, bottoms: jnp.split(bottoms[0], points, axis))
 
 
@@ -280,15 +277,15 @@ def crop(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     message, (shape, wanted) = layer.crop_param, bottoms
     axis = _axis(layer, "axis", message.axis, len(shape))
     if len(wanted) != len(shape):
-        raise refused(layer.type, "bottom", list(bottoms), "both need as many axes")
+        raise refused("bottom", f"shapes need as many axes, got {bottoms}")
     offsets, count = list(message.offset) or [0], len(shape) - axis
     if len(offsets) not in (1, count):
-        raise refused(layer.type, "offset", offsets, f"needs one value or {count}")
+        raise refused("offset", f"needs one value or {count}, got {offsets}")
     offsets = offsets * (count if len(offsets) == 1 else 1)
     starts = [0] * axis + offsets
     sizes = shape[:axis] + wanted[axis:]
     if any(a + b > c for a, b, c in zip(starts, sizes, shape, strict=True)):
-        raise refused(layer.type, "offset", offsets, f"{wanted} does not fit into {shape} there")
+        raise refused("offset", f"must let {wanted} fit into {shape}, got {offsets}")
     stops = [a + b for a, b in zip(starts, sizes, strict=True)]
     return Layer(lambda _, bottoms: [lax.slice(bottoms[0], starts, stops)])
 
@@ -328,13 +325,10 @@ def scale(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         stop = len(shape) if message.num_axes == -1 else axis + message.num_axes
         ours = shape[axis:stop]
         if message.num_axes < -1 or stop > len(shape):
-            raise refused(
-                layer.type, "num_axes", message.num_axes, f"the bottom has {len(shape)} axes"
-            )
+            reason = f"is out of range, got {message.num_axes} for {len(shape)} axes"
+            raise refused("num_axes", reason)
     if shape[axis : axis + len(ours)] != ours:
-        raise refused(
-            layer.type, "bottom", list(bottoms), f"the second must fit the first at axis {axis}"
-        )
+        raise refused("bottom", f"shapes must fit one another at axis {axis}, got {bottoms}")
     spread = (*[1] * axis, *ours, *[1] * (len(shape) - axis - len(ours)))
 
     def apply(blobs, bottoms):
@@ -355,7 +349,7 @@ def inner_product(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     axis = _axis(layer, "axis", message.axis, len(bottoms[0]))
     n, k = message.num_output, math.prod(bottoms[0][axis:])
     if n < 1:
-        raise refused(layer.type, "num_output", n, "must be at least 1")
+        raise refused("num_output", f"must be at least 1, got {n}")
     shapes = [(k, n) if message.transpose else (n, k), (n,)][: 1 + message.bias_term]
     fills = [_filler(message.weight_filler), _filler(message.bias_filler)][: len(shapes)]
 
@@ -381,12 +375,12 @@ def reshape(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     start = message.axis if message.axis >= 0 else len(shape) + message.axis + 1
     stop = len(shape) if message.num_axes == -1 else start + message.num_axes
     if not 0 <= start <= stop <= len(shape):
-        raise refused(layer.type, "axis", message.axis, f"the bottom has {len(shape)} axes")
+        raise refused("axis", f"is out of range, got {message.axis} for {len(shape)} axes")
     dims = list(message.shape.dim)
     if dims.count(-1) > 1 or min(dims, default=0) < -1:
-        raise refused(layer.type, "shape", dims, "needs sizes, 0 to keep one, and one -1 at most")
+        raise refused("shape", f"needs sizes, 0 to keep one, and one -1 at most, got {dims}")
     if any(d == 0 and start + i >= stop for i, d in enumerate(dims)):
-        raise refused(layer.type, "shape", dims, "a 0 stands for an axis that the bottom lacks")
+        raise refused("shape", f"has a 0 for an axis that the bottom lacks, got {dims}")
 
     def sizes(shape: Shape) -> Shape:
         new = [shape[start + i] if d == 0 else d for i, d in enumerate(dims)]
@@ -394,7 +388,7 @@ def reshape(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         if -1 in new and known and count % known == 0:
             new[new.index(-1)] = count // known
         if math.prod(new) != count:
-            raise refused(layer.type, "shape", dims, f"{shape} has {count} numbers on those axes")
+            raise refused("shape", f"must hold the {count} numbers of {shape}, got {dims}")
         return (*shape[:start], *new, *shape[stop:])
 
     sizes(shape)
@@ -408,7 +402,7 @@ def flatten(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     start = _axis(layer, "axis", layer.flatten_param.axis, ndim)
     stop = _axis(layer, "end_axis", layer.flatten_param.end_axis, ndim) + 1
     if stop <= start:
-        raise refused(layer.type, "end_axis", stop - 1, f"lies in front of axis {start}")
+        raise refused("end_axis", f"must not lie in front of axis {start}, got {stop - 1}")
     return Layer(
         lambda _, bottoms: [
             bottoms[0].reshape(*bottoms[0].shape[:start], -1, *bottoms[0].shape[stop:])

@@ -6,14 +6,14 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jdeconv import checks
-from jdeconv.checks import array, refusal, refused
+from jdeconv.checks import array, refused, reporting
 from jdeconv.compat.caffe import files
 from jdeconv.compat.caffe.files import MAX_LAYERS, MAX_NUMBERS, LayerMessage
 from jdeconv.compat.caffe.layers import LAYERS, Layer, Shape
@@ -47,25 +47,28 @@ class Net:
     """
 
     inputs: dict[str, Shape]
-    steps: tuple[_Step, ...]
+    steps: tuple[_Step, ...] = field(repr=False)
     outputs: tuple[str, ...]
-    params: Params
+    params: Params = field(repr=False)
 
+    @reporting()
     def __call__(
         self, params: Params, inputs: Mapping[str, jax.Array], tops: Sequence[str] | None = None
     ) -> dict[str, jax.Array]:
         """The tops by name: those of the net's end, or the ones named."""
         if set(inputs) != set(self.inputs):
-            raise refused("net", "inputs", sorted(inputs), f"needs {sorted(self.inputs)}")
-        blobs = {name: array("net", name, a) for name, a in inputs.items()}
+            raise refused("inputs", f"need {sorted(self.inputs)}, got {sorted(inputs)}")
+        blobs = {name: array("inputs", a) for name, a in inputs.items()}
         for name, a in blobs.items():
             if a.shape[1:] != self.inputs[name][1:] or a.ndim != len(self.inputs[name]):
-                reason = f"needs shape {self.inputs[name]}, of which the first size is free"
-                raise refused("net", name, a, reason)
+                reason = (
+                    f"need shape {self.inputs[name]}, of which the first size is free, for {name!r}"
+                )
+                raise refused("inputs", f"{reason}, got {a.shape}")
         wanted = self.outputs if tops is None else tuple(tops)
         known = {*self.inputs, *(top for step in self.steps for top in step.tops)}
         if unknown := set(wanted) - known:
-            raise refused("net", "tops", sorted(unknown), f"the net has {sorted(known)}")
+            raise refused("tops", f"must be of {sorted(known)}, got {sorted(unknown)}")
         for step in self.steps:
             learned = [params[owner][index] for owner, index in step.blobs]
             results = step.layer.apply(learned, [blobs[name] for name in step.bottoms])
@@ -73,6 +76,7 @@ class Net:
         return {name: blobs[name] for name in wanted}
 
 
+@reporting()
 def load(
     prototxt: str | os.PathLike,
     caffemodel: str | os.PathLike | None = None,
@@ -108,7 +112,7 @@ def load(
       >>> net(net.params, {"x": jnp.array([[[1.0, 2.0, 3.0, 4.0]]])})["y"].tolist()
       [[[3.0, 5.0, 7.0]]]
     """
-    key = jax.random.key(0) if key is None else checks.key("load", key)
+    key = jax.random.key(0) if key is None else checks.key(key)
     message = files.read_prototxt(prototxt)
     build = _Build(str(prototxt), key)
     if caffemodel is not None:
@@ -117,8 +121,7 @@ def load(
     build.declare(message)
     used = [layer for layer in files.layers(message) if layer.in_test]
     if len(used) > MAX_LAYERS:
-        reason = f"has {len(used)} layers, {MAX_LAYERS} are the most"
-        raise refused("load", "prototxt", str(prototxt), reason)
+        raise build.refused(f"{len(used)} layers, {MAX_LAYERS} are the most")
     for layer in used:
         build.add(layer)
     return Net(build.inputs, tuple(build.steps), tuple(build.available), build.params)
@@ -146,8 +149,7 @@ class _Build:
             dims = list(message.input_dim)
             shapes = [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
         if len(shapes) != len(message.input):
-            reason = f"{len(shapes)} shapes for {len(message.input)} inputs"
-            raise refused("load", "prototxt", self.file, f"input: {reason}")
+            raise self.refused(f"{len(shapes)} shapes for {len(message.input)} inputs")
         for name, shape in zip(message.input, shapes, strict=True):
             self._input(name, shape, f"input {name!r}")
 
@@ -180,7 +182,7 @@ class _Build:
 
     def _made(self, layer: LayerMessage, bottoms: list[Shape]) -> tuple[Layer, list[Shape]]:
         """The layer, and the shapes of its tops, without computing any."""
-        with self._speaking(layer):
+        with self._named(layer):
             made = LAYERS[layer.type](layer, bottoms)
             for index, shape in enumerate(made.blobs):
                 self._sized(shape, f"layer {layer.name!r}, blob {index}", self.numbers)
@@ -214,18 +216,18 @@ class _Build:
         """A blob from the weights, or from its filler."""
         if self.weights is None:
             key = jax.random.fold_in(self.key, sum(map(len, self.params.values())))
-            with self._speaking(layer):
+            with self._named(layer):
                 return made.fillers[index](key, shape)
         source = self.stored.get(layer.name)
         found = [] if source is None else source.blobs
         if len(found) != len(made.blobs):
             reason = f"layer {layer.name!r}: {len(found)} blobs, where {self.file} needs {len(made.blobs)}"
-            raise refused("load", "caffemodel", self.weights, reason)
+            raise refused("caffemodel", f"{self.weights!r}: {reason}")
         value = files.blob(found[index], shape)
         if value is None:
             came = files.stored(found[index])
             reason = f"layer {layer.name!r}, blob {index}: {came}, needed is {list(shape)}"
-            raise refused("load", "caffemodel", self.weights, reason)
+            raise refused("caffemodel", f"{self.weights!r}: {reason}")
         return jnp.asarray(value).reshape(shape)
 
     def _input(self, name: str, shape: Shape, where: str) -> None:
@@ -237,19 +239,22 @@ class _Build:
         """Every size at least 1, and not too many numbers, together with those of other blobs."""
         if min(shape, default=1) < 1 or math.prod(shape) + others > MAX_NUMBERS:
             reason = f"{where}: shape {list(shape)}; sizes are at least 1, {MAX_NUMBERS} numbers the most"
-            raise refused("load", "prototxt", self.file, reason)
+            raise self.refused(reason)
 
     @contextmanager
-    def _speaking(self, layer: LayerMessage) -> Iterator[None]:
+    def _named(self, layer: LayerMessage) -> Iterator[None]:
         """Inside, what is refused is refused in the name of file and layer."""
         try:
             yield
         except (TypeError, ValueError) as error:
-            found = refusal(error)
-            if found is None or found[0] == "prototxt":
+            found: Any = vars(error)
+            if "reason" not in found or found["argument"] == "prototxt":
                 raise
-            raise self._refused(layer, str(error).splitlines()[0]) from None
+            raise self._refused(layer, f"{found['argument']} {found['reason']}") from None
 
     def _refused(self, layer: LayerMessage, reason: str) -> Exception:
-        text = f"layer {layer.name!r} ({layer.type}): {reason}"
-        return refused("load", "prototxt", self.file, text)
+        return self.refused(f"layer {layer.name!r} ({layer.type}): {reason}")
+
+    def refused(self, reason: str) -> Exception:
+        """The error for what the definition holds."""
+        return refused("prototxt", f"{self.file!r}: {reason}")
