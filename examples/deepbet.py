@@ -21,7 +21,7 @@ from jax import lax
 from examples.packages import file_of
 from examples.torchscript import read_torchscript
 from jdeconv import conv, deconv
-from jdeconv.checks import refused
+from jdeconv.checks import refused, reporting
 
 Weights = Mapping[str, jax.typing.ArrayLike]
 
@@ -32,6 +32,7 @@ MULTIPLE = 32  # the network halves five times
 
 
 @jax.jit
+@reporting()
 def network(w: Weights, x: jax.Array) -> jax.Array:
     """(n, 1, d, h, w) to probabilities (n, 2, d, h, w) of the outside and the brain.
 
@@ -39,7 +40,8 @@ def network(w: Weights, x: jax.Array) -> jax.Array:
       ValueError: for spatial sizes that are no multiples of 32, which cannot be halved five times.
     """
     if any(size % MULTIPLE for size in x.shape[2:]):
-        raise refused("network", "x", x, f"each spatial size must be a multiple of {MULTIPLE}")
+        reason = f"needs spatial sizes that are multiples of {MULTIPLE}, got {x.shape[2:]}"
+        raise refused("x", reason)
     x = max_pool(unit(w, "init.0", x, stride=2, padding=3))
     skips = []
     for i, stride in enumerate(DOWN_STRIDES):
@@ -121,6 +123,7 @@ def normalized(volume: np.ndarray, low: float, high: float) -> np.ndarray:
     return (0.226 * (volume - volume.mean()) / volume.std(ddof=1) + 0.449).astype(np.float32)
 
 
+@reporting()
 def box_around(mask: np.ndarray, shape: Sequence[int], margin: float = 0.1) -> tuple[slice, ...]:
     """Where the mask is, in a volume of `shape`, and a share of its size more on each side.
 
@@ -132,7 +135,7 @@ def box_around(mask: np.ndarray, shape: Sequence[int], margin: float = 0.1) -> t
         others = tuple({0, 1, 2} - {axis})
         inside = np.flatnonzero(mask.mean(others) > 0.02)
         if not len(inside):
-            raise refused("box_around", "mask", mask, "too little of it is set to have a box")
+            raise refused("mask", "has too few cells set to have a box")
         scale = size / mask.shape[axis]
         center = round((inside[0] + inside[-1] + 1) / 2 * scale)
         extent = round((inside[-1] + 1 - inside[0]) * scale * (1 + 2 * margin))
@@ -149,6 +152,7 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
     return mask & (parts == sizes.argmax())
 
 
+@reporting()
 def brain(
     volume: np.ndarray, coarse: Weights, fine: Weights, sizes: Sequence[int], told=print
 ) -> np.ndarray:
@@ -162,7 +166,7 @@ def brain(
     small = resized(volume, (sizes[0],) * 3)
     low, high = np.quantile(small, (0.005, 0.995))
     if not low < high:
-        raise refused("brain", "volume", volume, f"all of it is {low}; expected an image")
+        raise refused("volume", f"must be an image, but all of it is {low}")
     told(f"coarse network at {sizes[0]}^3")
     found = np.asarray(network(coarse, normalized(small, low, high)[None, None])[0, 1])
     box = box_around(largest_part(found > 0.5), volume.shape)
@@ -174,6 +178,7 @@ def brain(
     return probability
 
 
+@reporting()
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A NIfTI file's first volume with its axes to the right, front and top, and a cell's size in mm.
 
@@ -185,9 +190,9 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
     except nibabel.filebasedimages.ImageFileError as error:
-        raise refused("read_volume", "path", str(path), str(error)) from None
+        raise refused("path", f"{str(path)!r}: {error}") from None
     if len(image.shape) not in (3, 4):
-        raise refused("read_volume", "path", str(path), f"{image.shape}: expected 3 axes, or 4")
+        raise refused("path", f"{str(path)!r}: {image.shape}: expected 3 axes, or 4")
     volume = image.get_fdata(dtype=np.float32)
     return np.nan_to_num(volume.reshape(*volume.shape[:3], -1)[..., 0]), image.header.get_zooms()[
         :3

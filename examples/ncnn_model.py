@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jdeconv.checks import refused
+from jdeconv.checks import refused, reporting
 
 MAGIC = "7767517"
 FLOAT32, FLOAT16 = 0, 0x01306B47  # the tag before a kernel
@@ -48,6 +48,7 @@ class Layer:
     slope: float = static()
 
 
+@reporting()
 def read_ncnn(param: Path, weights: Path) -> list[Layer]:
     """The layers of a chain, in order. Kernels are OIHW as `jdeconv.conv` and `jdeconv.deconv` want them.
 
@@ -81,13 +82,14 @@ def _lines(path: Path):
     try:
         lines = path.read_text("ascii").splitlines()
     except UnicodeDecodeError:
-        raise refused("read_ncnn", "param", str(path), "expected a text in ASCII") from None
+        raise refused("param", f"{str(path)!r}: expected a text in ASCII") from None
     if len(lines) < 3 or lines[0].strip() != MAGIC:
-        raise refused("read_ncnn", "param", str(path), f"expected {MAGIC} on the first of 3 lines")
+        reason = f"expected {MAGIC} on the first of 3 lines"
+        raise refused("param", f"{str(path)!r}: {reason}")
     told = lines[1].split()
     if not told or told[0] != str(len(lines) - 2):
         reason = f"{len(lines) - 2} layers follow, where line 2 says {lines[1].strip()!r}"
-        raise refused("read_ncnn", "param", str(path), reason)
+        raise refused("param", f"{str(path)!r}: {reason}")
     for line in lines[2:]:
         kind, name, *rest = line.split() if len(line.split()) > 4 else ("", line.strip())
         blobs = [word for word in rest if "=" not in word]
@@ -151,7 +153,7 @@ def _int(refuse, name, text) -> int:
 
 
 def _refuse(path, layer, reason) -> Exception:
-    return refused("read_ncnn", "param", str(path), f"layer {layer}: {reason}")
+    return refused("param", f"{str(path)!r}: layer {layer}: {reason}")
 
 
 class _Blobs:
@@ -189,4 +191,4 @@ class _Blobs:
         return np.frombuffer(self.data, dtype, count, start)
 
     def _refuse(self, reason: str) -> Exception:
-        return refused("read_ncnn", "weights", str(self.path), f"layer {self.layer}: {reason}")
+        return refused("weights", f"{str(self.path)!r}: layer {self.layer}: {reason}")

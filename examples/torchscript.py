@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jdeconv.checks import refused
+from jdeconv.checks import refused, reporting
 
 LIMIT = 2**30
 STORAGES = {
@@ -41,6 +41,7 @@ MALFORMED = (  # what pickle raises for bytes that are no pickle, as its documen
 )
 
 
+@reporting()
 def read_torchscript(path: Path, limit: int = LIMIT) -> dict[str, np.ndarray]:
     """Every tensor by its name, as `torch.jit.load(path).state_dict()` would name it.
 
@@ -62,7 +63,7 @@ def read_torchscript(path: Path, limit: int = LIMIT) -> dict[str, np.ndarray]:
         # The last is of a seek to where the directory says, which may be before the beginning.
         except (zipfile.BadZipFile, EOFError, RuntimeError, UnicodeDecodeError, OSError) as error:
             reason = f"no TorchScript: {error}"
-            raise refused("read_torchscript", "path", str(path), reason) from None
+            raise refused("path", f"{str(path)!r}: {reason}") from None
 
 
 def _tensors(entries: _Entries) -> dict[str, np.ndarray]:
@@ -74,7 +75,7 @@ def _tensors(entries: _Entries) -> dict[str, np.ndarray]:
                 raise entries.refuse(f"data.pkl wants memo slot {argument}")
         root = _Unpickler(data, entries).load()
     except MALFORMED as error:
-        if hasattr(error, "refusal"):
+        if hasattr(error, "argument"):
             raise
         raise entries.refuse(f"data.pkl is no pickle of modules: {error}") from None
     if not isinstance(root, _Module):
@@ -130,7 +131,7 @@ class _Entries:
             return file.read(entry.file_size)
 
     def refuse(self, reason: str) -> Exception:
-        return refused("read_torchscript", "path", self.path, reason)
+        return refused("path", f"{self.path!r}: {reason}")
 
 
 class _Unpickler(pickle.Unpickler):

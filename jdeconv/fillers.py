@@ -23,11 +23,7 @@ from jdeconv.checks import integer, one_of, refused, reporting, shown, sizes
 from jdeconv.form import accumulator
 
 Fan = Literal["fan_in", "fan_out", "average"]
-FANS = {
-    "fan_in": "fan_in",
-    "fan_out": "fan_out",
-    "average": "fan_avg",
-}  # as jax.nn.initializers has it
+FANS = ("fan_in", "fan_out", "average")
 REACH = 9  # standard deviations within which jax.random.normal draws, in any dtype
 
 
@@ -150,8 +146,10 @@ def xavier(
 
     Source: Glorot and Bengio, AISTATS 2010; Caffe's default of fan_in.
     """
-    dtype = _dtype(dtype, jnp.floating)
-    return _scaled(1, "uniform", key, shape, dtype, variance_norm, dimension_numbers)
+    key, dtype = checks.key(key), _dtype(dtype, jnp.floating)
+    shape, order = _kernel_axes(shape, dimension_numbers)
+    bound = math.sqrt(3 / _fan(shape, variance_norm))
+    return jax.random.uniform(key, shape, dtype, -bound, bound).transpose(order)
 
 
 @reporting()
@@ -171,8 +169,10 @@ def msra(
 
     Source: He et al., arXiv:1502.01852.
     """
-    dtype = _dtype(dtype, jnp.inexact)
-    return _scaled(2, "normal", key, shape, dtype, variance_norm, dimension_numbers)
+    key, dtype = checks.key(key), _dtype(dtype, jnp.inexact)
+    shape, order = _kernel_axes(shape, dimension_numbers)
+    std = math.sqrt(2 / _fan(shape, variance_norm))
+    return (std * jax.random.normal(key, shape, dtype)).transpose(order)
 
 
 @reporting()
@@ -203,16 +203,11 @@ def bilinear_kernel(
     return jnp.broadcast_to(jnp.asarray(weights, dtype), shape).transpose(order)
 
 
-def _scaled(
-    scale: int, distribution: Any, key: Any, shape: Any, dtype: np.dtype, norm: Any, order: Any
-) -> jax.Array:
-    """Weights of variance scale / n, as `jax.nn.initializers` draws them."""
-    key, (shape, order) = checks.key(key), _kernel_axes(shape, order)
-    mode: Any = FANS[one_of("variance_norm", norm, FANS)]
-    draw = jax.nn.initializers.variance_scaling(scale, mode, distribution, in_axis=1, out_axis=0)
-    matrix = shape if len(shape) > 1 else (*shape, 1)
-    weights = draw(key, matrix, accumulator(dtype)).astype(dtype)
-    return weights.reshape(shape).transpose(order)
+def _fan(shape: tuple[int, ...], variance_norm: str) -> float:
+    one_of("variance_norm", variance_norm, FANS)
+    count = math.prod(shape)
+    fan_in, fan_out = count / shape[0], count / shape[1] if len(shape) > 1 else count
+    return {"fan_in": fan_in, "fan_out": fan_out, "average": (fan_in + fan_out) / 2}[variance_norm]
 
 
 def _dtype(dtype: Any, kind: Any) -> np.dtype:
