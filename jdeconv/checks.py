@@ -67,7 +67,7 @@ def reporting(**names: str) -> Callable[[F], F]:
                 return function(*args, **kwargs)
             except (TypeError, ValueError, NotImplementedError) as error:
                 if {"argument", "reason", "remedy"} <= vars(error).keys():
-                    _report(error, function, names, args, kwargs)
+                    _report(error, reported, names, args, kwargs)
                 raise
 
         return reported

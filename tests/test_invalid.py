@@ -25,7 +25,7 @@ def ones(*shape):
 
 THINGS = (
     *(object(), {}, {1, 2}, len, int, 1j, b"ab", np.array("a"), np.array([object()])),
-    bytearray(b"ab"),
+    *(bytearray(b"ab"), np, b"bytes" * 1000, dict.fromkeys(range(5000)), {1: 1, 2: 2}),
 )
 NOT_INTS = (
     *THINGS,
@@ -35,12 +35,10 @@ NOT_INTS = (
     True,
     "x",
     "",
-    (1.5, 2),
-    ((1,), (2,)),
-    [None],
-    ones(2, 2),
+    *((1.5, 2), ((1,), (2,)), [None], (1, True), ("1", "2"), np.array([1.0, 2.0])),
+    *(ones(2, 2), np.True_, np.float32(2), "x" * 5000),
 )
-HUGE = (2**31, 10**20, -(10**20), (2**31, 1), (10**20, 1), [1, 2**63])
+HUGE = (2**31, 10**20, -(10**20), (2**31, 1), (10**20, 1), [1, 2**63], list(range(5000)))
 NOT_ARRAYS = (
     *THINGS,
     None,
@@ -53,6 +51,7 @@ NOT_ARRAYS = (
     np.ones((1, 4, 7, 5), ">f4"),  # as NIfTI has it
     np.ones((1, 4, 7, 5), np.longdouble),
     np.ones((1, 4, 7, 5), "m8[s]"),
+    *(np.ones((1, 4, 7, 5), dtype) for dtype in ("U1", "V4", jnp.int4, jnp.float8_e8m0fnu)),
 )
 ARRAYS = (ones(), ones(3), ones(2, 2), ones(1, 4, 0, 5), ones(*(1,) * 9))
 KINDS = {
@@ -346,9 +345,7 @@ CALLS = {
 
 def label(name):
     """With which the texts of its errors begin."""
-    if name == "lax.conv" or name.startswith("lax.conv_w"):
-        return "conv_general_dilated"
-    return name.rpartition(".")[2] if not name.startswith("Window") else name
+    return name if name.startswith("Window") else name.rpartition(".")[2]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -358,11 +355,19 @@ def mesh():
 
 
 def run(name, **wrong):
+    """The call with one argument spoilt; its arrays are traced where they can be."""
     function, arguments = CALLS[name]
     given = {argument: value for argument, (_, value) in arguments.items()} | wrong
     if name.startswith("Window") or name == "accelerate":
         return function(**given)
-    return jax.eval_shape(lambda: function(**given))
+    kinds = ("array", "lax array", "bias")
+    arrays = {k: v for k, v in given.items() if arguments[k][0] in kinds and is_plain(v)}
+    rest = {k: v for k, v in given.items() if k not in arrays}
+    return jax.eval_shape(lambda arrays: function(**arrays, **rest), arrays)
+
+
+def is_plain(value):
+    return type(value) is np.ndarray and value.dtype == np.float32
 
 
 def wrongs(name, part):
@@ -381,18 +386,25 @@ def test_the_arguments_that_the_others_spoil_are_right(name):
     run(name)
 
 
+def check(error, call, *arguments):
+    """The error names the call, one of the arguments, what is wrong with it and what came, once and briefly."""
+    assert error.argument in arguments
+    first, second = str(error).split("\n")
+    assert first.startswith(f"{call}: {error.argument} {error.reason}")
+    assert second.startswith(f"{call} got ")
+    assert str(error).count(call + ": ") == 1
+    assert len(str(error)) < 1000
+
+
 @pytest.mark.parametrize("part", thinned(range(3), 3))
 @pytest.mark.parametrize("name", CALLS)
 def test_a_wrong_argument_is_named(name, part):
     for argument, value, is_kind in wrongs(name, part):
         with pytest.raises((TypeError, ValueError, NotImplementedError)) as caught:
             run(name, **{argument: value})
-        said = re.match(r"([\w.]+)\((\w+)=", str(caught.value))
-        if name.startswith("lax.") and not is_kind and not said:
-            continue  # sizes that do not fit are told in jax.lax's own words
-        assert said, (argument, value, caught.value)
-        assert said[1] == label(name)
-        assert said[2] == argument or (not is_kind and said[2] in {*CALLS[name][1], "input"})
+        if name.startswith("lax.") and not hasattr(caught.value, "argument"):
+            continue  # jax.lax's own words
+        check(caught.value, label(name), argument, *(() if is_kind else CALLS[name][1]))
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -401,11 +413,17 @@ def test_a_tracer_is_no_static_argument(name):
     given = {argument: value for argument, (_, value) in arguments.items()}
     for argument, (kind, _) in arguments.items():
         if kind in STATIC and kind != "callable":
-            with pytest.raises(TypeError, match=rf"^{re.escape(label(name))}\({argument}="):
-                jax.eval_shape(
-                    lambda traced, argument=argument: function(**given | {argument: traced}),
-                    jnp.ones((), jnp.int32),
-                )
+            nested = [lambda t: (1, t), lambda t: ((0, t), (0, 1))] * ("array" not in kind)
+            for traced in (lambda t: t, *nested):
+                with pytest.raises((TypeError, ValueError)) as caught:
+                    jax.eval_shape(
+                        lambda t, argument=argument, traced=traced: function(
+                            **given | {argument: traced(t)}
+                        ),
+                        jnp.ones((), jnp.int32),
+                    )
+                if not name.startswith("lax.") or hasattr(caught.value, "argument"):
+                    check(caught.value, label(name), argument)
 
 
 # Objects and functions whose arguments are no arrays of numbers.
@@ -457,7 +475,7 @@ LEARNED = WINDOWED | {
 }
 KINDS_OF_LAYER = {caffe.Convolution: LEARNED, caffe.Deconvolution: LEARNED, caffe.Im2col: WINDOWED}
 FIELDS = {
-    f"{kind.__name__}({name}=": [
+    f"{kind.__name__}: {name} ": [
         lambda kind=kind, name=name, value=value: used(kind, **{name: value}) for value in values
     ]
     for kind, fields in KINDS_OF_LAYER.items()
@@ -469,21 +487,21 @@ def passes(layer, weight, diff):
     """Each pass by itself, of either layer: {argument: calls}."""
     name = type(layer).__name__
     return {
-        f"{name}(bottom=": [
+        f"{name}: bottom ": [
             lambda: layer.forward_gemm("x", weight),
             lambda: layer.init(KEY, "abcd"),
             lambda: layer.weight_gemm(None, diff),
             *(lambda value=v: layer.blob_shapes(value) for v in (None, "ab", (1, 2.5, 3, 4))),
         ],
-        f"{name}(axis=": [lambda: layer.forward_gemm(ones(3), weight)],
-        f"{name}(key=": [lambda: layer.init(None, BOTTOM.shape)],
-        f"{name}(blobs=": [
+        f"{name}: axis ": [lambda: layer.forward_gemm(ones(3), weight)],
+        f"{name}: key ": [lambda: layer.init(None, BOTTOM.shape)],
+        f"{name}: blobs ": [
             *(lambda value=v: layer.forward(value, BOTTOM) for v in (None, "ab", [weight])),
             lambda: layer.backward(None, [BOTTOM], [diff]),
         ],
-        f"{name}(bottoms=": [lambda: layer.backward([weight, ones(2)], BOTTOM, [diff])],
+        f"{name}: bottoms ": [lambda: layer.backward([weight, ones(2)], BOTTOM, [diff])],
         **{
-            f"{name}({argument}=": [
+            f"{name}: {argument} ": [
                 lambda value=v, argument=argument: layer.backward(
                     **{"blobs": [weight, ones(2)], "bottoms": [BOTTOM], "top_diffs": [diff]}
                     | {argument: value}
@@ -492,117 +510,118 @@ def passes(layer, weight, diff):
             ]
             for argument in ("top_diffs", "propagate_down", "param_propagate_down", "param_diffs")
         },
-        f"{name}(weight=": [
+        f"{name}: weight ": [
             *(lambda value=v: layer.forward_gemm(BOTTOM, value) for v in ("x", ones(9, 9, 3, 3))),
             lambda: layer.backward_gemm(diff, None, BOTTOM.shape[2:]),
         ],
-        f"{name}(top_diff=": [
+        f"{name}: top_diff ": [
             lambda: layer.backward_gemm("x", weight, BOTTOM.shape[2:]),
             lambda: layer.weight_gemm(BOTTOM, object()),
             lambda: layer.backward_bias("x", 4),
         ],
-        f"{name}(space=": [
+        f"{name}: space ": [
             lambda value=v: layer.backward_gemm(diff, weight, value) for v in (None, "ab", (99, 5))
         ],
-        f"{name}(top=": [lambda: layer.forward_bias("x", ones(2))],
-        f"{name}(bias=": [lambda value=v: layer.forward_bias(diff, value) for v in ("x", ones(9))],
-        f"{name}(ndim=": [lambda value=v: layer.backward_bias(diff, value) for v in (None, -1, 3)],
-        f"{name}(rank=": [lambda value=v: layer.steps(value) for v in (None, -1, 1.5)],
+        f"{name}: top ": [lambda: layer.forward_bias("x", ones(2))],
+        f"{name}: bias ": [lambda value=v: layer.forward_bias(diff, value) for v in ("x", ones(9))],
+        f"{name}: ndim ": [lambda value=v: layer.backward_bias(diff, value) for v in (None, -1, 3)],
+        f"{name}: rank ": [lambda value=v: layer.steps(value) for v in (None, -1, 1.5)],
     }
 
 
 IM2COL, UP = caffe.Im2col(kernel_size=3), caffe.Deconvolution(num_output=2, kernel_size=3)
 MORE = passes(LAYER, BLOBS[0], TOP) | passes(UP, ones(4, 2, 3, 3), ones(1, 2, 9, 7))
 MORE |= {
-    "load(caffemodel=": [lambda value=v: loaded(caffemodel=value) for v in (5, "no/such", "a\0b")],
-    "Im2col(bottom=": [lambda: IM2COL.forward("x"), lambda: IM2COL.forward(ones(1, 2))],
-    "Im2col(rank=": [lambda: IM2COL.steps(-1)],
-    "Halo(positions=": [lambda value=v: halo.Halo(**HALO).hops(value) for v in (None, -1)],
-    "Halo(hop=": [lambda: halo.Halo(**HALO).shifted(ones(3), "x")],
-    "Halo(a=": [lambda: halo.Halo(**HALO).shifted("x", 1)],
-    "assert_adjoint(rtol=": [
+    "load: caffemodel ": [lambda value=v: loaded(caffemodel=value) for v in (5, "no/such", "a\0b")],
+    "Im2col: bottom ": [lambda: IM2COL.forward("x"), lambda: IM2COL.forward(ones(1, 2))],
+    "Im2col: rank ": [lambda: IM2COL.steps(-1)],
+    "Halo: positions ": [lambda value=v: halo.Halo(**HALO).hops(value) for v in (None, -1)],
+    "Halo: hop ": [lambda: halo.Halo(**HALO).shifted(ones(3), "x")],
+    "Halo: a ": [lambda: halo.Halo(**HALO).shifted("x", 1)],
+    "assert_adjoint: rtol ": [
         lambda: testing.assert_adjoint(abs, abs, (2,), (2,), rtol=-1.0),
     ],
-    "assert_adjoint(forward=": [
+    "assert_adjoint: forward ": [
         lambda: testing.assert_adjoint(lambda x: None, abs, (2,), (2,)),
     ],
-    "assert_adjoint(y_shape=": [lambda: testing.assert_adjoint(abs, abs, (2,), "a")],
-    "assert_adjoint(dtype=": [lambda: testing.assert_adjoint(abs, abs, (2,), (2,), dtype=str)],
+    "assert_adjoint: y_shape ": [lambda: testing.assert_adjoint(abs, abs, (2,), "a")],
+    "assert_adjoint: dtype ": [lambda: testing.assert_adjoint(abs, abs, (2,), (2,), dtype=str)],
 }
 REFUSED = {
-    "Convolution(key=": [lambda: LAYER.init(None, BOTTOM.shape)],
-    "Convolution(bottom=": [
+    "Convolution: key ": [lambda: LAYER.init(None, BOTTOM.shape)],
+    "Convolution: bottom ": [
         *(lambda value=v: LAYER.init(KEY, value) for v in (None, 5, (1, 3, 5.0, 5), "abcd")),
         lambda: LAYER.forward(BLOBS, "x"),
     ],
-    "Convolution(blobs=": [
+    "Convolution: blobs ": [
         *(
             lambda value=v: LAYER.forward(value, BOTTOM)
             for v in (None, ["a", "b"], BLOBS[:1], "ab")
         ),
         lambda: back(blobs=None),
     ],
-    "Convolution(bottoms=": [lambda: back(bottoms=BOTTOM)],
-    "Convolution(top_diffs=": [lambda: back(top_diffs=[]), lambda: back(top_diffs=["a"])],
-    "Convolution(propagate_down=": [lambda: back(propagate_down=5)],
-    "Convolution(param_diffs=": [lambda: back(param_diffs=[1])],
-    "Filler(type=": [lambda: filled(type="xaver"), lambda: filled(type=None)],
-    "Filler(variance_norm=": [
+    "Convolution: bottoms ": [lambda: back(bottoms=BOTTOM)],
+    "Convolution: top_diffs ": [lambda: back(top_diffs=[]), lambda: back(top_diffs=["a"])],
+    "Convolution: propagate_down ": [lambda: back(propagate_down=5)],
+    "Convolution: param_diffs ": [lambda: back(param_diffs=[1])],
+    "Filler: type ": [lambda: filled(type="xaver"), lambda: filled(type=None)],
+    "Filler: variance_norm ": [
         lambda value=value: filled(type="xavier", variance_norm=value) for value in (3, "fan_in")
     ],
-    "constant(value=": [
-        *(lambda value=v: filled(value=value) for v in (math.nan, "1", None)),
+    "Filler: value ": [lambda value=v: filled(value=value) for v in (math.nan, "1", None)],
+    "constant: value ": [
         lambda: jdeconv.constant((2,), np.float32, value=1e300),
         lambda: jdeconv.constant((2,), np.int32, value=2**40),
     ],
-    "uniform(max=": [lambda: jdeconv.uniform(KEY, (2,), np.float32, min=-3e38, max=3e38)],
-    "constant(shape=": [lambda: jdeconv.constant((2**31 - 1, 2**8))],
-    "bilinear_kernel(shape=": [lambda: jdeconv.bilinear_kernel((2**20, 2**19, 2))],
-    "im2col(kernel_size=": [
+    "uniform: max ": [lambda: jdeconv.uniform(KEY, (2,), np.float32, min=-3e38, max=3e38)],
+    "constant: shape ": [lambda: jdeconv.constant((2**31 - 1, 2**8))],
+    "bilinear_kernel: shape ": [lambda: jdeconv.bilinear_kernel((2**20, 2**19, 2))],
+    "im2col: kernel_size ": [
         lambda: jax.eval_shape(
             lambda x: jdeconv.im2col(x, (2**19, 2**19)),
             jax.ShapeDtypeStruct((1, 1, 2**20, 2**20), np.float32),
         )
     ],
-    "kernel_grad(y=": [
+    "kernel_grad: y ": [
         lambda: jax.eval_shape(
             lambda x, y: jdeconv.kernel_grad(x, y, (3,)),
             *(jax.ShapeDtypeStruct((1, 2**n, q), np.float32) for n, q in ((21, 5), (20, 3))),
         )
     ],
-    "load(prototxt=": [lambda value=v: caffe.load(value) for v in (None, 5, "a\0b", "no/such")],
-    "load(key=": [lambda: caffe.load("no/such", key=7)],
+    "load: prototxt ": [lambda value=v: caffe.load(value) for v in (None, 5, "a\0b", "no/such")],
+    "load: key ": [lambda: caffe.load("no/such", key=7)],
     **{
-        f"Halo({name}=": [
+        f"Halo: {name} ": [
             lambda name=name, value=value: halo.Halo(**HALO | {name: value})
             for value in (None, "x", 1.5, 2**31, *((-1,) if name not in ("low", "step") else ()))
         ]
         for name in ("axis", "count", "shard", "length", "low", "step")
     },
-    "Halo(name=": [lambda: halo.Halo(**HALO | {"name": None})],
-    "exchange(halo=": [lambda: halo.exchange(ones(3), 5)],
-    "exchange(x=": [lambda: halo.exchange(ones(4), halo.Halo(**HALO))],
-    "add(halo=": [lambda: halo.add(ones(3), None)],
-    "add(seen=": [lambda: halo.add(ones(3), halo.Halo(**HALO))],
-    "as_matrix(linear=": [lambda: testing.as_matrix(None, (2,))],
-    "as_matrix(shape=": [
+    "Halo: name ": [lambda: halo.Halo(**HALO | {"name": None})],
+    "exchange: halo ": [lambda: halo.exchange(ones(3), 5)],
+    "exchange: x ": [lambda: halo.exchange(ones(4), halo.Halo(**HALO))],
+    "add: halo ": [lambda: halo.add(ones(3), None)],
+    "add: seen ": [lambda: halo.add(ones(3), halo.Halo(**HALO))],
+    "as_matrix: linear ": [lambda: testing.as_matrix(None, (2,))],
+    "as_matrix: shape ": [
         lambda value=v: testing.as_matrix(abs, value) for v in (None, 2, (2.5,), (-1,), (2**22,))
     ],
-    "as_matrix(dtype=": [lambda: testing.as_matrix(abs, (2,), "float99")],
-    "assert_adjoint(adjoint=": [lambda: testing.assert_adjoint(abs, 5, (2,), (2,))],
-    "assert_adjoint(x_shape=": [lambda: testing.assert_adjoint(abs, abs, 2, (2,))],
-    "assert_adjoint(seed=": [lambda: testing.assert_adjoint(abs, abs, (2,), (2,), seed=-1)],
+    "as_matrix: dtype ": [lambda: testing.as_matrix(abs, (2,), "float99")],
+    "assert_adjoint: adjoint ": [lambda: testing.assert_adjoint(abs, 5, (2,), (2,))],
+    "assert_adjoint: x_shape ": [lambda: testing.assert_adjoint(abs, abs, 2, (2,))],
+    "assert_adjoint: seed ": [lambda: testing.assert_adjoint(abs, abs, (2,), (2,), seed=-1)],
 }
 
 
 @pytest.mark.parametrize("beginning", sorted({*REFUSED, *FIELDS, *MORE}))
 def test_layers_halos_and_oracles_name_what_is_wrong(beginning):
-    if beginning.startswith("load("):
+    if beginning.startswith("load:"):
         pytest.importorskip("google.protobuf")
     for calls in (REFUSED, FIELDS, MORE):
         for call in calls.get(beginning, ()):
-            with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(beginning)}"):
+            with pytest.raises((TypeError, ValueError)) as caught:
                 call()
+            check(caught.value, *beginning[:-1].split(": "))
 
 
 def test_one_value_serves_every_axis_of_a_layer():
@@ -622,7 +641,7 @@ UNTRIED = ("compat.caffe.Net",)  # which `load` makes
 def test_every_argument_of_every_public_function_is_among_these():
     """By the record of public names and their parameters."""
     tried = {(name, argument) for name, (_, given) in CALLS.items() for argument in given}
-    tried |= {tuple(beginning[:-1].split("(")) for beginning in (*REFUSED, *FIELDS, *MORE)}
+    tried |= {tuple(beginning[:-1].split(": ")) for beginning in (*REFUSED, *FIELDS, *MORE)}
     missing = []
     for line in PUBLIC.read_text().splitlines():
         name, _, parameters = line.removeprefix("jdeconv.").partition("(")
