@@ -75,8 +75,8 @@ def conv(
 
     Raises:
       TypeError: for arguments of the wrong kind, and arrays of no numbers, or of fewer than 8 bits.
-      ValueError: for sizes and values that do not fit; the text names the call, the argument, what came
-        and what would do.
+      ValueError: for sizes and values that do not fit; the text names the call, the argument, what is
+        wrong and what the call was given. The error's `argument` and `reason` hold the first two.
       NotImplementedError: where the named lowering cannot serve; the text says why.
 
     Differentiation: a `jax.custom_vjp` function, to any order in reverse. The backward pass calls the

@@ -134,11 +134,11 @@ SCALARS = {value for value in vars(jnp).values() if isinstance(value, type(jnp.f
 def test_every_dtype_of_jax_is_evaluated_or_refused(dtype, rng):
     """Evaluated in full: what XLA cannot do it may say, or die of, when it compiles."""
     calls = {
-        "conv(x=": lambda x, k, y: jdeconv.conv(x, k, padding=1),
-        "deconv(y=": lambda x, k, y: jdeconv.deconv(y, k, stride=2),
-        "kernel_grad(x=": lambda x, k, y: jdeconv.kernel_grad(x, y, (3,), padding=1),
-        "im2col(x=": lambda x, k, y: jdeconv.im2col(x, (2,), padding=2),
-        "col2im(columns=": lambda x, k, y: jdeconv.col2im(y[:, :, :4], (9,), (2,), stride=2),
+        "conv: x ": lambda x, k, y: jdeconv.conv(x, k, padding=1),
+        "deconv: y ": lambda x, k, y: jdeconv.deconv(y, k, stride=2),
+        "kernel_grad: x ": lambda x, k, y: jdeconv.kernel_grad(x, y, (3,), padding=1),
+        "im2col: x ": lambda x, k, y: jdeconv.im2col(x, (2,), padding=2),
+        "col2im: columns ": lambda x, k, y: jdeconv.col2im(y[:, :, :4], (9,), (2,), stride=2),
     }
     shapes = (1, 16, 5), (16, 16, 3), (1, 16, 5)
     ones = [rng.integers(0, 2, s).astype(np.float32) for s in shapes]
@@ -150,7 +150,9 @@ def test_every_dtype_of_jax_is_evaluated_or_refused(dtype, rng):
                 np.testing.assert_array_equal(found, expected.astype(dtype))
         else:
             for beginning, call in calls.items():
-                with pytest.raises(TypeError, match=rf"^{re.escape(beginning)}{dtype}\["):
+                with pytest.raises(
+                    TypeError, match=rf"^{beginning}must hold numbers .*, got {dtype}\["
+                ):
                     call(*arrays)
 
 
@@ -270,11 +272,13 @@ def test_lowering_by_platform_and_by_name(platform, rng):
 def test_a_lowering_that_cannot_serve_says_why(module, rng):
     x, kernel = draw(rng, X), draw(rng, KERNEL)
     with pytest.raises(
-        NotImplementedError, match=r"conv\(lowering='nhwc'\): nhwc needs stride 1, not \(2, 2\)"
+        NotImplementedError,
+        match=r"conv: lowering 'nhwc' cannot serve: nhwc needs stride 1, not \(2, 2\)",
     ):
         module.conv(x, kernel, groups=2, stride=2, lowering="nhwc")
     with pytest.raises(
-        NotImplementedError, match=r"lowering='taps'\): 144 products of taps and channels are more"
+        NotImplementedError,
+        match=r"lowering 'taps' cannot serve: 144 products of taps and channels are more",
     ):
         module.conv(np.ones((1, 2, 12, 12)), np.ones((2, 1, 12, 12)), groups=2, lowering="taps")
 

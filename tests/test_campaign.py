@@ -89,7 +89,7 @@ def test_a_field_of_a_problem_that_cannot_be_is_named(field, value, capsys):
     assert stop.value.code == 2
     # A kernel, a stride and an input that do not fit are told of the padding.
     named = f"({field}|padding)" if field in ("big", "kernel") else field
-    assert re.search(rf"argument --replay: problem\({named}=", capsys.readouterr().err)
+    assert re.search(rf"argument --replay: (\S+: )?{named} ", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

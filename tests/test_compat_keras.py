@@ -97,31 +97,3 @@ def test_signatures_are_keras_s(name):
         for m in (compat, keras.ops)
     )
     assert ours == theirs
-
-
-X, K = jnp.ones((1, 5, 6, 4), jnp.float32), jnp.ones((3, 3, 4, 2), jnp.float32)
-
-
-@pytest.mark.parametrize(
-    ("call", "args", "options", "text"),
-    [
-        ("conv", (X, K), {"padding": "causal"}, r"conv\(padding='causal'\): the names are valid, same"),
-        ("conv", (X, K), {"data_format": "NHWC"}, r"conv\(data_format='nhwc'\): the names are channels_last"),
-        ("conv", (X, K[:, :, :3]), {}, r"conv\(inputs=.*its 4 channels must be a multiple of the kernel's 3"),
-        ("conv", (X, K), {"strides": (1, 1, 1)}, r"conv\(strides=\(1, 1, 1\)\): expected an int or one int"),
-        ("conv", (X, K), {"dilation_rate": 0}, r"conv\(dilation_rate=0\): must be at least 1"),
-        ("conv", (X, K), {"dilation_rate": 3}, r"conv\(padding='VALID'\): the window is larger"),
-        ("conv", (X[0], K), {}, r"conv\(inputs=float32\[5,6,4\]\): needs 4 axes, as many as the kernel"),
-        ("conv", (X, K[0, 0]), {}, r"conv\(kernel=float32\[4,2\]\): needs 3 to 5 axes"),
-        ("conv", (X, jnp.ones((1, 1, 2, 3))), {}, r"conv\(groups=2\): must divide kernel's 3 channels"),
-        ("depthwise_conv", (X, K[:, :, :3]), {}, r"depthwise_conv\(kernel=.*axis -2 has 3 channels; it needs"),
-        ("conv_transpose", (X, K), {}, r"conv_transpose\(kernel=.*axis -1 has 2 channels; it needs 4"),
-        ("conv_transpose", (X[..., :2], K), {"output_padding": -1}, r"output_padding=-1\): must be at least 0"),
-        ("separable_conv", (X, K[:, :, :3], K), {}, r"separable_conv\(depthwise_kernel=.*axis -2 has 3"),
-        ("separable_conv", (X, K, K), {}, r"separable_conv\(pointwise_kernel=.*the spatial ones of size 1"),
-        ("separable_conv", (X, K, K[:1, :1]), {}, r"separable_conv\(pointwise_kernel=.*axis -2 has 4.*needs 8"),
-    ],
-)  # fmt: skip
-def test_what_is_refused(call, args, options, text):
-    with pytest.raises(ValueError, match=text):
-        getattr(compat, call)(*args, **options)

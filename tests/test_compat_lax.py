@@ -185,7 +185,7 @@ def test_patches_dtype_and_refusal():
     expected = lax.conv_general_dilated_patches(lhs, (3,), **options)
     assert result.dtype == expected.dtype == np.int32
     np.testing.assert_array_equal(result, expected)
-    with pytest.raises(ValueError, match=r"conv_general_dilated_patches\(lhs=int8\[1,2,6\]\)"):
+    with pytest.raises(ValueError, match="conv_general_dilated_patches: lhs has no patch"):
         compat.conv_general_dilated_patches(lhs, (9,), (1,), "VALID")
 
 
@@ -210,11 +210,8 @@ def test_signatures_are_those_of_jax_lax(name):
 
 @pytest.mark.parametrize("padding", ["valid", "same", "SAME_LOWER", "Same"])
 def test_what_lax_misreads_is_refused(padding):
-    lhs, rhs = jnp.ones((1, 4, 1)), jnp.ones((2, 1, 1))
-    with pytest.raises(
-        ValueError, match=rf"conv_transpose\(padding='{padding}'\): expected 'SAME'"
-    ):
-        compat.conv_transpose(lhs, rhs, (1,), padding)
+    with pytest.raises(ValueError, match="conv_transpose: padding must be one of SAME, VALID"):
+        compat.conv_transpose(jnp.ones((1, 4, 1)), jnp.ones((2, 1, 1)), (1,), padding)
 
 
 @pytest.mark.parametrize("call", [compat.conv_general_dilated, lax.conv_general_dilated])

@@ -5,7 +5,6 @@ import random
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from thinned import thinned
@@ -146,36 +145,3 @@ def test_signatures_are_torch_s(name):
     assert [p.name for p in parameters] == [n for n, _ in names]
     for parameter, (_, default) in zip(parameters, names, strict=True):
         assert str(parameter.default) == default or parameter.default is inspect.Parameter.empty
-
-
-X, W = jnp.ones((1, 4, 5, 6), jnp.float32), jnp.ones((2, 2, 3, 3), jnp.float32)
-ROWS = jnp.ones((1, 6, 4), jnp.float32)
-
-
-@pytest.mark.parametrize(
-    ("call", "args", "options", "text"),
-    [
-        ("conv1d", (X, W), {}, r"conv1d\(weight=float32\[2,2,3,3\]\): needs 3 axes, 1 of them spatial"),
-        ("conv2d", (X, W), {}, r"conv2d\(weight=.*axis 1 has 2 channels; input's 4 channels in 1 group need 4"),
-        ("conv2d", (X[0, 0], W), {}, r"conv2d\(input=float32\[5,6\]\): needs 4 axes, 2 of them spatial, or 3"),
-        ("conv2d", (X, W), {"groups": 3}, r"conv2d\(groups=3\): must divide input's 4 channels"),
-        ("conv2d", (X, W), {"padding": "SAME"}, r"conv2d\(padding='SAME'\): the names are valid, same"),
-        ("conv2d", (X, W), {"padding": "same", "stride": 2}, r"conv2d\(padding='same'\): needs stride 1"),
-        ("conv2d", (X, W), {"padding": -1}, r"conv2d\(padding=-1\): must be at least 0"),
-        ("conv2d", (X, W, X), {"groups": 2}, r"conv2d\(bias=float32\[1,4,5,6\]\): needs shape \(2,\)"),
-        ("conv2d", (X, W), {"groups": 2, "dilation": 4}, r"conv2d\(padding=.*larger than the padded input"),
-        ("conv_transpose2d", (X, W), {}, r"conv_transpose2d\(weight=.*axis 0 has 2 channels; input's 4"),
-        ("conv_transpose2d", (X[:, :2], W), {"output_padding": 1}, r"output_padding=1\): .* allow 0..0"),
-        ("conv_transpose3d", (X, W), {}, r"conv_transpose3d\(weight=.*needs 5 axes, 3 of them spatial"),
-        ("unfold", (X, 6), {}, r"unfold\(padding=.*the kernel spans 6"),
-        ("unfold", (X, (2, 2, 2, 2)), {}, r"unfold\(input=.*needs 6 axes, 4 of them spatial, or 5"),
-        ("unfold", (X, 0), {}, r"unfold\(kernel_size=0\): must be at least 1"),
-        ("fold", (X, 3, 2), {}, r"fold\(input=float32\[1,4,5,6\]\): needs 3 axes, or 2 without a batch"),
-        ("fold", (ROWS, (3, 4), 2), {}, r"fold\(input=.*output_size \(3, 4\) has \[2, 3\] windows"),
-        ("fold", (ROWS, 3, 2), {}, r"fold\(input=.*must hold a multiple of the kernel_size's 4 taps"),
-        ("fold", (ROWS, (3, 3, 3), (2, 2)), {}, r"fold\(kernel_size=\(2, 2\)\): expected an int or one int"),
-    ],
-)  # fmt: skip
-def test_what_is_refused(call, args, options, text):
-    with pytest.raises(ValueError, match=text):
-        getattr(compat, call)(*args, **options)

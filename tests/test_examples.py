@@ -120,7 +120,7 @@ def test_ncnn_kernels_of_an_odd_count_are_padded_and_no_activation_is_the_slope_
 def test_ncnn_layers_that_are_no_chain_are_refused(tmp_path, lines, reason):
     with pytest.raises(ValueError, match=reason) as raised:
         ncnn_model.read_ncnn(*ncnn_files(tmp_path, *lines))
-    assert str(raised.value).startswith("read_ncnn(param=")
+    assert str(raised.value).startswith("read_ncnn: param ")
     assert "net.param" in str(raised.value)
 
 
@@ -151,7 +151,7 @@ def test_ncnn_weights_that_do_not_fit_are_refused(tmp_path):
     ):
         weights.write_bytes(bad)
         text = refuses(ncnn_model.read_ncnn, param, weights, reason=reason)
-        assert text.startswith("read_ncnn(weights=")
+        assert text.startswith("read_ncnn: weights ")
         assert "net.bin" in text
 
 
@@ -364,7 +364,7 @@ def test_torchscript_refuses_every_other_program(tmp_path, program, reason):
     path = archive(tmp_path / "net.pt", program)
     with pytest.raises(ValueError, match=reason) as raised:
         torchscript.read_torchscript(path)
-    assert str(raised.value).startswith("read_torchscript(path=")
+    assert str(raised.value).startswith("read_torchscript: path ")
     assert "net.pt" in str(raised.value)
 
 
@@ -443,9 +443,7 @@ def test_linknet_is_what_torch_computes(dtype, bound):
 
 
 def test_linknet_refuses_sizes_that_it_cannot_halve():
-    with pytest.raises(
-        ValueError, match=r"network\(x=float32\[1,1,32,48,64\]\): each spatial size must be a"
-    ):
+    with pytest.raises(ValueError, match=r"network: x needs spatial sizes that are multiples"):
         deepbet.network({}, np.zeros((1, 1, 32, 48, 64), np.float32))
 
 
@@ -487,9 +485,7 @@ def test_box_around_scales_and_has_a_margin():
     mask[3:7, 4:6, 0:10] = True
     assert deepbet.box_around(mask, (10, 20, 10), 0) == (slice(3, 7), slice(8, 12), slice(0, 10))
     assert deepbet.box_around(mask, (10, 20, 10), 0.25) == (slice(2, 8), slice(7, 13), slice(0, 10))
-    with pytest.raises(
-        ValueError, match=r"box_around\(mask=bool\[10,10,10\]\): too little of it is set"
-    ):
+    with pytest.raises(ValueError, match=r"box_around: mask has too few cells"):
         deepbet.box_around(np.zeros((10, 10, 10), bool), (10, 20, 10))
 
 
@@ -503,7 +499,7 @@ def test_largest_part():
 
 
 def test_brain_refuses_a_volume_of_one_value():
-    with pytest.raises(ValueError, match=r"brain\(volume=.*all of it is 3.0; expected an image"):
+    with pytest.raises(ValueError, match=r"brain: volume must be an image, but all of it is 3.0"):
         deepbet.brain(np.full((4, 5, 6), 3.0), {}, {}, (32, 32))
 
 
@@ -519,7 +515,7 @@ def test_volumes_are_turned_to_their_closest_canonical_axes(tmp_path):
     nibabel.save(nibabel.Nifti1Image(a[0, :, :, 0], np.eye(4)), path)
     refuses(deepbet.read_volume, path, reason="(3, 4): expected 3 axes, or 4")
     path.write_text("no volume")
-    refuses(deepbet.read_volume, path, reason="read_volume(path=")
+    refuses(deepbet.read_volume, path, reason="read_volume: path ")
 
 
 def test_deepbet_the_script(tmp_path, capsys):

@@ -269,7 +269,7 @@ for path in sys.argv[2:]:
     try:
         caffe.load(path)
     except ValueError as error:
-        assert f"load(prototxt={path!r})" in str(error)
+        assert str(error).startswith(f"load: prototxt {path!r}")
     else:
         raise AssertionError(path)
 print(resident() - before, tracemalloc.get_traced_memory()[1] >> 10)
@@ -297,10 +297,10 @@ def test_a_few_bytes_ask_for_no_memory(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ((b'"xavier"', b'"xaver"'), r"layer 'conv' \(Convolution\): Filler\(type='xaver'\)"),
-        ((b"value: 0.5", b"value: nan"), r"layer 'conv' \(Convolution\): constant\(value=nan\)"),
+        ((b'"xavier"', b'"xaver"'), r"layer 'conv' \(Convolution\): type must be one of"),
+        ((b"value: 0.5", b"value: nan"), r"layer 'conv' \(Convolution\): value must be finite, got nan"),
         ((b'"Concat" bottom: "crop" bottom: "conv" top: "both"', b'"Slice" bottom: "crop"'),
-         r"layer 'both' \(Slice\): Slice\(top=\[\]\): 0 tops do not divide"),
+         r"layer 'both' \(Slice\): top count must divide"),
     ],
 )  # fmt: skip
 def test_fillers_and_tops_are_refused_with_file_and_layer(change, reason, tmp_path):
@@ -308,7 +308,7 @@ def test_fillers_and_tops_are_refused_with_file_and_layer(change, reason, tmp_pa
     assert change[0] in PROTOTXT
     path = tmp_path / "net.prototxt"
     path.write_bytes(PROTOTXT.replace(*change, 1))
-    with pytest.raises(ValueError, match=r"load\(prototxt='.*net.prototxt'\): " + reason):
+    with pytest.raises(ValueError, match=r"load: prototxt '.*net.prototxt': " + reason):
         caffe.load(path)
 
 
@@ -349,7 +349,7 @@ def test_a_net_of_very_many_layers_is_refused(tmp_path):
     path.write_bytes(
         b"".join(b'layer { type: "ReLU" bottom: "x" top: "x" }\n' for _ in range(8193))
     )
-    with pytest.raises(ValueError, match=r"net\.prototxt'\): has 8193 layers, 8192 are the most"):
+    with pytest.raises(ValueError, match=r"net\.prototxt': 8193 layers, 8192 are the most"):
         caffe.load(path)
 
 

@@ -89,5 +89,5 @@ def test_sharded_space_is_refused_by_name(operands):
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
     with jax.set_mesh(mesh):
         x = jax.device_put(x, P(None, None, None, "d"))
-        with pytest.raises(ValueError, match=r"conv\(x=.*spatial axes are sharded.*reshard"):
+        with pytest.raises(ValueError, match=r"conv: x has spatial axes sharded.*reshard"):
             jdeconv.conv(x, kernel, groups=2)

@@ -52,7 +52,9 @@ def test_conv_has_the_windows_that_fit(geometry):
     big, arguments = geometry
     counts = tuple(fitting(*axis) for axis in axes(big, arguments))
     if 0 in counts:
-        with pytest.raises(ValueError, match=f"larger than .* on axis {counts.index(0)}: "):
+        with pytest.raises(
+            ValueError, match=f"padding is too small on spatial axis {counts.index(0)}: "
+        ):
             Window.of_conv(big, **arguments)
         return
     window = Window.of_conv(big, **arguments)
@@ -106,7 +108,7 @@ def test_deconv_reaches_max_of_stride_and_dilation_sizes(geometry):
     assume(sizes)
     for size in range(sizes.stop + 3):
         if size not in sizes:
-            text = rf"={size}\): .* reach sizes {sizes[0]}\.\.{sizes[-1]} on axis 0$"
+            text = rf"needs {sizes[0]}( to {sizes[-1]})? cells on spatial axis 0, .* got {size}\n"
             with pytest.raises(ValueError, match=text):
                 Window.of_deconv((q,), **arguments, output_size=size)
             continue
@@ -124,12 +126,12 @@ def test_output_padding_counts_from_the_least_size(geometry):
     least = max(reached(q, k, s, d, low)) + 1 - high
     for extra in range(max(s, d)):
         if least + extra < 1:
-            with pytest.raises(ValueError, match=f"it leaves {least + extra} of"):
+            with pytest.raises(ValueError, match=f"padding leaves {least + extra} cells"):
                 Window.of_deconv((q,), **arguments, output_padding=extra)
         else:
             window = Window.of_deconv((q,), **arguments, output_padding=extra)
             assert window == Window.of_deconv((q,), **arguments, output_size=least + extra)
-    with pytest.raises(ValueError, match=r"allow 0\.\.|it leaves"):
+    with pytest.raises(ValueError, match=r"must be at most|leaves"):
         Window.of_deconv((q,), **arguments, output_padding=max(s, d))
 
 
@@ -156,7 +158,7 @@ def test_deconv_same_reaches_what_conv_same_maps_to_its_input(name, geometry):
         if window.small == (q,):
             assert window == Window.of_deconv((q,), **arguments, output_size=size)
         else:
-            with pytest.raises(ValueError, match="reach sizes"):
+            with pytest.raises(ValueError, match="output_size needs"):
                 Window.of_deconv((q,), **arguments, output_size=size)
 
 
@@ -209,5 +211,5 @@ def test_every_field_counts_and_none_can_be_set(field):
 @pytest.mark.parametrize("field", ["big", "small", "kernel", "stride", "dilation"])
 def test_only_low_goes_below_one(field):
     window = Window((7, 5), (3, 4), (3, 2), (2, 1), (1, 1), (-2, 0))
-    with pytest.raises(ValueError, match=rf"^Window\({field}=\(1, 0\)\): must be at least 1$"):
+    with pytest.raises(ValueError, match=rf"^Window: {field} must be at least 1"):
         dataclasses.replace(window, **{field: (1, 0)})
