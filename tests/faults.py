@@ -246,8 +246,8 @@ FAULTS = (
     Fault(
         "torch's groups and dilation are swapped",
         "jdeconv/compat/torch.py",
-        "_deconv(1, input, weight, bias, stride, padding, output_padding, groups, dilation)",
-        "_deconv(1, input, weight, bias, stride, padding, output_padding, dilation, groups)",
+        "        groups: int = 1,\n        dilation: Ints = 1,",
+        "        dilation: Ints = 1,\n        groups: int = 1,",
         "compat_torch compat_values",
     ),
     Fault(
