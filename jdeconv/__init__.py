@@ -2,6 +2,7 @@
 
 from jdeconv import bilinear, compat, halo, testing
 from jdeconv.accelerate import accelerate
+from jdeconv.api import conv, deconv, kernel_grad
 from jdeconv.fillers import (
     bilinear_kernel,
     constant,
@@ -11,7 +12,6 @@ from jdeconv.fillers import (
     uniform,
     xavier,
 )
-from jdeconv.functional import conv, deconv, kernel_grad
 from jdeconv.im2col import col2im, im2col
 from jdeconv.window import Window
 

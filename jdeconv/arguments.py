@@ -1,7 +1,7 @@
 """What a user passes, brought to what the primitives take, and their answer brought back.
 
-Each of the three templates here takes the contraction to call: `functional` passes a `custom_vjp`
-function, `bilinear` the bare primitive, and both get the same arguments, checks and conventions.
+Each function here takes the contraction to call: the `custom_vjp` function or the bare primitive. Both get the
+same arguments, checks and conventions.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from jdeconv.choose import choose
 from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
 from jdeconv.lowerings import LOWERINGS, fft, im2col, nhwc, taps, winograd
 from jdeconv.problem import ACCELERATORS, Problem
+from jdeconv.window import Window
 
 MIB = 1 << 20
 ACCELERATOR_FACTOR = 128  # large buffers cost nothing there, while a loop leaves the device idle
@@ -233,6 +234,14 @@ def _in_slabs(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Prob
     return _slab_by_slab(partial(_in_slabs, memory, lowering), a, b, p, axis, rows)
 
 
+def _with_axis(window: Window, i: int, **sizes: int) -> Window:
+    """The window with other sizes on axis `i`."""
+    axes = {name: list(getattr(window, name)) for name in sizes}
+    for name, size in sizes.items():
+        axes[name][i] = size
+    return dataclasses.replace(window, **{name: tuple(axis) for name, axis in axes.items()})
+
+
 def _slab_by_slab(
     contract: Callable, a: jax.Array, b: jax.Array, p: Problem, i: int, rows: int
 ) -> jax.Array:
@@ -243,7 +252,7 @@ def _slab_by_slab(
     length = (rows - 1) * stride + w.span[i]  # of x that a slab sees
     full = (count - 1) * step + length
     axis = i + (1 if p.last else 3)  # of x and of y
-    part = dataclasses.replace(p, window=w.with_axis(i, big=length, small=rows, low=0))
+    part = dataclasses.replace(p, window=_with_axis(w, i, big=length, small=rows, low=0))
     slabs = jnp.arange(count)
 
     def seen(x: jax.Array, slab: jax.Array) -> jax.Array:

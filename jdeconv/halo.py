@@ -28,7 +28,7 @@ from jax.lax import PrecisionLike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from jdeconv import functional
+from jdeconv import api
 from jdeconv.axes import padded
 from jdeconv.checks import Ints, Padding, array, integer, refused, reporting, shown, space
 from jdeconv.form import CONTRACTIONS, Layout, accumulator
@@ -103,7 +103,7 @@ def conv(
     def shard(x: jax.Array, kernel: jax.Array, *bias: jax.Array) -> jax.Array:
         for halo in halos:
             x = exchange(x, halo)
-        return functional.conv(x, kernel, *bias, **options)
+        return api.conv(x, kernel, *bias, **options)
 
     return shards.mapped(shard, x, kernel, bias, shards.layout.y)
 
@@ -158,9 +158,9 @@ def deconv(
     }
 
     def shard(y: jax.Array, kernel: jax.Array, *bias: jax.Array) -> jax.Array:
-        whole = jax.eval_shape(functools.partial(functional.deconv, **options), y, kernel, *bias)
+        whole = jax.eval_shape(functools.partial(api.deconv, **options), y, kernel, *bias)
         wide = accumulator(whole.dtype)  # until all parts of the sum are together
-        x = _parts(functools.partial(functional.deconv, **options), y, kernel, whole.dtype, wide)
+        x = _parts(functools.partial(api.deconv, **options), y, kernel, whole.dtype, wide)
         for halo in halos:
             x = add(x, halo)
         x = x.astype(whole.dtype)

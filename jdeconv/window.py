@@ -16,7 +16,7 @@ the high padding is only a consequence:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jdeconv.checks import (
@@ -131,13 +131,6 @@ class Window:
         """The same window over one axis more, of a single position, in front of the others."""
         sizes = (self.big, self.small, self.kernel, self.stride, self.dilation)
         return Window(*((1, *size) for size in sizes), low=(0, *self.low))
-
-    def with_axis(self, i: int, **sizes: int) -> Window:
-        """The same window with other sizes on axis `i`."""
-        axes = {name: list(getattr(self, name)) for name in sizes}
-        for name, size in sizes.items():
-            axes[name][i] = size
-        return replace(self, **{name: tuple(axis) for name, axis in axes.items()})
 
     @property
     def padded(self) -> Window:

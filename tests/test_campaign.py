@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from thinned import thinned
 
-from jdeconv import functional
+from jdeconv import api
 from jdeconv.__main__ import main
 from jdeconv.cli import fuzz
 from jdeconv.cli.definition import compare
@@ -30,8 +30,8 @@ def test_a_campaign_that_is_clean(capsys):
 
 def test_a_campaign_finds_a_fault_and_says_how_to_see_it_again(monkeypatch, capsys):
     """A tap that lies three apart is taken for its neighbor; that needs a window of two."""
-    right = functional.conv
-    monkeypatch.setattr(functional, "conv", lambda x, k, **o: right(x, k, **o | {"dilation": 1}))
+    right = api.conv
+    monkeypatch.setattr(api, "conv", lambda x, k, **o: right(x, k, **o | {"dilation": 1}))
     assert main(["check", "--fuzz", "60"]) == 1
     text = capsys.readouterr().out
     found = re.search(r"python -m jdeconv check --replay '(.*)'", text)
@@ -132,13 +132,13 @@ def test_a_tap_that_is_lost_is_noticed(call, dtype, padding_mode, monkeypatch):
     fields |= {"dilation": [1, 1], "big": [5, 7]}
     problem = Problem.read(json.dumps(VALID | fields))
     compare(problem)
-    right = getattr(functional, call)
+    right = getattr(api, call)
 
     def lost(a, b, **options):
         if call == "kernel_grad":
             return right(a, b, **options).at[0].set(0)  # the kernel's first axis is H
         return right(a, b.at[0].set(0), **options)
 
-    monkeypatch.setattr(functional, call, lost)
+    monkeypatch.setattr(api, call, lost)
     with pytest.raises(AssertionError, match="are wrong"):
         compare(problem)

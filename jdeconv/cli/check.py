@@ -16,10 +16,10 @@ import numpy as np
 from jax import lax
 
 from jdeconv import problem, testing
+from jdeconv.api import conv, deconv, kernel_grad
 from jdeconv.cli import definition
 from jdeconv.cli.problem import Problem
 from jdeconv.form import Form, Layout
-from jdeconv.functional import conv, deconv, kernel_grad
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdeconv import functional
+from jdeconv import api
 from jdeconv.cli.problem import WIDE, Problem
 from jdeconv.form import CONTRACTIONS, accumulator
 from jdeconv.padding import NUMPY_MODES
@@ -30,7 +30,7 @@ def compare(problem: Problem) -> None:
     values = [_values(problem, role, i) for i, role in enumerate(roles)]
 
     def call(a: jax.Array, b: jax.Array) -> jax.Array:
-        return getattr(functional, problem.call)(a, b, **arguments)
+        return getattr(api, problem.call)(a, b, **arguments)
 
     for axes in problem.maps[::-1]:
         call = jax.vmap(call, in_axes=axes)

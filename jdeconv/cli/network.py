@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jdeconv.api import conv, deconv
 from jdeconv.fillers import bilinear_kernel, msra
-from jdeconv.functional import conv, deconv
 
 WIDTH = 32
 FLOAT = jnp.float32  # as the photographs are, under jax_enable_x64 too

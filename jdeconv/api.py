@@ -1,13 +1,15 @@
-"""The pair: conv and deconv, each a `jax.custom_vjp` function whose backward pass calls the other.
+"""conv, deconv and kernel_grad, as users call them: their signatures and what they promise, once.
 
-forward        x gradient     kernel gradient
-conv(x, k)     deconv         kernel_grad(x, y_bar)
-deconv(y, k)   conv           kernel_grad(x_bar, y)
+Each is written as a function of the contraction that it calls. `jdeconv.conv` calls the `jax.custom_vjp`
+function of the pair, and `jdeconv.bilinear.conv` the bare primitive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 import jax
 from jax.lax import PrecisionLike
@@ -19,9 +21,11 @@ from jdeconv.checks import Ints, Padding, reporting
 
 __all__ = ["conv", "deconv", "kernel_grad"]
 
+P = ParamSpec("P")
 
-@reporting(big="x")
-def conv(
+
+def conv_by(
+    contract: Any,
     x: ArrayLike,
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
@@ -92,21 +96,21 @@ def conv(
     Source: Caffe's ConvolutionLayer (forward_gemm).
     """
     options = Options(
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        dimension_numbers=dimension_numbers,
-        padding_mode=padding_mode,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        lowering=lowering,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dimension_numbers,
+        padding_mode,
+        precision,
+        preferred_element_type,
+        lowering,
     )
-    return arguments.conv(pair.conv, x, kernel, bias, options)
+    return arguments.conv(contract, x, kernel, bias, options)
 
 
-@reporting(small="y")
-def deconv(
+def deconv_by(
+    contract: Any,
     y: ArrayLike,
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
@@ -177,21 +181,21 @@ def deconv(
     Source: Caffe's DeconvolutionLayer (backward_gemm); sizes as in PyTorch's ConvTranspose.
     """
     options = Options(
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        dimension_numbers=dimension_numbers,
-        padding_mode=padding_mode,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        lowering=lowering,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dimension_numbers,
+        padding_mode,
+        precision,
+        preferred_element_type,
+        lowering,
     )
-    return arguments.deconv(pair.deconv, y, kernel, bias, options, output_padding, output_size)
+    return arguments.deconv(contract, y, kernel, bias, options, output_padding, output_size)
 
 
-@reporting(big="x", small="y")
-def kernel_grad(
+def kernel_grad_by(
+    contract: Any,
     x: ArrayLike,
     y: ArrayLike,
     kernel_size: Sequence[int],
@@ -242,14 +246,38 @@ def kernel_grad(
     Source: Caffe's weight_gemm.
     """
     options = Options(
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        dimension_numbers=dimension_numbers,
-        padding_mode=padding_mode,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        lowering=lowering,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dimension_numbers,
+        padding_mode,
+        precision,
+        preferred_element_type,
+        lowering,
     )
-    return arguments.kernel_grad(pair.kernel_grad, x, y, kernel_size, options)
+    return arguments.kernel_grad(contract, x, y, kernel_size, options)
+
+
+def public(
+    template: Callable[Concatenate[Any, P], jax.Array], contract: Any, module: str
+) -> Callable[P, jax.Array]:
+    """The function of a module that a template makes of this contraction."""
+
+    @wraps(template)
+    def function(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
+        return template(contract, *args, **kwargs)
+
+    name, signature = template.__name__.removesuffix("_by"), inspect.signature(template)
+    own = signature.replace(parameters=[*signature.parameters.values()][1:])
+    vars(function).update(__signature__=own)
+    function.__name__ = function.__qualname__ = template.__qualname__ = (
+        name  # in errors of Python's
+    )
+    function.__module__ = module
+    return reporting(big="x", small="y")(function)
+
+
+conv = public(conv_by, pair.conv, __name__)
+deconv = public(deconv_by, pair.deconv, __name__)
+kernel_grad = public(kernel_grad_by, pair.kernel_grad, __name__)
