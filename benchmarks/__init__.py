@@ -16,6 +16,5 @@ switch    existing models through `jdeconv.accelerate`
 tpu       what a TPU's compiler expects
 gpu       what an H100 would run of tasks: h100 compiles it, hlo reads it; gpu_times times it on a GPU
 gpu_meshes  what eight H100s would send one another
-numerics  how far results are from exact ones, on the convolutions of draws
 lines     how many lines of code there are
 """

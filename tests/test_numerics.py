@@ -1,4 +1,4 @@
-"""Errors beside lax's, on a few of the problems that `benchmarks.numerics` measures by the thousand."""
+"""Errors beside lax's, on a few of the problems that `tests.numerics` measures by the thousand."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from thinned import thinned
 
-from benchmarks import draws, numerics
-from benchmarks.numerics import LAX, Record
-from jdeconv.cli.problem import WIDE
 from jdeconv.lowerings import LOWERINGS
+from tests import draws, numerics
+from tests.numerics import LAX, Record
+from tests.problem import WIDE
 
 # Of positive terms the errors add up, one way or the other, and a few problems are no measure.
 HARD = [draw for draw in draws.DATA if draw is not draws.positive]

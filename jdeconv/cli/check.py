@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,9 +15,6 @@ import numpy as np
 from jax import lax
 
 from jdeconv import problem, testing
-from jdeconv.api import conv, deconv, kernel_grad
-from jdeconv.cli import definition
-from jdeconv.cli.problem import Problem
 from jdeconv.form import Form, Layout
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window
@@ -106,33 +102,14 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--lowering",
         choices=tuple(LOWERINGS),
-        help="how to evaluate (default: by platform); not with --fuzz and --replay, which name their own",
+        help="how to evaluate (default: by platform)",
     )
     parser.add_argument("--seed", type=_number, default=0, help="of what is random (default 0)")
-    other = parser.add_mutually_exclusive_group()
-    other.add_argument(
-        "--fuzz",
-        type=_count,
-        metavar="N",
-        help="compare N random problems (all ranks, paddings, layouts, dtypes, lowerings, vmaps) with the "
-        "definition instead, ten in a second or so, and print how to replay the least that fails; "
-        "JAX_DISABLE_MOST_OPTIMIZATIONS=1 in the environment halves the time",
-    )
-    other.add_argument(
-        "--replay", type=_problem, metavar="JSON", help="compare this one, which --fuzz printed"
-    )
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a row for each geometry; 1 if any comparison failed."""
-    if options.lowering is not None and (options.replay or options.fuzz):
-        print("jdeconv check: --fuzz and --replay have lowerings of their own", file=sys.stderr)
-        return 2
-    if options.replay is not None:
-        return _replay(options.replay)
-    if options.fuzz is not None:
-        return _fuzz(options.fuzz, options.seed)
     device = jax.devices()[0]
     print(f"jax {jax.__version__} on {device.platform} ({device.device_kind})\n")
     width = max(len(str(geometry)) for geometry in GEOMETRIES)
@@ -241,45 +218,9 @@ def _lax_conv_transpose(y, kernel, window: Window, g: Geometry) -> jax.Array | N
     )
 
 
-def _fuzz(count: int, seed: int) -> int:
-    try:
-        from jdeconv.cli import fuzz
-    except ImportError as error:
-        if error.name not in ("hypothesis", "tqdm"):
-            raise
-        print(
-            f"jdeconv check: {error.name} is missing; pip install 'jdeconv[fuzz]'", file=sys.stderr
-        )
-        return 2
-    return fuzz.campaign(count, seed)
-
-
-def _replay(one: Problem) -> int:
-    try:
-        definition.compare(one)
-    except AssertionError as error:
-        print(error)
-        return 1
-    print("1 problem, 0 failures")
-    return 0
-
-
-def _problem(text: str) -> Problem:
-    try:
-        return Problem.read(text)
-    except (TypeError, ValueError, RecursionError) as error:  # the last of brackets in brackets
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _number(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if _number(text) < 1:
-        raise argparse.ArgumentTypeError("needs at least 1")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""How far results are from exact ones, ours beside jax.lax's and torch's: `python -m benchmarks.numerics`.
+"""How far results are from exact ones, ours beside jax.lax's and torch's: `python -m tests.numerics`.
 
 Value and both gradients of a conv (so conv, deconv and kernel_grad), over random geometries and data that is
 hard on sums. The exact result comes from the definition in float64, that of float64 in numpy's longdouble.
@@ -35,12 +35,11 @@ import tqdm
 from jax import lax
 
 import jdeconv
-from benchmarks.draws import DATA, LONG, PARTS, chosen, geometry, large, normal, problem
-from jdeconv.cli.definition import definition
-from jdeconv.cli.output import exit_code
-from jdeconv.cli.problem import WIDE, Problem
 from jdeconv.evaluate import evaluate
 from jdeconv.form import CONTRACTIONS, Form, Layout
+from tests.definition import definition
+from tests.draws import DATA, LONG, PARTS, chosen, geometry, large, normal, problem
+from tests.problem import WIDE, Problem
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 LAX, CHOSEN, TORCH = "jax.lax", "chosen", "torch"
@@ -278,7 +277,7 @@ def _order(item: tuple) -> tuple:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, tell and write; 1 where a way is beyond the bound."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.numerics", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.numerics", description=__doc__)
     parser.add_argument("--count", type=int, default=400, help="geometries for each dtype (400)")
     parser.add_argument("--seed", type=int, default=0, help="of geometries and data (0)")
     parser.add_argument(
@@ -320,4 +319,4 @@ def report(records: list[Record], arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(main())

@@ -13,8 +13,8 @@ import numpy as np
 
 from jdeconv import problem as problems
 from jdeconv.choose import choose
-from jdeconv.cli.problem import LETTERS, Problem
 from jdeconv.form import Layout, accumulator
+from tests.problem import LETTERS, Problem
 
 PARTS = ("y", "x", "kernel")  # of conv: its value, the gradients
 MAX_COLUMNS, MAX_LARGE_COLUMNS = 100_000, 4_000_000

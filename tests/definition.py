@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdeconv import api
-from jdeconv.cli.problem import WIDE, Problem
 from jdeconv.form import CONTRACTIONS, accumulator
 from jdeconv.padding import NUMPY_MODES
+from tests.problem import WIDE, Problem
 
 
 def compare(problem: Problem) -> None:
