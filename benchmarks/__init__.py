@@ -1,4 +1,4 @@
-"""What is timed, against whom, and how: the files behind `python -m jdeconv bench`.
+"""What is timed, against whom, and how: the files behind `python -m benchmarks`.
 
 cases     the work: layers, transformed layers, training steps; arrays in, arrays out
 models    small networks for the training steps

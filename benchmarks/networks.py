@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from benchmarks import architectures, ratios, report, suite, timing
 from benchmarks.cases import Case
@@ -119,28 +118,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a worktree of an earlier commit, whose accelerate takes turns too; the ratio is called 'earlier'",
     )
-    parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write the times of every round there"
-    )
-    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
-    parser.add_argument("--chart", type=Path, metavar="PATH", help="draw a chart, .png or .svg")
+    report.add_outputs(parser)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare, time, report; 1 if results differ, 2 for a bad argument."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     names = chosen(options.networks, options.quick)
     if not names:
-        return _refuse("no network of that name; --list shows all there are")
+        parser.error("no network of that name; --list shows all there are")
     if options.list:
         print("\n".join(names))
         return 0
     rounds = options.rounds if options.rounds is not None else 5 if options.quick else 9
     if rounds < 1:
-        return _refuse(f"--rounds {rounds}: expected 1 or more")
-    if reason := report.unwritable(options.chart, options.json, options.table):
-        return _refuse(reason)
+        parser.error(f"--rounds {rounds}: expected 1 or more")
     peers: dict[str, Any] = {ratios.LAX: JaxPeer(Lax), OURS: AcceleratedPeer(Lax)}
     missing = {}
     if importlib.util.find_spec("torch") is None:
@@ -160,34 +154,21 @@ def main(arguments: list[str] | None = None) -> int:
             run.about["earlier"] = suite.commit(options.against)
         others = [name for name in peers if name != OURS]
         print(ratios.header(others))
-        with tqdm.tqdm(names, unit="network", file=sys.stderr, leave=False, disable=None) as bar:
-            for name in bar:
-                bar.set_postfix_str(name)
-                for row in measure(name, peers, layouts, options.dtype, rounds):
-                    run.rows.append(row)
-                    bar.write(ratios.line(row, others), file=sys.stdout)
-                sys.stdout.flush()
+        for name in report.progress(names, "network"):
+            for row in measure(name, peers, layouts, options.dtype, rounds):
+                run.rows.append(row)
+                report.show(ratios.line(row, others))
     except timing.WrongResultError as error:
-        print(f"networks: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     except EarlierError as error:
-        return _refuse(f"--against {options.against}: {error}")
+        parser.error(f"--against {options.against}: {error}")
     finally:
         if "earlier" in peers:
             peers["earlier"].close()
     print(ratios.summary(run))
-    if options.json is not None:
-        run.save(options.json)
-    if options.table is not None:
-        options.table.write_text(ratios.table(run))
-    if options.chart is not None:
-        report.chart(run, options.chart)
+    report.write(run, ratios.table(run), options)
     return 0
-
-
-def _refuse(text: str) -> int:
-    print(f"networks: {text}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

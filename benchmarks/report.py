@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
 
 OURS = "jdeconv"
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -143,14 +150,51 @@ def markdown(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
-def unwritable(chart: Path | None, *others: Path | None) -> str | None:
-    """Why one of these files cannot be written, as far as its name tells; None if all can."""
-    if chart is not None and chart.suffix not in (".png", ".svg"):
-        return f"--chart {chart}: the name must end in .png or .svg"
-    for path in (chart, *others):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            return f"{path}: expected the name of a file in a folder that there is"
-    return None
+def output(text: str) -> Path:
+    """The path of a file that argparse is to write; refused where there is no such folder."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "expected the name of a file in a folder that there is"
+        raise argparse.ArgumentTypeError(f"{path}: {reason}")
+    return path
+
+
+def picture(text: str) -> Path:
+    """The path of a picture to be drawn."""
+    if not text.endswith((".png", ".svg")):
+        raise argparse.ArgumentTypeError(f"{text}: the name must end in .png or .svg")
+    return output(text)
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options for what `write` writes."""
+    parser.add_argument("--json", type=output, metavar="PATH", help="write all numbers there")
+    parser.add_argument("--table", type=output, metavar="PATH", help="write the table there")
+    parser.add_argument("--chart", type=picture, metavar="PATH", help="draw a chart, .png or .svg")
+
+
+def write(run: Run, table: str, options: argparse.Namespace) -> None:
+    """Write the files that the options name."""
+    if options.json is not None:
+        run.save(options.json)
+    if options.table is not None:
+        options.table.write_text(table)
+    if options.chart is not None:
+        chart(run, options.chart)
+
+
+def progress(items: Iterable[Item], unit: str) -> Iterator[Item]:
+    """The items, with a bar on stderr that names the one at hand."""
+    with tqdm(items, unit=unit, leave=False, disable=None) as bar:
+        for item in bar:
+            bar.set_postfix_str(str(item))
+            yield item
+
+
+def show(line: str) -> None:
+    """Print a line above the bar, at once."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 MARKS = ("<!-- bench -->", "<!-- /bench -->")

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import machine, timing
+from benchmarks import machine, report, timing
 from benchmarks.cases import CASES, QUICK, Case, for_accelerator
 from benchmarks.report import Row, Run
 
@@ -41,19 +41,20 @@ def measure(
     cases: Iterable[Case],
     peers: dict[str, Any],
     missing: dict[str, str],
-    told: Callable[[Row], None],
     rounds: int,
 ) -> Run:
-    """Compare and time every case, and tell of each as it is done.
+    """Compare and time every case, and print each as it is done.
 
     Raises:
       timing.WrongResultError: where results differ or are zero.
     """
     made_of = about(peers)  # now, while the files are those that run
+    columns = [name for name in peers if name != report.OURS]
     limits, done = machine.measure(), []
-    for case in cases:
+    print(report.header(columns))
+    for case in report.progress(cases, "case"):
         row = _row(case, peers, rounds)
-        told(_judged(row, case, limits))
+        report.show(report.line(_judged(row, case, limits), columns))
         done.append((row, case))
     limits = limits.better(machine.measure())
     rates = {f"peak of {dtype} dot, GFLOP/s": rate / 1e9 for dtype, rate in limits.peak.items()}

@@ -1,4 +1,4 @@
-"""python -m jdeconv: see what it does, check it and time it on this machine."""
+"""python -m jdeconv: see what it does, and check it on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from jdeconv import __version__
-from jdeconv.cli import bench, check, demo
+from jdeconv.cli import check, demo
 from jdeconv.cli.output import exit_code
 
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"jdeconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (demo, check, bench):
+    for command in (demo, check):
         command.add_parser(commands).set_defaults(run=command.run)
     options = parser.parse_args(arguments)
     return options.run(options)

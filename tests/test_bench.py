@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cases, machine, models, peers, report, suite, timing
-from jdeconv.__main__ import main
+from benchmarks.__main__ import main
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
@@ -74,7 +74,7 @@ def test_cases_have_names_of_their_own_and_both_layouts():
 def test_a_wrong_result_stops_it(small, monkeypatch, capsys):
     right = peers.Jdeconv.conv
     monkeypatch.setattr(peers.Jdeconv, "conv", lambda s, x, k, **o: 1.01 * right(s, x, k, **o))
-    assert main(["bench", "--peers", ""]) == 1
+    assert main(["--peers", ""]) == 1
     out = capsys.readouterr()
     assert "small, NCHW: result 0 of jdeconv is 1.0e-02 of its largest value away" in out.err
     assert "geometric mean" not in out.out
@@ -86,7 +86,7 @@ def test_zeros_are_never_timed(monkeypatch, capsys):
     for ops in (peers.Jdeconv, peers.Lax):
         right = ops.conv
         monkeypatch.setattr(ops, "conv", lambda s, x, k, right=right, **o: 0 * right(s, x, k, **o))
-    assert main(["bench", "--peers", ""]) == 1
+    assert main(["--peers", ""]) == 1
     assert "is zero, or not finite" in capsys.readouterr().err
 
 
@@ -111,7 +111,7 @@ def test_what_is_refused(ours, text):
 def test_a_missing_peer_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(peers.EquinoxPeer, "package", "no_such_package")
     path = tmp_path / "run.json"
-    assert main(["bench", "--peers", "equinox", "--json", str(path)]) == 0
+    assert main(["--peers", "equinox", "--json", str(path)]) == 0
     out = capsys.readouterr()
     assert "missing: equinox is not installed and so not timed" in out.err
     assert "missing: equinox (not installed)" in out.out
@@ -120,7 +120,7 @@ def test_a_missing_peer_is_named(monkeypatch, tmp_path, capsys):
 
 def test_a_run_is_written_and_read_back(small, tmp_path, capsys):
     paths = {name: tmp_path / f"run.{name}" for name in ("json", "txt", "svg", "png")}
-    arguments = ["bench", "small", "--peers", "", "--json", str(paths["json"])]
+    arguments = ["small", "--peers", "", "--json", str(paths["json"])]
     arguments += ["--table", str(paths["txt"]), "--chart", str(paths["svg"])]
     assert main(arguments) == 0
     run = report.Run.load(paths["json"])
@@ -186,12 +186,14 @@ def test_an_accelerator_gets_larger_cases_in_narrow_floats_too(monkeypatch, caps
     ],
 )
 def test_what_the_command_refuses(arguments, text, capsys):
-    assert main(["bench", *arguments]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
     assert text in capsys.readouterr().err
 
 
 def test_list(capsys):
-    assert main(["bench", "deconv k?*", "--layout", "NCHW", "--list"]) == 0
+    assert main(["deconv k?*", "--layout", "NCHW", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "deconv k4 s2 p1, NCHW"
     assert all("deconv k" in line and "NCHW" in line for line in lines)

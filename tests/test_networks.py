@@ -242,7 +242,9 @@ def test_a_missing_torch_is_told(monkeypatch, capsys):
     ],
 )
 def test_what_the_command_refuses(arguments, text, capsys):
-    assert networks.main(arguments) == 2
+    with pytest.raises(SystemExit) as stop:
+        networks.main(arguments)
+    assert stop.value.code == 2
     assert text in capsys.readouterr().err
 
 

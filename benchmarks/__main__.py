@@ -1,0 +1,98 @@
+"""Times layers, forward and both gradients, and whole training steps, beside jax.lax, equinox and PyTorch.
+
+Results are compared first; then all are timed in turn in this process, and medians are told. "floor" is the
+share reached of a direct convolution at the machine's speed: the larger of its flops / peak of dot and least
+bytes / bandwidth of copy, both measured in the same run; fewer products can pass it. Exit code 1 if results
+differ.
+
+Other commands, each with a --help of its own:
+
+  python -m benchmarks.networks    training steps of whole networks, in jax.lax, through accelerate and in torch
+  python -m benchmarks.switch      unmodified models of five libraries, as they are and through accelerate
+  python -m benchmarks.gpu         what an H100 would run, read from compiled programs; or times on a GPU
+  python -m benchmarks.gpu_meshes  what eight H100s would send one another
+  python -m benchmarks.tpu         what a TPU's compiler expects
+  python -m benchmarks.lines       how many lines of code there are
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import peers, report, suite, timing
+from jdeconv.lowerings import LOWERINGS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help="names or patterns, as 'deconv*' (default: all)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of cases and stop")
+    parser.add_argument("--quick", action="store_true", help="a few cases, in less than a minute")
+    parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="only this one")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64", "bfloat16", "float16"),
+        help="only cases of this one",
+    )
+    parser.add_argument(
+        "--peers",
+        metavar="NAMES",
+        help="some of equinox,torch, or '' for none; jax.lax, the measure of what is right, is always there",
+    )
+    parser.add_argument(
+        "--lowering", choices=tuple(LOWERINGS), help="of jdeconv (default: by platform)"
+    )
+    report.add_outputs(parser)
+    parser.add_argument(
+        "--readme", type=Path, metavar="PATH", help="renew the table between this file's marks"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, time, report; 1 if results differ, 2 for a bad argument."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.readme is not None and not report.has_marks(options.readme):
+        parser.error(f"--readme {options.readme}: there are no lines {' and '.join(report.MARKS)}")
+    cases = suite.chosen(options.cases, options.layout, options.dtype, options.quick)
+    if not cases:
+        parser.error("no case of that name, layout and dtype; --list shows all there are")
+    if options.list:
+        print("\n".join(map(str, cases)))
+        return 0
+    known = peers.peers(options.lowering)
+    ours, lax, *others = known
+    if options.peers is not None:
+        others = [name.strip() for name in options.peers.split(",") if name.strip()]
+    if unknown := set(others) - set(known):
+        parser.error(f"--peers {', '.join(sorted(unknown))}: there are {', '.join(known)}")
+    wanted = {name: peer for name, peer in known.items() if name in (ours, lax, *others)}
+    missing = {name: "not installed" for name, peer in wanted.items() if peers.missing(peer)}
+    for name in missing:
+        print(f"missing: {name} is not installed and so not timed", file=sys.stderr)
+    present = {name: peer for name, peer in wanted.items() if name not in missing}
+    try:
+        run = suite.measure(cases, present, missing, 3 if options.quick else 9)
+    except timing.WrongResultError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except NotImplementedError as error:  # the named lowering
+        parser.error(str(error))
+    print(report.summary(run))
+    report.write(run, report.table(run), options)
+    if options.readme is not None:
+        report.write_into(options.readme, run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
