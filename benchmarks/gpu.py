@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -24,7 +25,6 @@ from jax.sharding import SingleDeviceSharding
 from benchmarks import gpu_times, h100, peers
 from benchmarks.cases import Layer, Zeros
 from benchmarks.tasks import DTYPES, Task, tasks
-from jdeconv.cli.output import exit_code
 
 OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
 ESTIMATES, TIMES = (Path(__file__).parent / "results" / f"{n}.json" for n in ("gpu", "gpu-times"))
@@ -245,4 +245,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
+    sys.exit(main())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import signal
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -29,7 +30,6 @@ from benchmarks import architectures, h100, hlo, peers
 from benchmarks.cases import Step
 from benchmarks.gpu import LAX, OURS, PACKAGES
 from jdeconv import halo
-from jdeconv.cli.output import exit_code
 
 DEVICES = 8
 PROGRAMS = {
@@ -252,4 +252,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
+    sys.exit(main())

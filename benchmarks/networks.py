@@ -24,7 +24,6 @@ from benchmarks.cases import Case
 from benchmarks.earlier import EarlierError, EarlierPeer
 from benchmarks.peers import AcceleratedPeer, JaxPeer, Lax, TorchPeer
 from benchmarks.report import OURS
-from jdeconv.cli.output import exit_code
 
 LAYOUTS = ("NHWC", "NCHW")
 APART = ("1>1 stencil, 50 times", "3x3 conv through scan")
@@ -172,4 +171,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(main())

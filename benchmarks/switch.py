@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jdeconv
-from jdeconv.cli.output import exit_code
 
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 
@@ -279,4 +279,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
+    sys.exit(main())

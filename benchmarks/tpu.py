@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import re
+import signal
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -26,7 +27,6 @@ from benchmarks import peers, suite
 from benchmarks.cases import Case, Zeros
 from benchmarks.report import OURS
 from benchmarks.tasks import DTYPES, tasks
-from jdeconv.cli.output import exit_code
 
 LAX = "jax.lax"
 LIMIT = 1.03
@@ -155,4 +155,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
+    sys.exit(main())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from jdeconv import __version__
 from jdeconv.cli import check, demo
-from jdeconv.cli.output import exit_code
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,4 +25,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
+    sys.exit(main())

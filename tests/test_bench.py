@@ -1,6 +1,7 @@
 """The benchmark: that its work is what it says, and that it stops where a time would mean nothing."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -211,3 +212,13 @@ def test_the_committed_table_is_that_of_the_committed_run():
     assert {(row.name, row.layout) for row in run.rows} == {
         (case.name, case.layout) for case in cases.CASES
     }
+
+
+@pytest.mark.parametrize(
+    ("folder", "other"), [("benchmarks", r"jdeconv(\.| import )cli"), ("jdeconv", "benchmarks")]
+)
+def test_imports_that_are_forbidden(folder, other):
+    found = re.compile(rf"^\s*(from|import) {other}\b", re.MULTILINE)
+    paths = sorted((RESULTS.parent.parent / folder).rglob("*.py"))
+    assert len(paths) > 10
+    assert [path.name for path in paths if found.search(path.read_text())] == []

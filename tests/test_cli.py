@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def test_help_names_the_commands(capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["jdeconv", "check"], ["benchmarks.gpu", "--list"], ["benchmarks.networks", "--list"]],
+    [["jdeconv", "check"], ["benchmarks", "--list"], ["benchmarks.gpu", "--list"]],
 )
 def test_a_command_ends_quietly_when_nobody_reads_it(arguments):
     reader, writer = os.pipe()
@@ -36,7 +37,7 @@ def test_a_command_ends_quietly_when_nobody_reads_it(arguments):
     command = [sys.executable, "-m", *arguments]
     run = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
-    assert (run.returncode, run.stderr) == (1, "")
+    assert (run.returncode, run.stderr) == (-signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize("every", thinned([4, 1], 2))
