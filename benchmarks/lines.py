@@ -21,7 +21,7 @@ GROUPS = {
     "compat": "jdeconv/compat/",
     "benchmarks": "benchmarks/",
     "tests": "tests/",
-    "docs": ("docs/", "examples/"),
+    "docs": ("docs/", "examples/"),  # where the examples were before
 }
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,

@@ -23,7 +23,7 @@ extensions = [
     "extensions.docstrings",
     "extensions.pages",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 default_role = "code"  # single backticks, as docstrings have them
 suppress_warnings = ["myst.strikethrough"]
 

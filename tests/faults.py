@@ -338,7 +338,7 @@ FAULTS = (
     ),
     Fault(
         "the filling behind an odd number of float16 weights is not passed over",
-        "examples/ncnn_model.py",
+        "docs/examples/ncnn_model.py",
         'self._take(count + count % 2, "<f2")[:count].astype(np.float32)  # 4-byte aligned',
         'self._take(count, "<f2").astype(np.float32)',
         "examples",

