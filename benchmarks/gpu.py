@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tqdm
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import gpu_times, h100, peers
+from benchmarks import gpu_times, h100, peers, report
 from benchmarks.cases import Layer, Zeros
+from benchmarks.peers import DEFAULT, LAX, OURS
 from benchmarks.tasks import DTYPES, Task, tasks
 
-OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
 ESTIMATES, TIMES = (Path(__file__).parent / "results" / f"{n}.json" for n in ("gpu", "gpu-times"))
 LEAST, LEAST_OF_STEPS = 0.97, 1.0
 PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
@@ -211,8 +210,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="instead, time the most telling cases on this machine's GPU for so long",
     )
     parser.add_argument("--list", action="store_true", help="list the programs and compile none")
-    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all numbers there")
+    parser.add_argument("--table", type=report.output, metavar="PATH", help="write the table there")
+    parser.add_argument(
+        "--json", type=report.output, metavar="PATH", help="write all numbers there"
+    )
     options = parser.parse_args(arguments)
     if options.minutes is not None:
         if options.dtype or options.layout or options.list or options.table:
@@ -233,13 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     versions = {name: metadata.version(name) for name in PACKAGES}
     print(HEADER)
-    with tqdm.tqdm(chosen, unit="program", leave=False, disable=None) as bar:
-        for task in bar:
-            bar.set_postfix_str(f"{task}, {task.case.dtype}")
-            rows.append(row(task, device))
-            bar.write(line(rows[-1]), file=sys.stdout)
-            sys.stdout.flush()
-            save(rows, versions, options.json, options.table)
+    for task in report.progress(chosen, "program"):
+        rows.append(row(task, device))
+        report.show(line(rows[-1]))
+        save(rows, versions, options.json, options.table)
     print(summary(rows, versions))
     return int(any(map(is_below, rows)))
 

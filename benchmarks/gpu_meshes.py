@@ -19,16 +19,15 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 import jax
 import numpy as np
-import tqdm
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import architectures, h100, hlo, peers
+from benchmarks import architectures, h100, hlo, peers, report
 from benchmarks.cases import Step
-from benchmarks.gpu import LAX, OURS, PACKAGES
+from benchmarks.gpu import PACKAGES
+from benchmarks.peers import LAX, OURS
 from jdeconv import halo
 
 DEVICES = 8
@@ -223,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "ways", nargs="*", metavar="WAY", help=f"of {', '.join(PROGRAMS)} (default: all)"
     )
-    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
+    parser.add_argument("--table", type=report.output, metavar="PATH", help="write the table there")
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(PROGRAMS):
         parser.error(f"there is no {', '.join(unknown)}")
@@ -234,14 +233,12 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [(n, way) for way in options.ways or PROGRAMS for n in PROGRAMS[way]]
     written: list[str] = []
     wrong: list[str] = []
-    with tqdm.tqdm(chosen, unit="step", leave=False, disable=None) as bar:
-        for name, way in bar:
-            work = architectures.steps()[name]
-            found = programs(work, way, mesh)
-            written += [f"{name}, {way}", *lines(work, found)]
-            bar.write("\n".join(written[-4:]), file=sys.stdout)
-            sys.stdout.flush()
-            wrong += [f"{name}, {way}: {fault}" for fault in faults(work, way, found)]
+    for name, way in report.progress(chosen, "step"):
+        work = architectures.steps()[name]
+        found = programs(work, way, mesh)
+        written += [f"{name}, {way}", *lines(work, found)]
+        report.show("\n".join(written[-4:]))
+        wrong += [f"{name}, {way}: {fault}" for fault in faults(work, way, found)]
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
     written += ["", f"Read from programs compiled for {DEVICES} H100s; nothing was run. {versions}"]
     print(*written[-2:], sep="\n")

@@ -27,11 +27,10 @@ import tqdm
 
 from benchmarks import architectures, peers, suite
 from benchmarks.cases import ACCELERATOR_BATCH, CASES, Array, Case, Layer
-from benchmarks.peers import JaxPeer
+from benchmarks.peers import DEFAULT, LAX, OURS, JaxPeer
 from benchmarks.tasks import Task, matches
 from benchmarks.timing import TENSOR_FLOAT_TOLERANCE, TOLERANCE, WrongResultError
 
-OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
 BATCH = 4 * ACCELERATOR_BATCH
 ROUNDS, TURN_SECONDS, MAX_CALLS = 7, 0.03, 200
 BOTH = ("forward", "backward")

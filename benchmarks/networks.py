@@ -22,8 +22,7 @@ import numpy as np
 from benchmarks import architectures, ratios, report, suite, timing
 from benchmarks.cases import Case
 from benchmarks.earlier import EarlierError, EarlierPeer
-from benchmarks.peers import AcceleratedPeer, JaxPeer, Lax, TorchPeer
-from benchmarks.report import OURS
+from benchmarks.peers import LAX, OURS, AcceleratedPeer, JaxPeer, Lax, TorchPeer
 
 LAYOUTS = ("NHWC", "NCHW")
 APART = ("1>1 stencil, 50 times", "3x3 conv through scan")
@@ -52,7 +51,7 @@ def measure(
         found = program.fetch(out)
         truth = found if truth is None else truth
         case = Case(name, "step", work, dtype, layout)
-        compared = timing.compare_networks(case, {ratios.LAX: truth, peer_name: found})
+        compared = timing.compare_networks(case, {LAX: truth, peer_name: found})
     once = {key: program.timed()[0] for key, program in programs.items()}
     turns = timing.take_turns(programs, once, rounds)
     seconds = {key: np.median(times, axis=1) for key, times in turns.items()}
@@ -134,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     rounds = options.rounds if options.rounds is not None else 5 if options.quick else 9
     if rounds < 1:
         parser.error(f"--rounds {rounds}: expected 1 or more")
-    peers: dict[str, Any] = {ratios.LAX: JaxPeer(Lax), OURS: AcceleratedPeer(Lax)}
+    peers: dict[str, Any] = {LAX: JaxPeer(Lax), OURS: AcceleratedPeer(Lax)}
     missing = {}
     if importlib.util.find_spec("torch") is None:
         missing["missing"] = NO_TORCH

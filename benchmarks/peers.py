@@ -20,6 +20,8 @@ from jax import lax
 import jdeconv
 from benchmarks.cases import Array, Case, Layer
 
+OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
+
 
 @dataclass
 class Program:
@@ -480,8 +482,8 @@ def _laid_out(a: np.ndarray, role: str, mapped: int, last: bool, back: bool = Fa
 def peers(lowering: str | None = None) -> dict[str, Any]:
     """Ours first; lax second, the measure of what is right."""
     return {
-        "jdeconv": JaxPeer(functools.partial(Jdeconv, lowering=lowering)),
-        "jax.lax": JaxPeer(Lax),
+        OURS: JaxPeer(functools.partial(Jdeconv, lowering=lowering)),
+        LAX: JaxPeer(Lax),
         "equinox": EquinoxPeer(Equinox),
         "torch": TorchPeer(),
     }

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.report import OURS, Run
+from benchmarks.peers import LAX, OURS
+from benchmarks.report import Run
 
-LAX = "jax.lax"
 ONE_SIDED = 0.025
 
 

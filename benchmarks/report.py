@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-OURS = "jdeconv"
+from benchmarks.peers import LAX, OURS
+
 Item = TypeVar("Item")
 
 
@@ -95,7 +96,7 @@ def line(row: Row, peers: list[str]) -> str:
         (row.temporary_bytes, 2**20, (10, 8)),
         (row.compile_seconds, 1, (11, 6)),
     ):
-        for peer, w in zip((OURS, "jax.lax"), width, strict=True):
+        for peer, w in zip((OURS, LAX), width, strict=True):
             text += f"{'-' if peer not in values else f'{values[peer] / scale:.1f}':>{w}}"
     return text
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import machine, report, timing
 from benchmarks.cases import CASES, QUICK, Case, for_accelerator
+from benchmarks.peers import OURS
 from benchmarks.report import Row, Run
 
 
@@ -49,7 +50,7 @@ def measure(
       timing.WrongResultError: where results differ or are zero.
     """
     made_of = about(peers)  # now, while the files are those that run
-    columns = [name for name in peers if name != report.OURS]
+    columns = [name for name in peers if name != OURS]
     limits, done = machine.measure(), []
     print(report.header(columns))
     for case in report.progress(cases, "case"):

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jdeconv
+from benchmarks import report
 
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 
@@ -249,7 +249,9 @@ def main() -> int:
         prog="python -m benchmarks.switch",
         description="Training steps of unmodified models, as they are and through jdeconv.accelerate.",
     )
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument(
+        "--table", type=report.output, metavar="PATH", help="write the table there too"
+    )
     parser.add_argument(
         "libraries", nargs="*", metavar="LIBRARY", help=f"of {', '.join(LIBRARIES)}; all"
     )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from benchmarks.cases import Case
-from benchmarks.peers import Program
+from benchmarks.peers import LAX, Program
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 TENSOR_FLOAT_TOLERANCE = (
@@ -37,7 +37,7 @@ def compare(case: Case, results: dict[str, list[np.ndarray]]) -> None:
     Raises:
       WrongResultError: names the case, the peer and the largest difference.
     """
-    truth = results["jax.lax"]
+    truth = results[LAX]
     tolerance = NETWORK_TOLERANCE if case.family == "step" else TOLERANCE[case.dtype]
     if case.dtype == "float32" and jax.default_backend() != "cpu":
         tolerance = max(tolerance, TENSOR_FLOAT_TOLERANCE)
@@ -69,7 +69,7 @@ def compare_networks(case: Case, results: dict[str, list[np.ndarray]]) -> str:
     compare(dataclasses.replace(case, family="loss"), {n: r[:1] for n, r in results.items()})
     if case.dtype in ("bfloat16", "float16"):
         return "loss"
-    truth = results["jax.lax"][1:]
+    truth = results[LAX][1:]
     least = LEAST_NORM * max(map(np.linalg.norm, truth))
     for name, (_, *gradients) in results.items():
         for i, (ours, theirs) in enumerate(zip(gradients, truth, strict=True)):

@@ -15,20 +15,17 @@ import signal
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
-import tqdm
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import peers, suite
+from benchmarks import peers, report, suite
 from benchmarks.cases import Case, Zeros
-from benchmarks.report import OURS
+from benchmarks.peers import LAX, OURS
 from benchmarks.tasks import DTYPES, tasks
 
-LAX = "jax.lax"
 LIMIT = 1.03
 LOOP = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -115,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         choices=DTYPES,
         help="this one, of larger cases and of the whole networks that `benchmarks.gpu` compiles",
     )
-    parser.add_argument("--table", type=Path, metavar="PATH", help="write the table there")
+    parser.add_argument("--table", type=report.output, metavar="PATH", help="write the table there")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("libtpu") is None:
         print("libtpu is missing; for jax 0.10.2: pip install libtpu==0.0.42.1", file=sys.stderr)
@@ -134,15 +131,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     known, lines, worse = peers.peers(), [HEADER], []
     print(HEADER)
-    with tqdm.tqdm(cases, unit="case", leave=False, disable=None) as bar:
-        for case in bar:
-            bar.set_postfix_str(str(case))
-            found = {name: estimate(case, known[name], device) for name in (OURS, LAX)}
-            lines.append(line(case, found))
-            bar.write(lines[-1], file=sys.stdout)
-            sys.stdout.flush()
-            if round(found[OURS].cycles / found[LAX].cycles, 2) > LIMIT:
-                worse.append(case)
+    for case in report.progress(cases, "case"):
+        found = {name: estimate(case, known[name], device) for name in (OURS, LAX)}
+        lines.append(line(case, found))
+        report.show(lines[-1])
+        if round(found[OURS].cycles / found[LAX].cycles, 2) > LIMIT:
+            worse.append(case)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "libtpu"))
     about = [f"in {options.dtype}, " if options.dtype else "", options.topology, versions]
     lines += ["", "Estimates of the compiler {}for one chip of {}; {}.".format(*about)]
