@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks import models
@@ -179,18 +180,61 @@ def _role(shape: tuple[int, ...]) -> str:
     return "kernel" if len(shape) > 1 else "plain"
 
 
+GRADIENTS = {
+    "backward": slice(0, 2),
+    "image gradient": slice(0, 1),
+    "kernel gradient": slice(1, 2),
+}
+
+
 @dataclass(frozen=True)
 class Case:
-    """Work, with a name, a family whose geometric mean is told, a layout and a dtype."""
+    """Work, with a name, a family whose geometric mean is told, a dtype, a layout, and what is timed of it.
+
+    The part of a layer is "both", "forward", "backward" (both gradients), "image gradient" or
+    "kernel gradient"; that of a network is "step".
+    """
 
     name: str
     family: str
     work: Layer | Step
     dtype: str = "float32"
     layout: str = "NCHW"
+    part: str = "both"
 
     def __str__(self) -> str:
         return f"{self.name}, {self.layout}"
+
+    @property
+    def title(self) -> str:
+        """The name with the part."""
+        return self.name if self.part == "step" else f"{self.name} {self.part}"
+
+    def function(self, ops: Any) -> Callable:
+        """The work as a function of JAX arrays."""
+        if self.part in ("both", "step"):
+            return functools.partial(self.work.run, ops)
+        forward = functools.partial(self.work.forward, ops)
+        if self.part == "forward":
+            return forward
+        chosen = GRADIENTS[self.part]
+        return lambda image, kernel, bar: jax.vjp(forward, image, kernel)[1](bar)[chosen]
+
+    def arrays(self, rng: Any) -> list[Array]:
+        """What the function takes."""
+        return self.work.arrays(rng)[: 2 if self.part == "forward" else None]
+
+    def results(self) -> list[tuple[str, int]]:
+        """Role and mapped axes of what the function returns."""
+        found = self.work.results()
+        if self.part in ("both", "step"):
+            return found
+        return found[:1] if self.part == "forward" else found[1:][GRADIENTS[self.part]]
+
+    def row(self) -> dict[str, Any]:
+        """What says in a table which case it is."""
+        names = ("name", "family", "part", "dtype", "layout")
+        return {name: getattr(self, name) for name in names} | {"programs": {}, "refused": {}}
 
     @property
     def flops(self) -> float:

@@ -9,22 +9,21 @@ with False, the default of lax and Flax, and once more beside the default alone.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import SingleDeviceSharding
 
 from benchmarks import gpu_times, h100, peers, report
-from benchmarks.cases import Layer, Zeros
+from benchmarks.cases import Case, Layer
 from benchmarks.peers import DEFAULT, LAX, OURS
-from benchmarks.tasks import DTYPES, Task, tasks
+from benchmarks.tasks import DTYPES, tasks
 
 ESTIMATES, TIMES = (Path(__file__).parent / "results" / f"{n}.json" for n in ("gpu", "gpu-times"))
 LEAST, LEAST_OF_STEPS = 0.97, 1.0
@@ -34,46 +33,26 @@ PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
 OPERATIONS = {OURS: peers.Jdeconv, LAX: peers.Lax, DEFAULT: peers.LaxDefault}
 
 
-def contenders(task: Task) -> list[str]:
+def contenders(case: Case) -> list[str]:
     """Those whose programs differ."""
-    work = task.case.work
-    if not isinstance(work, Layer):
-        return [OURS, LAX, DEFAULT]
-    return [OURS, LAX, DEFAULT] if work.kind == "deconv" and work.groups == 1 else [OURS, LAX]
+    work = case.work
+    is_default = not isinstance(work, Layer) or (work.kind == "deconv" and work.groups == 1)
+    return [OURS, LAX, DEFAULT] if is_default else [OURS, LAX]
 
 
-def compiled(task: Task, name: str, device: Any) -> h100.Program:
-    """The program of one of them."""
-    case, peer = task.case, peers.JaxPeer(OPERATIONS[name])
-    shapes = [
-        jax.ShapeDtypeStruct(
-            peer.enter(case, a.value, a.role, a.mapped).shape,
-            case.dtype,
-            sharding=SingleDeviceSharding(device),
-        )
-        for a in case.work.arrays(Zeros())[task.operands]
-    ]
-    return h100.program(task.function(OPERATIONS[name](case.layout)), shapes)
-
-
-def row(task: Task, device: Any) -> dict[str, Any]:
+def row(case: Case, device: Any) -> dict[str, Any]:
     """The programs of all peers; of one that XLA refuses, its words."""
-    found: dict[str, Any] = {
-        "name": task.case.name,
-        "family": task.case.family,
-        "part": task.part,
-        "dtype": task.case.dtype,
-        "layout": task.case.layout,
-        "programs": {},
-        "refused": {},
-    }
-    for peer in contenders(task):
+    found = case.row()
+    for name in contenders(case):
+        peer = peers.JaxPeer(OPERATIONS[name])
         try:
-            found["programs"][peer] = compiled(task, peer, device).as_json()
+            made = h100.program(peer.function(case), peer.shapes(case, device))
         except jax.errors.JaxRuntimeError as error:
-            if peer == OURS:
+            if name == OURS:
                 raise
-            found["refused"][peer] = str(error).splitlines()[0]
+            found["refused"][name] = str(error).splitlines()[0]
+        else:
+            found["programs"][name] = asdict(made)
     return found
 
 
@@ -100,18 +79,13 @@ HEADER = (
 )
 
 
-def named(row: dict[str, Any]) -> str:
-    """The name of a program."""
-    return row["name"] if row["family"] == "step" else f"{row['name']} {row['part']}"
-
-
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     programs = row["programs"]
     others = [programs[name] for name in (LAX, DEFAULT) if name in programs]
     best = min(others, key=lambda p: p["seconds"], default=None)
     both = [programs[OURS], best]
-    text = f"{named(row):<36}"
+    text = f"{gpu_times.named(row):<36}"
     text += f"{row['dtype']:>9}{row['layout']:>7}"
     for value, width in ((ratio(row, LAX, DEFAULT), 7), (ratio(row, DEFAULT), 9)):
         text += f"{'-' if value is None else f'{value:.2f}':>{width}}"
@@ -152,11 +126,12 @@ def summary(rows: list[dict[str, Any]], versions: dict[str, str]) -> str:
         f"below {LEAST}, or {LEAST_OF_STEPS} for a training step: {len(below)} of {len(rows)}",
     ]
     lines += [
-        f"  {named(r)}, {r['dtype']}, {r['layout']}: {ratio(r, LAX, DEFAULT):.2f}" for r in below
+        f"  {gpu_times.named(r)}, {r['dtype']}, {r['layout']}: {ratio(r, LAX, DEFAULT):.2f}"
+        for r in below
     ]
     for r in rows:
         for peer, reason in r["refused"].items():
-            program = f"{named(r)}, {r['dtype']}, {r['layout']}"
+            program = f"{gpu_times.named(r)}, {r['dtype']}, {r['layout']}"
             lines.append(f"XLA compiles no program of {peer} for {program}: {reason}")
     lines += ["", ", ".join(f"{name} {version}" for name, version in versions.items())]
     lines.append(
@@ -177,8 +152,7 @@ def save(
 ) -> None:
     """Write what there is so far, a program a line."""
     if numbers is not None:
-        listed = ",\n".join(map(json.dumps, rows))
-        numbers.write_text(f'{{"versions": {json.dumps(versions)}, "rows": [\n{listed}\n]}}\n')
+        report.save_rows(numbers, "versions", versions, rows)
     if table is not None:
         table.write_text("\n".join([HEADER, *map(line, rows), summary(rows, versions)]) + "\n")
 
@@ -225,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("no program of that name; --list names all", file=sys.stderr)
         return 2
     if options.list:
-        print(*(f"{task}, {task.case.dtype}" for task in chosen), sep="\n")
+        print(*(f"{case.title}, {case.dtype}" for case in chosen), sep="\n")
         return 0
     if reason := h100.missing():
         print(reason, file=sys.stderr)
@@ -234,8 +208,8 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     versions = {name: metadata.version(name) for name in PACKAGES}
     print(HEADER)
-    for task in report.progress(chosen, "program"):
-        rows.append(row(task, device))
+    for case in report.progress(chosen, "program"):
+        rows.append(row(case, device))
         report.show(line(rows[-1]))
         save(rows, versions, options.json, options.table)
     print(summary(rows, versions))

@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,6 @@ class Program:
     compile_seconds: float
     seconds: float
     widest: str
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def compiled(function: Callable, shapes: Sequence[Any]) -> Any:

@@ -16,21 +16,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import SingleDeviceSharding
 
 import jdeconv
-from benchmarks.cases import Array, Case, Layer
+from benchmarks.cases import GRADIENTS, Array, Case, Layer, Zeros
 
 OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
 
 
 @dataclass
 class Program:
-    """Work ready to run: `run` blocks until done, `fetch` gives what it last made as numpy arrays."""
+    """Work ready to run.
 
-    run: Callable[[], Any]
-    fetch: Callable[[Any], list[np.ndarray]]
+    Args:
+      start: sends the work to the device.
+      wait: takes what `start` returned, and returns it when all of that is done.
+      fetch: gives that as arrays, channels first, O before I.
+      compile_seconds, temporary_bytes: of what is compiled.
+    """
+
+    start: Callable[[], Any]
+    wait: Callable[[Any], Any]
+    fetch: Callable[[Any], list[Any]]
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
+
+    def run(self) -> Any:
+        """What the work makes, when it is done."""
+        return self.wait(self.start())
 
     def timed(self) -> tuple[float, Any]:
         """Seconds of one run, and what it made."""
@@ -148,6 +161,8 @@ class Jdeconv(JaxOperations):
 class Lax(JaxOperations):
     """`jax.lax` as its users write it, with JAX's own autodiff."""
 
+    is_transposed = True
+
     def conv(self, x, kernel, *, stride=1, padding=0, dilation=1, groups=1):
         rank = kernel.ndim - 2
         return lax.conv_general_dilated(
@@ -168,9 +183,10 @@ class Lax(JaxOperations):
         pads = [(f - padding, f - padding + output_padding) for f in full]
         numbers, stride, dilation = self.numbers(rank), (stride,) * rank, (dilation,) * rank
         if groups == 1:
-            return lax.conv_transpose(
-                y, kernel, stride, pads, dilation, numbers, transpose_kernel=True
-            )
+            if not self.is_transposed:
+                kernel = kernel.swapaxes(-1, -2) if self.last else kernel.swapaxes(0, 1)
+            steps = stride, pads, dilation, numbers
+            return lax.conv_transpose(y, kernel, *steps, transpose_kernel=self.is_transposed)
         space = range(rank) if self.last else range(2, rank + 2)
         kernel = jnp.flip(kernel, space)
         if self.last:  # groups from O to I
@@ -195,24 +211,7 @@ class Lax(JaxOperations):
 class LaxDefault(Lax):
     """`lax.conv_transpose` as it is called without transpose_kernel, as in Flax; without groups."""
 
-    def deconv(self, y, kernel, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
-        if groups > 1:
-            return super().deconv(
-                y,
-                kernel,
-                stride=stride,
-                padding=padding,
-                output_padding=output_padding,
-                dilation=dilation,
-                groups=groups,
-            )
-        rank = kernel.ndim - 2
-        size = kernel.shape[:rank] if self.last else kernel.shape[2:]
-        full = [dilation * (k - 1) for k in size]
-        pads = [(f - padding, f - padding + output_padding) for f in full]
-        kernel = kernel.swapaxes(-1, -2) if self.last else kernel.swapaxes(0, 1)
-        steps = (stride,) * rank, pads, (dilation,) * rank
-        return lax.conv_transpose(y, kernel, *steps, self.numbers(rank))
+    is_transposed = False
 
 
 class Equinox(JaxOperations):
@@ -342,39 +341,44 @@ class JaxPeer:
         """Nothing: JAX has all of the cases."""
         return None
 
-    def enter(self, case: Case, a: np.ndarray, role: str, mapped: int) -> np.ndarray:
+    def enter(self, case: Case, a: Array) -> Any:
         """An array in the order in which it is timed."""
-        return _laid_out(a, role, mapped, case.layout == "NHWC")
+        return _laid_out(a, case.layout == "NHWC")
 
-    def leave(self, case: Case, a: np.ndarray, role: str, mapped: int) -> np.ndarray:
+    def leave(self, case: Case, a: Array) -> Any:
         """And back."""
-        return _laid_out(a, role, mapped, case.layout == "NHWC", back=True)
+        return _laid_out(a, case.layout == "NHWC", back=True)
 
     def function(self, case: Case) -> Callable:
         """What is compiled."""
-        return functools.partial(case.work.run, self.operations(case.layout))
+        return case.function(self.operations(case.layout))
+
+    def shapes(self, case: Case, device: Any) -> list[jax.ShapeDtypeStruct]:
+        """Of what the function takes, on a device."""
+        arrays = [self.enter(case, a) for a in case.arrays(Zeros())]
+        place = SingleDeviceSharding(device)
+        return [jax.ShapeDtypeStruct(a.shape, case.dtype, sharding=place) for a in arrays]
 
     def program(self, case: Case, arrays: list[Array]) -> Program:
         """The case compiled by jit."""
         with jax.enable_x64(case.dtype == "float64"):
-            values = [
-                jnp.asarray(self.enter(case, a.value, a.role, a.mapped), case.dtype) for a in arrays
-            ]
+            values = [_cast(jnp.asarray(self.enter(case, a)), case.dtype) for a in arrays]
             start = time.perf_counter()
             compiled = jax.jit(self.function(case)).lower(*values).compile()
             seconds = time.perf_counter() - start
 
-        def run():
-            return jax.block_until_ready(compiled(*values))
-
         def fetch(results):
-            return [
-                self.leave(case, np.asarray(r, np.float64), role, mapped)
-                for r, (role, mapped) in zip(results, case.work.results(), strict=True)
-            ]
+            named = zip(jax.tree.leaves(results), case.results(), strict=True)
+            return [self.leave(case, Array(role, a, mapped)) for a, (role, mapped) in named]
 
         memory = compiled.memory_analysis()
-        return Program(run, fetch, seconds, None if memory is None else memory.temp_size_in_bytes)
+        temporary = None if memory is None else memory.temp_size_in_bytes
+        return Program(lambda: compiled(*values), jax.block_until_ready, fetch, seconds, temporary)
+
+
+def _cast(a: jax.Array, dtype: str) -> jax.Array:
+    """The array in the dtype, where integers are rounded from three times the numbers."""
+    return jnp.round(3 * a).astype(dtype) if jnp.issubdtype(dtype, jnp.integer) else a.astype(dtype)
 
 
 class AcceleratedPeer(JaxPeer):
@@ -398,9 +402,9 @@ class EquinoxPeer(JaxPeer):
             return None
         return "equinox differs from lax in single deconvs, and has them in NCHW only"
 
-    def enter(self, case: Case, a: np.ndarray, role: str, mapped: int) -> np.ndarray:
+    def enter(self, case: Case, a: Array) -> Any:
         """A kernel from (I, O/g, k), of the conv that this transposes, to (O, I/g, reversed k)."""
-        return _exchanged(a, case.work.groups) if role == "kernel" else a
+        return _exchanged(a.value, case.work.groups) if a.role == "kernel" else a.value
 
     leave = enter  # the way back is the same
 
@@ -412,43 +416,73 @@ class TorchPeer:
 
     def refuses(self, case: Case) -> str | None:
         """What has no channels-last format, and all where torch is of another device than JAX."""
-        if _on_gpu() and not torch_has_gpu():
-            return "this build of torch has no GPU"
-        work = case.work
-        rank = work.rank if isinstance(work, Layer) else len(work.image) - 2
-        mapped = isinstance(work, Layer) and bool(work.examples or work.ensemble)
-        if case.layout == "NHWC" and (rank == 1 or mapped):
+        if reason := self.lacks(case):
+            return reason
+        if case.layout == "NHWC" and (_rank(case) == 1 or _is_mapped(case)):
             return "torch has no channels-last format of this"
         return None
 
+    def lacks(self, case: Case) -> str | None:
+        """Why torch cannot do the work in any format."""
+        if _on_gpu() and not torch_has_gpu():
+            return "this build of torch has no GPU"
+        if _rank(case) > 3 or case.dtype == "int8":
+            return "torch has no such convolution"
+        return None
+
     def program(self, case: Case, arrays: list[Array]) -> Program:
-        """The case on tensors; nothing is compiled."""
+        """The case on tensors, with cuDNN's search for algorithms; nothing is compiled."""
         import torch
 
-        layer = isinstance(case.work, Layer)
-        mapped = layer and bool(case.work.examples or case.work.ensemble)
-        constant = arrays[-1] if layer else arrays[0]  # a layer's cotangent, a network's image
+        torch.backends.cudnn.benchmark = True
+        is_layer, mapped = isinstance(case.work, Layer), _is_mapped(case)
+        operations = TorchOperations(mapped)
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
 
-        def tensor(a: Array):
-            t = torch.from_numpy(np.ascontiguousarray(a.value))
-            t = t.to("cuda" if _on_gpu() else "cpu", getattr(torch, case.dtype))
+        def tensor(a: Array) -> torch.Tensor:
+            t = torch.from_dlpack(a.value)
+            t = t.to("cuda" if _on_gpu() else "cpu", getattr(torch, case.dtype), copy=True)
             if case.layout == "NHWC" and not a.mapped and t.ndim in formats:
-                t = t.to(memory_format=formats[t.ndim])
-            return t.requires_grad_(not mapped and a is not constant)
+                t = t.contiguous(memory_format=formats[t.ndim])
+            return t
 
-        values, operations = list(map(tensor, arrays)), TorchOperations(mapped)
+        values = list(map(tensor, arrays))
+        # Of a layer's arrays the last is the cotangent, of a network's the first is the image.
+        variables = values[:2][GRADIENTS.get(case.part, slice(None))] if is_layer else values[1:]
+        for value in () if mapped or case.part == "forward" else variables:
+            value.requires_grad_()
+        if case.part in GRADIENTS:
+            out = case.work.forward(operations, *values[:2])
 
-        def run():
-            results = case.work.run(operations, *values)
+            def start():
+                return torch.autograd.grad(out, variables, values[2], retain_graph=True)
+        else:
+
+            def start():
+                return case.function(operations)(*values)
+
+        def wait(results):
             if _on_gpu():
                 torch.cuda.synchronize()
             return results
 
         def fetch(results):
-            return [r.detach().double().cpu().numpy() for r in results]
+            with jax.enable_x64(case.dtype == "float64"):
+                return [jnp.from_dlpack(t.detach().contiguous()) for t in _tensors(results)]
 
-        return Program(run, fetch)
+        return Program(start, wait, fetch)
+
+
+def _tensors(results: Any) -> tuple:
+    return results if isinstance(results, tuple | list) else (results,)
+
+
+def _rank(case: Case) -> int:
+    return case.work.rank if isinstance(case.work, Layer) else len(case.work.image) - 2
+
+
+def _is_mapped(case: Case) -> bool:
+    return isinstance(case.work, Layer) and bool(case.work.examples or case.work.ensemble)
 
 
 def _on_gpu() -> bool:
@@ -469,14 +503,14 @@ def _exchanged(kernel: np.ndarray, groups: int) -> np.ndarray:
     return np.flip(kernel, range(2, kernel.ndim))
 
 
-def _laid_out(a: np.ndarray, role: str, mapped: int, last: bool, back: bool = False) -> np.ndarray:
+def _laid_out(a: Array, last: bool, back: bool = False) -> Any:
     """From channels first to channels last, or back; O and I change places with space for a kernel."""
-    if not last or role == "plain":
-        return a
-    rank = a.ndim - mapped - 2
-    order = [0, *range(2, rank + 2), 1] if role == "image" else [*range(2, rank + 2), 1, 0]
-    order = [*range(mapped), *(mapped + axis for axis in order)]
-    return np.transpose(a, np.argsort(order) if back else order)
+    if not last or a.role == "plain":
+        return a.value
+    rank = a.value.ndim - a.mapped - 2
+    order = [0, *range(2, rank + 2), 1] if a.role == "image" else [*range(2, rank + 2), 1, 0]
+    order = [*range(a.mapped), *(a.mapped + axis for axis in order)]
+    return np.transpose(a.value, np.argsort(order) if back else order)
 
 
 def peers(lowering: str | None = None) -> dict[str, Any]:

@@ -184,6 +184,12 @@ def write(run: Run, table: str, options: argparse.Namespace) -> None:
         chart(run, options.chart)
 
 
+def save_rows(path: Path, name: str, about: dict, rows: list[dict]) -> None:
+    """Write what the rows are of, under a name, and then a row a line."""
+    listed = ",\n".join(map(json.dumps, rows))
+    path.write_text(f'{{"{name}": {json.dumps(about)}, "rows": [\n{listed}\n]}}\n')
+
+
 def progress(items: Iterable[Item], unit: str) -> Iterator[Item]:
     """The items, with a bar on stderr that names the one at hand."""
     with tqdm(items, unit=unit, leave=False, disable=None) as bar:

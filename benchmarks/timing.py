@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import Case
@@ -31,7 +33,31 @@ class WrongResultError(Exception):
     """Two peers disagree, or there is nothing in the results: no time would mean anything."""
 
 
-def compare(case: Case, results: dict[str, list[np.ndarray]]) -> None:
+@jax.jit
+def _largest(a: jax.Array) -> jax.Array:
+    return jnp.abs(a.astype(jnp.promote_types(a.dtype, "float64"))).max()
+
+
+@jax.jit
+def _difference(a: jax.Array, b: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(a.dtype, "float64")
+    return _largest(a.astype(wide) - b.astype(wide))
+
+
+def largest(a: Any) -> float:
+    """The largest magnitude, which is NaN where the array holds a NaN."""
+    with jax.enable_x64(True):
+        return float(_largest(a))
+
+
+def difference(ours: Any, theirs: Any) -> float:
+    """The largest difference of two arrays, as a part of the largest number; NaN where that is zero."""
+    with jax.enable_x64(True):
+        off = float(_difference(ours, theirs))
+    return off / size if (size := largest(theirs)) else math.nan
+
+
+def compare(case: Case, results: dict[str, list[Any]]) -> None:
     """Refuse results that are zero, not finite, or unlike those of jax.lax.
 
     Raises:
@@ -48,16 +74,16 @@ def compare(case: Case, results: dict[str, list[np.ndarray]]) -> None:
             what = f"{case}: result {i} of {name}"
             if ours.shape != theirs.shape:
                 raise WrongResultError(f"{what} has shape {ours.shape}, jax.lax's {theirs.shape}")
-            if not np.isfinite(ours).all() or not ours.any():
+            if not 0 < largest(ours) < np.inf:
                 raise WrongResultError(f"{what} is zero, or not finite")
-            off = np.abs(ours - theirs).max() / np.abs(theirs).max()
+            off = difference(ours, theirs)
             if not off <= tolerance:
                 raise WrongResultError(
                     f"{what} is {off:.1e} of its largest value away from jax.lax's"
                 )
 
 
-def compare_networks(case: Case, results: dict[str, list[np.ndarray]]) -> str:
+def compare_networks(case: Case, results: dict[str, list[Any]]) -> str:
     """Refuse losses unlike those of jax.lax, and in float32 and wider gradients too; tell what was compared.
 
     A gradient is compared in its Euclidean norm, since a relu that rounding turns moves single numbers of it by
@@ -69,6 +95,7 @@ def compare_networks(case: Case, results: dict[str, list[np.ndarray]]) -> str:
     compare(dataclasses.replace(case, family="loss"), {n: r[:1] for n, r in results.items()})
     if case.dtype in ("bfloat16", "float16"):
         return "loss"
+    results = {n: [np.asarray(a, np.float64) for a in arrays] for n, arrays in results.items()}
     truth = results[LAX][1:]
     least = LEAST_NORM * max(map(np.linalg.norm, truth))
     for name, (_, *gradients) in results.items():

@@ -7,22 +7,20 @@ cycles it expects of each operation. That is the compiler's own model and no mea
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib.util
 import os
 import re
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
 
 from benchmarks import peers, report, suite
-from benchmarks.cases import Case, Zeros
+from benchmarks.cases import Case
 from benchmarks.peers import LAX, OURS
 from benchmarks.tasks import DTYPES, tasks
 
@@ -41,17 +39,8 @@ class Estimate:
 
 def estimate(case: Case, peer: Any, device: Any) -> Estimate:
     """Compile a case for the device, and read what the compiler expects."""
-    arrays = case.work.arrays(Zeros())
-    shapes = [
-        jax.ShapeDtypeStruct(
-            peer.enter(case, a.value, a.role, a.mapped).shape,
-            case.dtype,
-            sharding=SingleDeviceSharding(device),
-        )
-        for a in arrays
-    ]
-    work = functools.partial(case.work.run, peer.operations(case.layout))
-    compiled = jax.jit(work).lower(*shapes).compile()
+    shapes = peer.shapes(case, device)
+    compiled = jax.jit(peer.function(case)).lower(*shapes).compile()
     return Estimate(cycles(compiled.as_text()), compiled.memory_analysis().temp_size_in_bytes)
 
 
@@ -122,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     device = topologies.get_topology_desc(options.topology, platform="tpu").devices[0]
     if options.dtype:
         chosen = tasks(options.cases, [options.dtype], options.layout)
-        cases = list(dict.fromkeys(task.case for task in chosen))
+        cases = list(dict.fromkeys(replace(case, part="both") for case in chosen))
     else:
         cases = suite.chosen(options.cases, options.layout, None, quick=False)
         cases = [case for case in cases if case.dtype != "float64"]  # which TPUs only emulate

@@ -20,7 +20,6 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 import jdeconv
 from benchmarks import architectures, gpu, gpu_meshes, h100, hlo
 from benchmarks.cases import Case, Layer
-from benchmarks.tasks import Task
 from jdeconv import accelerate
 from jdeconv.compat import caffe as compat_caffe
 from jdeconv.compat import keras as compat_keras
@@ -61,18 +60,19 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 IMAGE, KERNEL = (8, 14, 14, 64), (4, 4, 48, 64)
 
 
-def tasks() -> list[Task]:
+def tasks() -> list[Case]:
     """Layers, forward and backward."""
     cases = [Case(name, work.kind, work, "bfloat16", "NHWC") for name, work in LAYERS.items()]
     for dtype in ("float16", "float32"):
         cases += [dataclasses.replace(c, dtype=dtype) for c in cases if c.name in OTHER_DTYPES]
     cases = list(dict.fromkeys(cases))
     cases += [dataclasses.replace(c, layout="NCHW") for c in cases if c.name in FIRST]
-    return [Task(case, part) for case in cases for part in ("forward", "backward")]
+    parts = ("forward", "backward")
+    return [dataclasses.replace(case, part=part) for case in cases for part in parts]
 
 
-def name_of(task: Task) -> str:
-    return f"{task}, {task.case.dtype}, {task.case.layout}"
+def name_of(case: Case) -> str:
+    return f"{case.title}, {case.dtype}, {case.layout}"
 
 
 def _deconv(y, kernel):
@@ -147,7 +147,7 @@ def ways(device: Any) -> dict[str, Any]:
     found = {}
     for name, (function, shapes) in WAYS.items():
         given = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place) for shape in shapes]
-        found[name] = h100.program(function, given).as_json()
+        found[name] = dataclasses.asdict(h100.program(function, given))
     return found
 
 
@@ -163,7 +163,7 @@ def asked(device: Any) -> dict[str, Any]:
         "jdeconv": lambda x, k: jdeconv.conv(x, k, padding="SAME", **options),
         "jax.lax": lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "SAME", **options),
     }
-    return {name: h100.program(f, given).as_json() for name, f in functions.items()}
+    return {name: dataclasses.asdict(h100.program(f, given)) for name, f in functions.items()}
 
 
 def fused(device: Any) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def fused(device: Any) -> dict[str, Any]:
         return jax.nn.relu(jdeconv.conv(x, k, b, padding="SAME", dimension_numbers=NUMBERS))
 
     functions = {"jdeconv": ours, "jax.lax": theirs}
-    return {name: h100.program(f, given).as_json() for name, f in functions.items()}
+    return {name: dataclasses.asdict(h100.program(f, given)) for name, f in functions.items()}
 
 
 def sharded() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import architectures, gpu, gpu_times, h100, hlo, peers
 from benchmarks.cases import Case, Layer
-from benchmarks.tasks import DTYPES, Task, tasks
+from benchmarks.tasks import DTYPES, tasks
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 PROGRAM = """HloModule jit_f, is_scheduled=true
@@ -105,20 +105,22 @@ def test_networks_have_as_many_parameters_as_their_papers_say(name, millions):
     assert round(numbers / 1e6, 2) == millions
 
 
-def _small(kind: str, part: str, dtype: str = "float32") -> gpu_times.Timed:
+def _small(kind: str, part: str, dtype: str = "float32") -> Case:
     layer = Layer(kind, 2, (4, 4), (9, 8), 3, groups=4)
-    return gpu_times.Timed(Task(Case(f"small {kind}", kind, layer, dtype, "NHWC"), part), ("taps",))
+    return Case(f"small {kind}", kind, layer, dtype, "NHWC", part)
 
 
-def test_times_in_order_until_the_minutes_are_over():
-    """On a CPU, with layers small enough for one."""
-    timed = [_small("conv", "image gradient"), _small("deconv", "backward")]
-    told = []
-    rows = gpu_times.measure(timed, 5, told.append)
-    assert rows == told
-    assert [row["name"] for row in rows] == ["small conv", "small deconv"]
-    assert {gpu_times.OURS, gpu_times.LAX, "jdeconv by taps"} <= set(rows[0]["programs"])
-    assert gpu_times.measure(timed, -1, told.append) == []
+def test_layers_small_enough_for_a_cpu_are_timed():
+    cases = (
+        _small("conv", "image gradient"),
+        _small("deconv", "backward"),
+        _small("conv", "forward"),
+    )
+    rows = [gpu_times.measure(case, ("taps",)) for case in cases]
+    assert [gpu_times.named(row) for row in rows] == [case.title for case in cases]
+    for row in rows:
+        assert {gpu_times.OURS, gpu_times.LAX, "jdeconv by taps"} <= set(row["programs"])
+        assert max(found["difference"] for found in row["programs"].values()) < 1e-5
     estimate = {gpu_times.LAX: {"seconds": 3.0}, gpu_times.OURS: {"seconds": 2.0}}
     assert "(1.50)" in gpu_times.line(rows[0], [{**rows[0], "programs": estimate}])
     assert "(" not in gpu_times.line(rows[1], [])
@@ -130,7 +132,7 @@ def test_no_time_is_told_of_a_wrong_result(monkeypatch):
             return 2 * super().conv(x, kernel, **steps)
 
     monkeypatch.setattr(peers, "Jdeconv", Wrong)
-    row = gpu_times.measure([_small("conv", "forward")], 5, lambda row: None)[0]
+    row = gpu_times.measure(_small("conv", "forward"), ())
     assert row["programs"] == {}
     assert "ours is 1.0e+00 away" in gpu_times.line(row, [])
 
@@ -149,18 +151,17 @@ def test_times_need_a_gpu(capsys):
 def test_what_is_timed_has_an_estimate():
     rows = json.loads((RESULTS / "gpu.json").read_text())["rows"]
     estimated = {(row["name"], row["dtype"], row["layout"]) for row in rows}
-    for timed in gpu_times.chosen([]):
-        case = timed.task.case
+    for case, _ in gpu_times.chosen([]):
         if case.name not in gpu_times.OTHERS and case.dtype in DTYPES:
             assert (case.name, case.dtype, case.layout) in estimated
-    (step,) = gpu_times.chosen(["step DCGAN"])
-    assert gpu_times.DEFAULT in step.operations
+    ((step, lowerings),) = gpu_times.chosen(["step DCGAN"])
+    assert gpu_times.DEFAULT in gpu_times.contenders(step, lowerings)
 
 
 def test_what_is_committed():
     rows = json.loads((RESULTS / "gpu.json").read_text())["rows"]
     found = tasks([], [*DTYPES], None)
-    expected = [(task.case.name, task.part, task.case.dtype, task.case.layout) for task in found]
+    expected = [(case.name, case.part, case.dtype, case.layout) for case in found]
     assert [(r["name"], r["part"], r["dtype"], r["layout"]) for r in rows] == expected
     for row in rows:
         found = gpu.ratio(row, gpu.LAX, gpu.DEFAULT)
