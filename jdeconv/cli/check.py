@@ -13,9 +13,11 @@ import jax
 import numpy as np
 from jax import lax
 
-from jdeconv import problem, testing
+from jdeconv import testing
+from jdeconv.api import conv, deconv, kernel_grad
 from jdeconv.form import Form, Layout
 from jdeconv.lowerings import LOWERINGS
+from jdeconv.problem import Problem
 from jdeconv.window import Window
 
 
@@ -139,7 +141,7 @@ def compare(g: Geometry, lowering: str | None, seed: int) -> list[str]:
         )
     )
     form = Form(window, g.groups, Layout.of("conv", None, window.rank))
-    p = problem.Problem.of("conv", form, x, kernel, x.dtype)
+    p = Problem.of("conv", form, x, kernel, x.dtype)
     if lowering is not None and LOWERINGS[lowering].refuses(p):
         return ["-"] * len(COLUMNS)
     ours = {"groups": g.groups, "lowering": lowering, **steps}
