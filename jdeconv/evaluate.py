@@ -105,15 +105,30 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     last, rank = memory.last(p), p.window.rank
     ordered = dataclasses.replace(p, layout=_layout(rank, last))
     first, second, result = CONTRACTIONS[p.contraction]
-    a, b = _entered(a, p, first, last), _entered(b, p, second, last)
-    if second == "kernel" and hasattr(lowering, "enter_kernel"):
-        b = lowering.enter_kernel(b, ordered)
+    a = lax.transpose(a, _order(p.layout, first, last))
+    b = lax.transpose(b, _order(p.layout, second, last))
+    if second == "kernel":
+        b = _split(b, ordered, second)
+        b = lowering.enter_kernel(b, ordered) if hasattr(lowering, "enter_kernel") else b
     whole = _in_slabs(memory, lowering, a, b, ordered)
-    if result == "kernel" and hasattr(lowering, "leave_kernel"):
-        whole = lowering.leave_kernel(whole, ordered)
-    axis = _group_axis(whole.ndim, result, last)
-    merged = reshaped(whole, axis, 2, (whole.shape[axis] * whole.shape[axis + 1],))
-    return lax.transpose(merged, np.argsort(_order(p.layout, result, last)))
+    if result == "kernel":
+        whole = (
+            lowering.leave_kernel(whole, ordered) if hasattr(lowering, "leave_kernel") else whole
+        )
+        whole = _merged(whole, ordered, result)
+    return lax.transpose(whole, np.argsort(_order(p.layout, result, last)))
+
+
+def _contract(lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
+    """The lowering's contraction, of x and y that have groups and channels on one axis.
+
+    Only the lowering sees an axis of groups. An axis of size 1 would make XLA choose other layouts for the
+    arrays of a loop, and copy them.
+    """
+    first, second, result = CONTRACTIONS[p.contraction]
+    a, b = _split(a, p, first), b if second == "kernel" else _split(b, p, second)
+    found = getattr(lowering, p.contraction)(a, b, p)
+    return found if result == "kernel" else _merged(found, p, result)
 
 
 def _layout(rank: int, last: bool) -> Layout:
@@ -131,15 +146,21 @@ def _order(layout: Layout, role: str, last: bool) -> Axes:
     return (*space, inner, outer) if role == "kernel" else (outer, *space, inner)
 
 
-def _group_axis(ndim: int, role: str, last: bool) -> int:
-    """Where the group is among so many axes, with it."""
-    return ndim - 2 if last else 0 if role == "kernel" else 1
+def _group_axis(ndim: int, p: Problem, role: str) -> int:
+    """The axis of group and channels, among so many."""
+    return ndim - 1 if p.last else 0 if role == "kernel" else 1
 
 
-def _entered(a: jax.Array, p: Problem, role: str, last: bool) -> jax.Array:
-    a = lax.transpose(a, _order(p.layout, role, last))
-    axis = _group_axis(a.ndim + 1, role, last)
+def _split(a: jax.Array, p: Problem, role: str) -> jax.Array:
+    """With the group on an axis of its own."""
+    axis = _group_axis(a.ndim, p, role)
     return reshaped(a, axis, 1, (p.g, a.shape[axis] // p.g))
+
+
+def _merged(a: jax.Array, p: Problem, role: str) -> jax.Array:
+    """The inverse of `_split`."""
+    axis = _group_axis(a.ndim - 1, p, role)
+    return reshaped(a, axis, 2, (a.shape[axis] * a.shape[axis + 1],))
 
 
 # Blocks.
@@ -185,7 +206,7 @@ def _by_groups(contract: Callable, a: jax.Array, b: jax.Array, p: Problem, size:
 
 def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     """The contraction of so many images at a time as lay out no more than a block."""
-    contract = getattr(lowering, p.contraction)
+    contract = partial(_contract, lowering)
     laid_out = memory.laid_out(p)
     if isinstance(laid_out, int) and laid_out == 0:
         return contract(a, b, p)
@@ -197,7 +218,7 @@ def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
     if p.contraction != "kernel_grad":
         return reshaped(lax.map(lambda a: contract(a, b, part), a), 0, 2, (p.n,))
     b = reshaped(b, 0, 1, (-1, size))
-    return _summed(lambda pair: contract(*pair, part), (a, b))
+    return _summed(lambda pair: contract(pair[0], pair[1], part), (a, b))
 
 
 def _summed(function: Callable, pieces: Any) -> jax.Array:
@@ -251,7 +272,7 @@ def _slab_by_slab(
     count, step = -(-small // rows), rows * stride
     length = (rows - 1) * stride + w.span[i]  # of x that a slab sees
     full = (count - 1) * step + length
-    axis = i + (1 if p.last else 3)  # of x and of y
+    axis = i + (1 if p.last else 2)  # of x and of y
     part = dataclasses.replace(p, window=_with_axis(w, i, big=length, small=rows, low=0))
     slabs = jnp.arange(count)
 

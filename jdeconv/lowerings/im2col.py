@@ -48,8 +48,10 @@ def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
 def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """Caffe's backward_gemm: x = col2im(columns), where columns = kernel^T . y."""
     columns = dot(p, "columns", p.wide, y=_images_inside(y, p), kernel=kernel)
+    columns = reshaped(columns, columns.ndim - 2 if p.last else 0, 2, (p.g * p.c,))
     x = fold(columns, p.window, **_axes(p))
-    return x if p.last else jnp.moveaxis(x, 2, 0)
+    x = x if p.last else x.swapaxes(0, 1)
+    return reshaped(x, x.ndim - 1 if p.last else 1, 1, (p.g, p.c))
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
@@ -58,7 +60,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 
 
 def _columns(x: jax.Array, p: Problem) -> jax.Array:
-    return unfold(_images_inside(x, p), p.window, **_axes(p))
+    x = reshaped(x, x.ndim - 2 if p.last else 1, 2, (p.g * p.c,))
+    return unfold(x if p.last else x.swapaxes(0, 1), p.window, **_axes(p))
 
 
 def _images_inside(a: jax.Array, p: Problem) -> jax.Array:
@@ -67,8 +70,11 @@ def _images_inside(a: jax.Array, p: Problem) -> jax.Array:
 
 
 def _axes(p: Problem) -> dict[str, int]:
-    """Where space and taps begin, for `unfold` and `fold`."""
-    return {"space": 1, "tap": 1 + p.window.rank} if p.last else {"space": 3, "tap": 2}
+    """Where space and taps begin, for `unfold` and `fold`, while groups and channels are one axis.
+
+    An axis of size 1 more would make XLA choose other layouts, and copy.
+    """
+    return {"space": 1, "tap": 1 + p.window.rank} if p.last else {"space": 2, "tap": 1}
 
 
 def dot(p: Problem, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.Array:

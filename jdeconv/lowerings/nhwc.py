@@ -56,8 +56,12 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     w = p.window
     edges = zip(w.span, w.padding, strict=True)
     padding = [(span - 1 - low, span - 1 - high) for span, (low, high) in edges]
-    kernel = lax.optimization_barrier(jnp.flip(kernel, range(w.rank)))
-    return _by_groups(lambda y, k: _convolution(y, k.swapaxes(-1, -2), p, padding), p, y, kernel)
+
+    def one(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        kernel = lax.optimization_barrier(jnp.flip(kernel, range(w.rank)))
+        return _convolution(y, kernel.swapaxes(-1, -2), p, padding)
+
+    return _by_groups(one, p, y, kernel)
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
@@ -100,8 +104,9 @@ class _Sides:
 
 def _by_groups(one: Callable, p: Problem, a: jax.Array, b: jax.Array) -> jax.Array:
     """`one` of each group's channels; the group is the last axis but one of both operands and of the result."""
-    results = [one(a[..., i, :], b[..., i, :]) for i in range(p.g)]
-    return jnp.stack(results, -2)
+    if p.g == 1:
+        return jnp.expand_dims(one(jnp.squeeze(a, -2), jnp.squeeze(b, -2)), -2)
+    return jnp.stack([one(a[..., i, :], b[..., i, :]) for i in range(p.g)], -2)
 
 
 def _convolution(a: jax.Array, kernel: jax.Array, p: Problem, padding) -> jax.Array:
