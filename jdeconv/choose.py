@@ -44,6 +44,8 @@ def _is_short(p: Problem) -> bool:
     With channels first it also pays for transposes. Beside half-empty tiles, as at 7x7, `nhwc` takes half the
     time there.
     """
+    if winograd.refuses(p):
+        return False
     has_rival = LOWERINGS["nhwc"].refuses(p) is None and _has_fast_path(p)
     most = 0.55 if has_rival and p.g == 1 and not p.last else 0.85
     return winograd.products(p) <= most
@@ -105,6 +107,6 @@ def choose(p: Problem) -> str:
     """
     for row in TABLE:
         applies = p.platform in row.platforms and p.contraction in row.contractions
-        if applies and LOWERINGS[row.lowering].refuses(p) is None and row.condition(p):
+        if applies and row.condition(p) and LOWERINGS[row.lowering].refuses(p) is None:
             return row.lowering
     return "im2col"

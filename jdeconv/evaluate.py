@@ -185,7 +185,8 @@ def _groups_per_block(p: Problem, memory: Memory) -> int:
     Blocks of groups are the finer ones then, and need no sum.
     """
     size, most = memory.laid_out(p), _scaled(p, memory.block_bytes)
-    if p.contraction != "kernel_grad" or p.is_symbolic or p.n >= p.g or size <= most:
+    is_symbolic = p.is_symbolic or not isinstance(p.n, int)
+    if p.contraction != "kernel_grad" or is_symbolic or p.n >= p.g or size <= most:
         return p.g
     return items_per_block(p.g, p.n * (size // p.g), most)
 

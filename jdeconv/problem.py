@@ -86,8 +86,8 @@ class Problem:
 
     @property
     def is_symbolic(self) -> bool:
-        """Whether a size is not known until an exported program runs."""
-        return not all(isinstance(size, int) for size in (self.n, self.g, self.c, self.o))
+        """Whether channels or groups are not known until an exported program runs."""
+        return not all(isinstance(size, int) for size in (self.g, self.c, self.o))
 
     @property
     def taps(self) -> int:

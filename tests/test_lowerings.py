@@ -339,12 +339,16 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("row", CHOICES, ids=str)
-def test_choice_on_cpu(row):
-    c, o, big, kernel, steps, groups, layout, name = row
+def problem_of(row):
+    c, o, big, kernel, steps, groups, layout, _ = row
     side, last = LAST[len(big)]
     numbers = layout and (side, last, side)
-    p = problem(Window.of_conv(big, kernel, **steps), groups, c, o, numbers, platform="cpu")
+    return problem(Window.of_conv(big, kernel, **steps), groups, c, o, numbers, platform="cpu")
+
+
+@pytest.mark.parametrize("row", CHOICES, ids=str)
+def test_choice_on_cpu(row):
+    p, name = problem_of(row), row[-1]
     assert choose(p) == name
     assert LOWERINGS[name].refuses(p) is None
 
@@ -365,6 +369,16 @@ def test_choice_on_accelerators(platform, size, c, name):
     rank = len(size)
     window = Window.of_conv((16,) * rank, size)
     assert choose(problem(window, 8, c, 1, None, "bfloat16", platform)) == name
+
+
+def test_the_choice_in_an_export():
+    """A batch of unknown size changes nothing; with unknown channels nothing is known."""
+    n, c = jax.export.symbolic_shape("n, c")
+    for row in CHOICES:
+        p = problem_of(row)
+        assert choose(dataclasses.replace(p, n=n)) == row[-1]
+        assert choose(dataclasses.replace(p, n=n, c=c)) == "im2col"
+        assert choose(dataclasses.replace(p, n=n, c=c, platform="cuda")) == "vendor"
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float16", "complex64"])

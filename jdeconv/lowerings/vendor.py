@@ -120,7 +120,7 @@ def _is_faster_over_y(p: Problem) -> bool:
         return False
     ((q,), (s,)) = p.window.small, p.window.stride
     is_even = s > 1 and p.window.dilation == (1,) and p.window.big == (q * s,)
-    return is_even and p.c < 128 and p.n * q >= 1024
+    return is_even and p.c < 128 and isinstance(p.n, int) and p.n * q >= 1024
 
 
 def _kernel_grad_over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
