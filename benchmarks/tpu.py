@@ -121,7 +121,15 @@ def main(arguments: list[str] | None = None) -> int:
     known, lines, worse = peers.peers(), [HEADER], []
     print(HEADER)
     for case in report.progress(cases, "case"):
-        found = {name: estimate(case, known[name], device) for name in (OURS, LAX)}
+        try:
+            found = {name: estimate(case, known[name], device) for name in (OURS, LAX)}
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            text = f"left out: {case}: {reason} Take a larger chip, as --topology v5p:2x2x1."
+            print(text, file=sys.stderr)
+            continue
         lines.append(line(case, found))
         report.show(lines[-1])
         if round(found[OURS].cycles / found[LAX].cycles, 2) > LIMIT:
