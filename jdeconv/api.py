@@ -266,14 +266,21 @@ def public(
 
     @wraps(template)
     def function(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
-        return template(contract, *args, **kwargs)
+        try:
+            return template(contract, *args, **kwargs)
+        except TypeError:
+            try:
+                own.bind(*args, **kwargs)
+            except TypeError as error:  # Python's would count the contraction among the arguments
+                raise TypeError(f"{name}() {error}") from None
+            raise
 
     name, signature = template.__name__.removesuffix("_by"), inspect.signature(template)
     own = signature.replace(parameters=[*signature.parameters.values()][1:])
     vars(function).update(__signature__=own)
-    function.__name__ = function.__qualname__ = template.__qualname__ = (
-        name  # in errors of Python's
-    )
+    hints = {key: hint for key, hint in template.__annotations__.items() if key != "contract"}
+    function.__annotations__ = hints
+    function.__name__ = function.__qualname__ = name
     function.__module__ = module
     return reporting(big="x", small="y")(function)
 

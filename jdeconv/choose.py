@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
+from jdeconv.form import accumulator
 from jdeconv.lowerings import LOWERINGS, cudnn, winograd
 from jdeconv.problem import Problem
 
@@ -33,9 +34,14 @@ def _is_floating(p: Problem) -> bool:
     return jnp.issubdtype(p.operands, jnp.floating)
 
 
+def _may_round(p: Problem) -> bool:
+    """Whether the operands are no integers, whose sums are exact in a float result too."""
+    return jnp.issubdtype(p.operands, jnp.inexact)
+
+
 def _has_fast_path(p: Problem) -> bool:
     """Whether XLA's CPU convolution has one: for float32 over one or two axes."""
-    return p.window.rank <= 2 and p.wide == np.dtype("float32") and p.taps > 3
+    return p.window.rank <= 2 and accumulator(p.operands) == np.dtype("float32") and p.taps > 3
 
 
 def _is_short(p: Problem) -> bool:
@@ -82,12 +88,13 @@ TABLE = (
     Row(
         "winograd",
         lambda p: (
-            p.c * p.phases >= (8 if p.g == 1 else 16)
+            _may_round(p)
+            and p.c * p.phases >= (8 if p.g == 1 else 16)
             and (_is_short(p) or (_is_apart(p) and p.last))
         ),
     ),
     # 40 to 90 times faster than im2col at 13x13 and one channel, 13 times at 8 channels.
-    Row("fft", lambda p: p.c * p.o <= 64 and _is_large(p)),
+    Row("fft", lambda p: _may_round(p) and p.c * p.o <= 64 and _is_large(p)),
     # Twice as fast as im2col at nine taps over one axis, 1.4 to 2 times at 5x5.
     Row("nhwc", lambda p: _has_fast_path(p) and p.g == 1 and min(p.c, p.o) >= 16),
 )

@@ -51,16 +51,24 @@ class Memory:
       laid_out: the bytes that it lays out for one image.
       block_bytes: how many of them may be laid out at a time.
       tile: the positions of y on an axis that go together in a slab; None if it takes no slabs.
+      is_scaled: whether accelerators lay out more at a time.
     """
 
     last: Callable[[Problem], bool] = lambda p: p.last
     laid_out: Callable[[Problem], Any] = lambda p: 0
     block_bytes: int = 0
     tile: Callable[[Problem, int], int] | None = None
+    is_scaled: bool = False
+
+    def block(self, p: Problem) -> int:
+        """How many bytes may be laid out at a time on the problem's platform."""
+        return _scaled(p, self.block_bytes) if self.is_scaled else self.block_bytes
 
 
 MEMORY = {
-    "im2col": Memory(laid_out=im2col.laid_out, block_bytes=4 * MIB, tile=lambda p, axis: 1),
+    "im2col": Memory(
+        laid_out=im2col.laid_out, block_bytes=4 * MIB, tile=lambda p, axis: 1, is_scaled=True
+    ),
     "taps": Memory(last=taps.takes_channels_last),
     # Half of it makes the dots too small. With more, a call's memory often passes 32 MiB, beyond which malloc
     # asks for fresh pages every time.
@@ -184,10 +192,12 @@ def _groups_per_block(p: Problem, memory: Memory) -> int:
 
     Blocks of groups are the finer ones then, and need no sum.
     """
-    size, most = memory.laid_out(p), _scaled(p, memory.block_bytes)
+    size, most = memory.laid_out(p), memory.block(p)
     is_symbolic = p.is_symbolic or not isinstance(p.n, int)
     if p.contraction != "kernel_grad" or is_symbolic or p.n >= p.g or size <= most:
         return p.g
+    if _takes_slabs(memory, p):
+        return p.g  # a slab is small enough for all groups
     return items_per_block(p.g, p.n * (size // p.g), most)
 
 
@@ -211,7 +221,7 @@ def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
     laid_out = memory.laid_out(p)
     if isinstance(laid_out, int) and laid_out == 0:
         return contract(a, b, p)
-    size = items_per_block(p.n, laid_out, _scaled(p, memory.block_bytes))
+    size = items_per_block(p.n, laid_out, memory.block(p))
     if size == p.n:
         return contract(a, b, p)
     part = dataclasses.replace(p, n=size)
@@ -219,13 +229,13 @@ def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
     if p.contraction != "kernel_grad":
         return reshaped(lax.map(lambda a: contract(a, b, part), a), 0, 2, (p.n,))
     b = reshaped(b, 0, 1, (-1, size))
-    return _summed(lambda pair: contract(pair[0], pair[1], part), (a, b))
+    return _summed(lambda pair: contract(pair[0], pair[1], part), (a, b), like=a)
 
 
-def _summed(function: Callable, pieces: Any) -> jax.Array:
-    """The sum of `function` over the pieces along their first axes."""
+def _summed(function: Callable, pieces: Any, like: jax.Array) -> jax.Array:
+    """The sum of `function` over the pieces along their first axes; in shard_map it varies as `like` does."""
     first = jax.tree.map(lambda a: a[0], pieces)
-    zeros = _zeros_of(function, first, like=jax.tree.leaves(pieces)[0])
+    zeros = _zeros_of(function, first, like=like)
     return lax.scan(lambda total, piece: (total + function(piece), None), zeros, pieces)[0]
 
 
@@ -241,12 +251,17 @@ def _zeros_of(function: Callable, *args: Any, like: jax.Array) -> jax.Array:
 # Slabs.
 
 
+def _takes_slabs(memory: Memory, p: Problem) -> bool:
+    size = memory.laid_out(p)
+    return memory.tile is not None and isinstance(size, int) and size > _scaled(p, MAX_BYTES)
+
+
 def _in_slabs(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     """The contraction, in slabs where one image lays out too much."""
     whole = partial(_in_blocks, memory, lowering)
-    size = memory.laid_out(p)
-    if memory.tile is None or not isinstance(size, int) or size <= _scaled(p, MAX_BYTES):
+    if memory.tile is None or not _takes_slabs(memory, p):
         return whole(a, b, p)
+    size = memory.laid_out(p)
     axis = int(np.argmax(p.window.small))
     tile = memory.tile(p, axis)
     rows = max(1, p.window.small[axis] * _scaled(p, SLAB_BYTES) // (size * tile)) * tile
@@ -292,7 +307,7 @@ def _slab_by_slab(
     if p.contraction == "kernel_grad":
         x = padded(a, axis, low, full - low - big)
         y = padded(b, axis, 0, count * rows - small)
-        return _summed(lambda slab: contract(seen(x, slab), own(y, slab), part), slabs)
+        return _summed(lambda slab: contract(seen(x, slab), own(y, slab), part), slabs, like=y)
 
     y = padded(a, axis, 0, count * rows - small)
 

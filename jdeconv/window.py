@@ -113,6 +113,8 @@ class Window:
         dilation = tuple(
             1 if k == 1 else d for k, d in zip(self.kernel, self.dilation, strict=True)
         )
+        if (stride, dilation) == (self.stride, self.dilation):
+            return self
         return Window(self.big, self.small, self.kernel, stride, dilation, self.low)
 
     @property

@@ -329,3 +329,16 @@ def test_an_algorithm_as_configured_precision(rng):
             .as_text()
         )
         assert "algorithm" in text
+
+
+@pytest.mark.parametrize("function", [jdeconv.conv, bilinear.conv])
+def test_what_python_says_of_a_wrong_call_counts_as_the_user_does(function):
+    x, kernel = np.ones((1, 1, 4), np.float32), np.ones((1, 1, 2), np.float32)
+    with pytest.raises(TypeError, match=r"^conv\(\) missing a required argument: 'kernel'$"):
+        function(x)
+    with pytest.raises(TypeError, match=r"^conv\(\) too many positional arguments$"):
+        function(x, kernel, None, 1)
+    with pytest.raises(
+        TypeError, match=r"^conv\(\) got an unexpected keyword argument 'contract'$"
+    ):
+        function(x, kernel, contract=1)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from geometry import LAST, Geometry, arranged, letters, problem
 from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from thinned import thinned
 
 import jdeconv
@@ -300,6 +302,15 @@ def test_what_a_lowering_does_not_serve(name, x, kernel, options, text):
         jdeconv.conv(np.ones(x, np.float32), np.ones(kernel, np.float32), lowering=name, **options)
 
 
+def test_integers_are_exact_in_a_float_result(rng):
+    """What rounds is not chosen for them, whatever dtype the result has."""
+    g = Geometry(Window.of_conv((40, 40), (15, 15)), ((0, 0), (0, 0)), 1, 1, 1, 2)
+    x, kernel = (rng.integers(-99, 99, s, np.int8) for s in ((1, 1, 40, 40), (2, 1, 15, 15)))
+    y = jdeconv.conv(x, kernel, preferred_element_type=np.float32)
+    truth = conv_loops(x.astype(int), kernel.astype(int), g.window.small, **g.loops)
+    np.testing.assert_array_equal(y, truth)
+
+
 @pytest.mark.parametrize("name", ["winograd", "fft"])
 def test_integers_stay_integers(name):
     x, kernel = np.arange(9, dtype=np.int32)[None, None], np.array([[[1, 2, 3]]], np.int32)
@@ -445,6 +456,25 @@ def test_slabs(name, part, monkeypatch):
         same(name, ours[2], kernel_grad_loops(x, y, g.window.kernel, **g.loops), str(g))
         cut += max(g.window.small) > 4
     assert cut > 2
+
+
+@pytest.mark.parametrize("name", ["im2col", "winograd"])
+def test_slabs_in_shard_map(name, monkeypatch):
+    """A sum over slabs varies over the mesh as its terms do."""
+    monkeypatch.setattr("jdeconv.evaluate.MAX_BYTES", 0)
+    monkeypatch.setattr("jdeconv.evaluate.SLAB_BYTES", 1)
+    jax.clear_caches()
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(AxisType.Auto,))
+    g = Geometry(Window.of_conv((9, 7), (3, 2)), ((0, 0), (0, 0)), 1, 2, 3, 4)
+    x, kernel, y = g.draw()
+
+    def gradients(x, kernel, y):
+        return jax.vjp(lambda x, k: jdeconv.conv(x, k, lowering=name), x, kernel)[1](y)
+
+    specs = {"in_specs": (P("i"), P(), P("i")), "out_specs": (P("i"), P())}
+    found = jax.jit(jax.shard_map(gradients, mesh=mesh, **specs))(x, kernel, y)
+    np.testing.assert_array_equal(found[0], deconv_loops(y, kernel, g.window.big, **g.loops))
+    np.testing.assert_array_equal(found[1], kernel_grad_loops(x, y, g.window.kernel, **g.loops))
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5)], ids=str)
