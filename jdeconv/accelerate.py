@@ -3,8 +3,6 @@
 The function is traced, and in its jaxpr, and in every jaxpr inside of that (of jit, scan, while, cond, remat,
 custom_jvp, custom_vjp, shard_map), each convolution is replaced by a jitted call of the contraction that it is.
 Nothing else is touched, so names, donated buffers and custom derivatives stay.
-
-Beside `primitives.py` this is the other file that uses `jax.extend`: equations are its subject.
 """
 
 from __future__ import annotations
@@ -16,9 +14,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
-from jax.extend.core.primitives import conv_general_dilated_p
 
+from jdeconv._jax import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    conv_general_dilated_p,
+    jaxpr_as_fun,
+    type_like,
+)
 from jdeconv.checks import refused, reporting, shown
 from jdeconv.xla import Convolution
 
@@ -180,7 +184,7 @@ def _convolution(eqn: JaxprEqn) -> JaxprEqn:
     static = convolution, np.dtype(out.dtype), out.sharding
     with jax.sharding.use_abstract_mesh(out.sharding.mesh):
         (call,) = jax.make_jaxpr(jdeconv_contraction, static_argnums=(2, 3, 4))(
-            _type(lhs), _type(rhs), *static
+            *(type_like(aval, aval.shape) for aval in (lhs, rhs)), *static
         ).eqns
     return eqn.replace(primitive=call.primitive, params=call.params, effects=call.effects)
 
@@ -193,9 +197,3 @@ def jdeconv_contraction(
     result = convolution(lhs, rhs, dtype)
     same = jax.typeof(result).sharding.spec == sharding.spec
     return result if same else jax.sharding.reshard(result, sharding)  # out_sharding
-
-
-def _type(aval: Any) -> jax.ShapeDtypeStruct:
-    sharding = None if aval.sharding.mesh.empty else aval.sharding
-    manual = aval.manual_axis_type
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=sharding, manual_axis_type=manual)

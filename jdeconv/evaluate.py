@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jdeconv import _jax
 from jdeconv.axes import padded, reshaped
 from jdeconv.choose import choose
 from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
@@ -243,7 +244,7 @@ def _zeros_of(function: Callable, *args: Any, like: jax.Array) -> jax.Array:
     """What `function` makes of `args`, but zero; in shard_map it varies as `like` does."""
     shape = jax.eval_shape(function, *args)
     zeros = jnp.zeros(shape.shape, shape.dtype)
-    if axes := tuple(jax.typeof(like).manual_axis_type.varying):
+    if axes := tuple(_jax.varying(like)):
         zeros = lax.pcast(zeros, axes, to="varying")
     return zeros
 

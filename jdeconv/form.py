@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -113,14 +112,6 @@ def accumulator(dtype: np.dtype) -> np.dtype:
     """The dtype in which to add up: float32 for narrower floats."""
     narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
     return np.dtype("float32") if narrow else np.dtype(dtype)
-
-
-def type_like(a: jax.Array, shape: Axes) -> jax.ShapeDtypeStruct:
-    """The type of an array of another shape that lies on the same devices in the same way."""
-    aval = jax.typeof(a)
-    sharding = None if aval.sharding.mesh.empty else aval.sharding
-    manual = aval.manual_axis_type
-    return jax.ShapeDtypeStruct(shape, a.dtype, sharding=sharding, manual_axis_type=manual)
 
 
 def array_axes(dimension_numbers: Any, rank: int) -> Axes:

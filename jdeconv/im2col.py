@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from jdeconv import _jax
 from jdeconv.axes import padded, reshaped
 from jdeconv.checks import (
     Ints,
@@ -34,7 +35,7 @@ from jdeconv.checks import (
     sizes,
     space,
 )
-from jdeconv.form import Axes, accumulator, array_axes, type_like
+from jdeconv.form import Axes, accumulator, array_axes
 from jdeconv.window import Window
 
 MANY_TAPS = 128  # on one axis; beyond, a gather, as compile time grows with the number of slices
@@ -228,7 +229,7 @@ def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.
     if w.kernel[i] > MANY_TAPS:
         shape = [size for j, size in enumerate(columns.shape) if j != tap]
         shape[axis] = w.big[i]
-        x = type_like(columns, tuple(shape))
+        x = _jax.type_like(jax.typeof(columns), shape)
         return jax.linear_transpose(lambda x: _gather(x, w, i, axis, tap), x)(columns)[0]
     stride = w.stride[i]
     length = -(-w.full[i] // stride)

@@ -25,9 +25,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jdeconv import _jax
 from jdeconv.form import CONTRACTIONS, INDICES, Form, accumulator
 from jdeconv.problem import Problem
 
@@ -61,7 +61,7 @@ def partitioned(
         *places, place = division.places(mesh, *arrays)
         return mesh, division.local(evaluate, dtype, mesh, *arrays), place, tuple(places)
 
-    function = custom_partitioning(lambda a, b: evaluate(a, b, form=form, dtype=dtype))
+    function = _jax.custom_partitioning(lambda a, b: evaluate(a, b, form=form, dtype=dtype))
     function.def_partition(
         partition,
         sharding_rule=lambda mesh, *_: division.rule(p.c, p.o, mesh),
@@ -76,7 +76,7 @@ def aligned(*arrays: jax.Array) -> list[jax.Array]:
     In `jax.shard_map`, a replicated kernel that meets a sharded x becomes varying here, and the transpose
     of that step is the sum over devices that the kernel's gradient needs. It is taken in float32 at least.
     """
-    varying = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    varying = [_jax.varying(a) for a in arrays]
     missing = [tuple(sorted(frozenset().union(*varying) - v, key=str)) for v in varying]
     return [
         lax.pcast(a.astype(accumulator(a.dtype)), axes, to="varying").astype(a.dtype) if axes else a
@@ -84,17 +84,12 @@ def aligned(*arrays: jax.Array) -> list[jax.Array]:
     ]
 
 
-def is_asked() -> bool:
-    """Whether XLA's partitioner takes rules: Shardy does, which is JAX's default; GSPMD did not."""
-    return getattr(jax.config, "jax_use_shardy_partitioner", True)
-
-
 @functools.cache
 def probe() -> Any:
     """A jaxpr with such a function in it. As a parameter of a primitive, it makes jit tell the primitive's
     lowering of the devices, which it otherwise does for JAX's own primitives only.
     """
-    function = custom_partitioning(lambda a: a)
+    function = _jax.custom_partitioning(lambda a: a)
     function.def_partition(lambda *_: None, sharding_rule="->")
     return jax.make_jaxpr(function)(jax.ShapeDtypeStruct((), np.dtype("float32"))).jaxpr
 

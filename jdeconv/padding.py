@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jdeconv.form import accumulator, type_like
+from jdeconv import _jax
+from jdeconv.form import accumulator
 from jdeconv.window import Window
 
 NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -59,5 +60,5 @@ def pad_transpose(x: jax.Array, window: Window, axes: Sequence[int], mode: str) 
     for axis, size in zip(axes, window.big, strict=True):
         shape[axis] = size
     extension = partial(pad, window=window, axes=axes, mode=mode)
-    (x,) = jax.linear_transpose(extension, type_like(x, tuple(shape)))(x)
+    (x,) = jax.linear_transpose(extension, _jax.type_like(jax.typeof(x), shape))(x)
     return x

@@ -18,9 +18,9 @@ from functools import partial
 
 import jax
 import numpy as np
-from jax.interpreters import ad
 
 from jdeconv import primitives
+from jdeconv._jax import ad
 from jdeconv.form import Form
 
 

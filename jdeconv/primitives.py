@@ -21,11 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
 from jax.sharding import AxisType, NamedSharding
 
-from jdeconv import mesh
+from jdeconv import _jax, mesh
+from jdeconv._jax import Primitive, batching, mlir
 from jdeconv.axes import reshaped
 from jdeconv.checks import refused
 from jdeconv.evaluate import evaluate
@@ -150,27 +149,15 @@ def _evaluator(
     local = partial(evaluate, contraction, platform)
     if AxisType.Explicit in sharding.mesh.axis_types:
         return partial(mesh.mapped, local, contraction, form, dtype)
-    if is_divided and mesh.is_asked():
+    if is_divided and _jax.uses_shardy():
         return partial(mesh.partitioned, local, contraction, form, dtype)
     return partial(local, form=form, dtype=dtype)
 
 
 def _lower(contraction: str, platform: str | None, ctx, a, b, *, form: Form, dtype: np.dtype, **_):
     sharding = ctx.avals_out[0].sharding
-    run = _evaluator(contraction, platform, sharding, form, dtype, _is_divided(ctx))
+    run = _evaluator(contraction, platform, sharding, form, dtype, _jax.is_divided(ctx))
     return mlir.lower_fun(run, multiple_results=False)(ctx, a, b)
-
-
-def _is_divided(ctx) -> bool:
-    """Whether XLA's partitioner divides what is lowered over a mesh, and in this process.
-
-    In `jax.shard_map` it has been divided already, and an export cannot take our part in it along.
-    """
-    context = ctx.module_context.axis_context
-    devices = getattr(context, "abstract_mesh", None)
-    has_devices = getattr(context, "device_assignment", None) is not None
-    is_kept = ctx.module_context.lowering_parameters.for_export
-    return devices is not None and devices.size > 1 and has_devices and not is_kept
 
 
 @partial(

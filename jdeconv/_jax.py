@@ -1,0 +1,67 @@
+"""Every interface of JAX that is used here and that JAX does not document as stable, in one file.
+
+All were tried with jax 0.10.0, 0.10.2 and 0.11.2.
+
+    Primitive, ad, batching, mlir    a `custom_vjp` function has no forward mode and cannot say how it batches
+    ClosedJaxpr, Jaxpr, JaxprEqn,    `accelerate` replaces equations; it also knows the parameters of the
+    jaxpr_as_fun,                    equations of custom_jvp and custom_vjp functions, and wraps their rules
+    conv_general_dilated_p
+    custom_partitioning              the one interface by which a library takes part in XLA's partitioning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, jaxpr_as_fun
+from jax.extend.core.primitives import conv_general_dilated_p
+from jax.interpreters import ad, batching, mlir
+
+__all__ = [
+    "ClosedJaxpr",
+    "Jaxpr",
+    "JaxprEqn",
+    "Primitive",
+    "ad",
+    "batching",
+    "conv_general_dilated_p",
+    "custom_partitioning",
+    "is_divided",
+    "jaxpr_as_fun",
+    "mlir",
+    "type_like",
+    "uses_shardy",
+    "varying",
+]
+
+
+def varying(a: Any) -> frozenset:
+    """The manual mesh axes over which an array varies, within `jax.shard_map`."""
+    return jax.typeof(a).manual_axis_type.varying
+
+
+def type_like(aval: Any, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
+    """The type of an array of another shape that lies on the same devices as one of the type `aval`."""
+    sharding = None if aval.sharding.mesh.empty else aval.sharding
+    manual = aval.manual_axis_type
+    return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding, manual_axis_type=manual)
+
+
+def uses_shardy() -> bool:
+    """Whether XLA's partitioner takes rules: Shardy does, which is JAX's default; GSPMD did not."""
+    return getattr(jax.config, "jax_use_shardy_partitioner", True)
+
+
+def is_divided(ctx: Any) -> bool:
+    """Whether XLA's partitioner divides what is lowered over a mesh, and in this process.
+
+    In `jax.shard_map` it has been divided already, and an export cannot take our part in it along.
+    """
+    context = ctx.module_context.axis_context
+    devices = getattr(context, "abstract_mesh", None)
+    has_devices = getattr(context, "device_assignment", None) is not None
+    is_kept = ctx.module_context.lowering_parameters.for_export
+    return devices is not None and devices.size > 1 and has_devices and not is_kept
