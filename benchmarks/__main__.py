@@ -1,11 +1,11 @@
 """Times layers, forward and both gradients, and whole training steps, beside jax.lax, equinox and PyTorch.
 
-Results are compared first; then all are timed in turn in this process, and medians are told. "floor" is the
-share reached of a direct convolution at the machine's speed: the larger of its flops / peak of dot and least
-bytes / bandwidth of copy, both measured in the same run; fewer products can pass it. Exit code 1 if results
-differ.
+Results are compared first. Then all programs take turns in this process, and the table shows medians.
+"floor" is the least time of a direct convolution on this machine divided by ours. That time is the larger of
+flops / peak of dot and bytes / bandwidth of copy, both measured in the same run. A lowering that takes fewer
+products can be above 1. The exit code is 1 if results differ.
 
-Other commands, each with a --help of its own:
+There are more commands. Each has --help:
 
   python -m benchmarks.networks    training steps of whole networks, in jax.lax, through accelerate and in torch
   python -m benchmarks.switch      unmodified models of five libraries, as they are and through accelerate

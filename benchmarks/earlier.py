@@ -1,4 +1,4 @@
-"""Runs an earlier commit of the package as a peer, in a process of its own that runs a program when asked.
+"""Runs an earlier commit of the package as a peer, in another process that runs a program when asked.
 
 Two commits of a package cannot be imported side by side. The process imports `jdeconv` from the other worktree
 and the benchmark from this one, so that both sides run the same networks on the same arrays.

@@ -99,7 +99,7 @@ def contenders(case: Case, lowerings: tuple[str, ...]) -> dict[str, Any]:
     if (is_step and "DCGAN" in case.name) or (not is_step and work.kind == "deconv"):
         found[DEFAULT] = JaxPeer(peers.LaxDefault)
     found |= {f"jdeconv by {name}": peers.peers(name)[OURS] for name in lowerings}
-    # torch is timed with channels last too, where it has no format of its own for that.
+    # torch is timed for channels last too, even where it has no such memory format.
     for name, refuses in (("equinox", known["equinox"].refuses), ("torch", known["torch"].lacks)):
         if not peers.missing(known[name]) and refuses(case) is None:
             found[name] = known[name]

@@ -1,4 +1,4 @@
-"""Three moves on the axes of an array, of which the rest of the house is built."""
+"""Three operations on the axes of an array."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def refused(
 def reporting(**names: str) -> Callable[[F], F]:
     """Return a decorator of public functions: errors name the function and what it was given.
 
-    `names` are from the names of arguments that are checked inside to the function's own. The outermost
-    function is the last to write the text, so it is in its words.
+    `names` maps the names of arguments in the functions called inside to this function's own. The outermost
+    function writes the text last, so it uses that function's names.
     """
 
     def decorate(function: Any) -> Any:

@@ -1,19 +1,19 @@
 """Evaluates a contraction: in which order and in which pieces a lowering gets the arrays.
 
-This is the only file that knows about memory. A lowering sees x, kernel and y in one of two orders, with the
-group on an axis of its own:
+This is the only file that knows about memory. A lowering gets x, kernel and y in one of two orders, in which
+the group has its own axis:
 
              x                 kernel             y
     first    (n, g, c, *big)   (g, o, c, *taps)   (n, g, o, *small)
     last     (n, *big, g, c)   (*taps, c, g, o)   (n, *small, g, o)
 
-What it lays out in between is kept small. As in Caffe, few images are in work at a time: one large fresh buffer
-costs more in page faults than the arithmetic that it feeds. A loop goes over an index of the form. Where the
-result has the index, its parts are put together; elsewhere they are added.
+A lowering makes temporary arrays, such as columns. Loops keep them small, because a large new array costs more
+in page faults than the arithmetic on it. Caffe takes one image at a time. Each loop goes over an index of the
+form. If the result has the index, its parts are joined. If not, they are added.
 
-    blocks   images, or groups of a kernel's gradient
-    slabs    positions of y on its longest axis, which see more of x than their share: conv reads the rows
-             that two slabs share twice, deconv adds them up
+    blocks   some images at a time, or some groups of a kernel's gradient
+    slabs    some positions of y on its longest axis at a time. Neighboring slabs see some of the same rows of
+             x: conv reads these rows twice, deconv adds them up
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv import _jax
+from jdeconv import _jax, window
 from jdeconv.axes import padded, reshaped
 from jdeconv.choose import choose
 from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
 from jdeconv.lowerings import LOWERINGS, fft, im2col, nhwc, taps, winograd
 from jdeconv.problem import ACCELERATORS, Problem
-from jdeconv.window import Window
 
 MIB = 1 << 20
 ACCELERATOR_FACTOR = 128  # large buffers cost nothing there, while a loop leaves the device idle
@@ -117,19 +116,20 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     a = lax.transpose(a, _order(p.layout, first, last))
     b = lax.transpose(b, _order(p.layout, second, last))
     if second == "kernel":
-        b = _split(b, ordered, second)
-        b = lowering.enter_kernel(b, ordered) if hasattr(lowering, "enter_kernel") else b
+        b = _applied(lowering, "enter_kernel", _split(b, ordered, second), ordered)
     whole = _in_slabs(memory, lowering, a, b, ordered)
     if result == "kernel":
-        whole = (
-            lowering.leave_kernel(whole, ordered) if hasattr(lowering, "leave_kernel") else whole
-        )
-        whole = _merged(whole, ordered, result)
+        whole = _merged(_applied(lowering, "leave_kernel", whole, ordered), ordered, result)
     return lax.transpose(whole, np.argsort(_order(p.layout, result, last)))
 
 
+def _applied(lowering: Any, name: str, kernel: jax.Array, p: Problem) -> jax.Array:
+    """The lowering's own form of a kernel, or the kernel from it, if it has one."""
+    return getattr(lowering, name)(kernel, p) if hasattr(lowering, name) else kernel
+
+
 def _contract(lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
-    """The lowering's contraction, of x and y that have groups and channels on one axis.
+    """The lowering's contraction, where x and y have groups and channels on one axis.
 
     Only the lowering sees an axis of groups. An axis of size 1 would make XLA choose other layouts for the
     arrays of a loop, and copy them.
@@ -141,7 +141,7 @@ def _contract(lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Arra
 
 
 def _layout(rank: int, last: bool) -> Layout:
-    """That of either order, as a user would give it."""
+    """The layout of an array in one of the two orders, groups and channels on one axis."""
     if not last:
         return Layout(*[tuple(range(rank + 2))] * 3)
     side = (0, rank + 1, *range(1, rank + 1))
@@ -156,12 +156,12 @@ def _order(layout: Layout, role: str, last: bool) -> Axes:
 
 
 def _group_axis(ndim: int, p: Problem, role: str) -> int:
-    """The axis of group and channels, among so many."""
+    """The axis that holds both groups and channels."""
     return ndim - 1 if p.last else 0 if role == "kernel" else 1
 
 
 def _split(a: jax.Array, p: Problem, role: str) -> jax.Array:
-    """With the group on an axis of its own."""
+    """The array whose groups have their own axis."""
     axis = _group_axis(a.ndim, p, role)
     return reshaped(a, axis, 1, (p.g, a.shape[axis] // p.g))
 
@@ -189,9 +189,9 @@ def items_per_block(count: int, bytes_per_item: int, block_bytes: int) -> int:
 
 
 def _groups_per_block(p: Problem, memory: Memory) -> int:
-    """How many groups go together: all, but for a kernel's gradient of fewer images than groups.
+    """How many groups to take at a time: some, for a kernel's gradient of fewer images than groups; else all.
 
-    Blocks of groups are the finer ones then, and need no sum.
+    Blocks of groups can be smaller than blocks of images then, and need no sum.
     """
     size, most = memory.laid_out(p), memory.block(p)
     is_symbolic = p.is_symbolic or not isinstance(p.n, int)
@@ -272,25 +272,17 @@ def _in_slabs(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Prob
     return _slab_by_slab(partial(_in_slabs, memory, lowering), a, b, p, axis, rows)
 
 
-def _with_axis(window: Window, i: int, **sizes: int) -> Window:
-    """The window with other sizes on axis `i`."""
-    axes = {name: list(getattr(window, name)) for name in sizes}
-    for name, size in sizes.items():
-        axes[name][i] = size
-    return dataclasses.replace(window, **{name: tuple(axis) for name, axis in axes.items()})
-
-
 def _slab_by_slab(
     contract: Callable, a: jax.Array, b: jax.Array, p: Problem, i: int, rows: int
 ) -> jax.Array:
     """The contraction in slabs of so many positions of y on spatial axis `i`, one after the other."""
     w = p.window
-    low, big, small, stride = w.low[i], w.big[i], w.small[i], w.stride[i]
-    count, step = -(-small // rows), rows * stride
-    length = (rows - 1) * stride + w.span[i]  # of x that a slab sees
-    full = (count - 1) * step + length
+    low, big, small = w.low[i], w.big[i], w.small[i]
+    count, step = -(-small // rows), rows * w.stride[i]
+    part = dataclasses.replace(p, window=window.part(w, i, rows))
+    length = part.window.big[i]
+    full = window.part(w, i, count * rows).big[i]
     axis = i + (1 if p.last else 2)  # of x and of y
-    part = dataclasses.replace(p, window=_with_axis(w, i, big=length, small=rows, low=0))
     slabs = jnp.arange(count)
 
     def seen(x: jax.Array, slab: jax.Array) -> jax.Array:

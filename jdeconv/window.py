@@ -16,7 +16,7 @@ the high padding is only a consequence:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jdeconv.checks import (
@@ -282,6 +282,22 @@ class Window:
             raise refused("big", "must be one int for each axis, got None", TypeError)
         steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
         return cls.of_deconv(small, kernel, **steps, output_size=big)
+
+
+def part(window: Window, axis: int, positions: int) -> Window:
+    """The window of so many positions of the small side on one axis, and of what they see of the big side.
+
+    Example:
+      >>> part(Window.of_conv((9, 9), (3, 3), stride=2, padding=1), 0, 2).big
+      (5, 9)
+    """
+
+    def changed(sizes: tuple[int, ...], size: int) -> tuple[int, ...]:
+        return *sizes[:axis], size, *sizes[axis + 1 :]
+
+    small = changed(window.small, positions)
+    big = changed(window.big, (positions - 1) * window.stride[axis] + window.span[axis])
+    return replace(window, big=big, small=small, low=changed(window.low, 0))
 
 
 def _steps(kernel: Sequence[int], stride: Ints, dilation: Ints):

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdeconv import problem as problems
 from jdeconv.choose import choose
-from jdeconv.form import Layout, accumulator
+from tests.geometry import problem as problem_of
 from tests.problem import LETTERS, Problem
 
 PARTS = ("y", "x", "kernel")  # of conv: its value, the gradients
@@ -151,12 +150,8 @@ def _each(p: Problem, draw: Callable) -> dict[str, np.ndarray]:
 
 def chosen(p: Problem) -> str:
     """The lowering that is chosen on this machine."""
-    layout, dtype = Layout.of("conv", p.layout, p.rank), jnp.dtype(p.dtype)
-    sizes, dtypes = (1, p.groups, p.c, p.o), (dtype, accumulator(dtype), dtype)
-    platform = jax.default_backend()
-    return choose(
-        problems.Problem("conv", p.window.reduced, layout, *sizes, *dtypes, None, platform)
-    )
+    sizes, platform = (p.groups, p.c, p.o), jax.default_backend()
+    return choose(problem_of(p.window, *sizes, p.layout, p.dtype, platform))
 
 
 def _ints(values: Any) -> tuple[int, ...]:

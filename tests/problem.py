@@ -10,10 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jdeconv import problem
-from jdeconv.form import CONTRACTIONS, Layout, accumulator
+from jdeconv.form import CONTRACTIONS
 from jdeconv.lowerings import LOWERINGS
 from jdeconv.window import Window
+from tests import geometry
 
 LETTERS = "WHDT"
 FLOATS = ("float32", "float16", "bfloat16", "float64", "complex64", "complex128")
@@ -154,9 +154,7 @@ class Problem:
     def serving(self) -> list[str]:
         """The lowerings that take it."""
         window = self.window if self.padding_mode == "zeros" else self.window.padded
-        layout, dtype = Layout.of("conv", None, self.rank), jnp.dtype(self.dtype)
-        sizes, dtypes = (1, self.groups, self.c, self.o), (dtype, accumulator(dtype), dtype)
-        p = problem.Problem("conv", window.reduced, layout, *sizes, *dtypes)
+        p = geometry.problem(window, self.groups, self.c, self.o, dtype=self.dtype)
         return [name for name, lowering in LOWERINGS.items() if lowering.refuses(p) is None]
 
 

@@ -354,7 +354,7 @@ def test_shared_blobs_phases_and_several_inputs(tmp_path):
     assert np.abs(tops["one"] - tops["two"]).max() > 0
     with pytest.raises(ValueError, match=r"Net: inputs need \['a', 'b'\], got \['a'\]"):
         net(net.params, {"a": a})
-    with pytest.raises(ValueError, match=r"Net: inputs need shape \(1, 2, 5, 4\), .* for 'b', got"):
+    with pytest.raises(ValueError, match=r"Net: inputs need shape \(1, 2, 5, 4\) for 'b' .*, got"):
         net(net.params, {"a": a, "b": b[:, :1]})
     with pytest.raises(ValueError, match="Net: tops must be of"):
         net(net.params, {"a": a, "b": b}, ["x"])

@@ -351,7 +351,7 @@ class _Learned(_Windowed, ABC):
     def _deconv(
         self, y: jax.Array, weight: jax.Array, space: Sequence[int] | None = None
     ) -> jax.Array:
-        """`space` is the result's, None the least that there is."""
+        """The deconvolution of y; `space` is the result's spatial size, by default the smallest."""
         (y,), weight = self._arrays(y=y), array("weight", weight)
         size: dict[str, Any] = {} if space is None else {"output_size": tuple(space) or (1,)}
         items, kernel = self._items(y, y.ndim), self._kernel(weight, y.ndim)

@@ -61,9 +61,7 @@ class Net:
         blobs = {name: array("inputs", a) for name, a in inputs.items()}
         for name, a in blobs.items():
             if a.shape[1:] != self.inputs[name][1:] or a.ndim != len(self.inputs[name]):
-                reason = (
-                    f"need shape {self.inputs[name]}, of which the first size is free, for {name!r}"
-                )
+                reason = f"need shape {self.inputs[name]} for {name!r} (the batch size may differ)"
                 raise refused("inputs", f"{reason}, got {a.shape}")
         wanted = self.outputs if tops is None else tuple(tops)
         known = {*self.inputs, *(top for step in self.steps for top in step.tops)}
