@@ -190,7 +190,7 @@ class _Call:
         raise refused("kernel", reason, remedy=remedy)
 
     def remedy(self) -> dict[str, Any]:
-        """The layouts with the channels last that fit where the default ones do not, if any do."""
+        """Layouts with channels last that fit the arrays, as an argument to pass; empty if there are none."""
         rank = len(self.layout.x) - 2
         if self.options.dimension_numbers is not None or rank > 3 or "kernel" not in self.arrays:
             return {}
@@ -210,10 +210,10 @@ class _Call:
             raise refused("bias", reason)
 
     def contracted(self, contract: Contract, window: Window, first: jax.Array) -> jax.Array:
-        """The first operand, as it is extended, with the second one."""
+        """The contraction of `first` and the call's second operand."""
         form = self.form(window)
         second = self.arrays[CONTRACTIONS[self.name][1]]
-        is_sum = self.name == "deconv" and self.extends  # which goes on outside
+        is_sum = self.name == "deconv" and self.extends  # pad_transpose adds to it later
         try:
             return contract(first, second, form, accumulator(self.dtype) if is_sum else self.dtype)
         except TypeError as error:
