@@ -64,12 +64,11 @@ def conv_by(
       padding_mode: what padding holds: "zeros", "reflect", "replicate" or "circular", as PyTorch calls
         them and `numpy.pad` ("reflect", "edge", "wrap") defines them.
       precision: of the products, a `jax.lax.Precision` or its name; None is JAX's configured default. "high"
-        and "highest" also exclude the lowerings that round more than a sum of products, winograd and fft.
+        and "highest" also exclude `fft`, which rounds more than a sum of products.
       preferred_element_type: dtype of the result, at least as wide as the operands'. On a GPU a wider one
         widens the operands too, as in `jax.lax`.
       lowering: how to evaluate: "im2col" (the definition), "taps" (fused multiply-adds, for few channels in
-        a group), "winograd" (up to 3 taps on an axis, counted by stride: fewer products, still exact for small
-        integers), "fft" (large kernels: rounds beside the largest value of the result), "nhwc" (XLA's
+        a group), "fft" (large kernels: rounds beside the largest value of the result), "nhwc" (XLA's
         forward convolution, stride 1) or "vendor" (XLA's convolution in the forms of vendor libraries). None
         picks by shape, dtype, layout and platform. What vmap makes of the call is evaluated by another one
         where the named one cannot.

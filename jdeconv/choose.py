@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdeconv.form import accumulator
-from jdeconv.lowerings import LOWERINGS, cudnn, winograd
+from jdeconv.lowerings import LOWERINGS, cudnn
 from jdeconv.problem import Problem
 
 MAX_SPECTRA = 1 << 25  # numbers
@@ -40,25 +40,8 @@ def _may_round(p: Problem) -> bool:
 
 
 def _has_fast_path(p: Problem) -> bool:
-    """Whether XLA's CPU convolution has one: for float32 over one or two axes."""
-    return p.window.rank <= 2 and accumulator(p.operands) == np.dtype("float32") and p.taps > 3
-
-
-def _is_short(p: Problem) -> bool:
-    """Whether winograd saves enough products.
-
-    With channels first it also pays for transposes. Beside half-empty tiles, as at 7x7, `nhwc` takes half the
-    time there.
-    """
-    if winograd.refuses(p):
-        return False
-    has_rival = LOWERINGS["nhwc"].refuses(p) is None and _has_fast_path(p)
-    most = 0.55 if has_rival and p.g == 1 and not p.last else 0.85
-    return winograd.products(p) <= most
-
-
-def _is_apart(p: Problem) -> bool:
-    return p.window.kernel == p.window.stride and p.phases > 1
+    """Whether XLA's CPU convolution has one: for float32."""
+    return accumulator(p.operands) == np.dtype("float32") and p.taps > 3
 
 
 def _is_large(p: Problem) -> bool:
@@ -83,16 +66,6 @@ TABLE = (
         "nhwc",
         lambda p: _has_fast_path(p) and p.g > 1 and min(p.c, p.o) >= 8 and max(p.c, p.o) <= 32,
     ),
-    # Half the time of im2col where it saves a fifth of the products, or, with channels last, where windows lie
-    # apart. With few channels its transforms weigh more than the dots.
-    Row(
-        "winograd",
-        lambda p: (
-            _may_round(p)
-            and p.c * p.phases >= (8 if p.g == 1 else 16)
-            and (_is_short(p) or (_is_apart(p) and p.last))
-        ),
-    ),
     # 40 to 90 times faster than im2col at 13x13 and one channel, 13 times at 8 channels.
     Row("fft", lambda p: _may_round(p) and p.c * p.o <= 64 and _is_large(p)),
     # Twice as fast as im2col at nine taps over one axis, 1.4 to 2 times at 5x5.
@@ -110,7 +83,7 @@ def choose(p: Problem) -> str:
       >>> form = Form(Window.of_conv((8, 8), (3, 3)), 1, Layout.of("conv", None, 2))
       >>> arrays = jnp.zeros((1, 16, 8, 8)), jnp.zeros((4, 16, 3, 3))
       >>> [choose(Problem.of("conv", form, *arrays, "float32", on)) for on in ("cuda", "cpu")]
-      ['vendor', 'winograd']
+      ['vendor', 'im2col']
     """
     for row in TABLE:
         applies = p.platform in row.platforms and p.contraction in row.contractions

@@ -33,7 +33,7 @@ from jdeconv import _jax, window
 from jdeconv.axes import padded, reshaped
 from jdeconv.choose import choose
 from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
-from jdeconv.lowerings import LOWERINGS, fft, im2col, nhwc, taps, winograd
+from jdeconv.lowerings import LOWERINGS, fft, im2col, nhwc, taps
 from jdeconv.problem import ACCELERATORS, Problem
 
 MIB = 1 << 20
@@ -50,14 +50,14 @@ class Memory:
       last: whether it takes channels last.
       laid_out: the bytes that it lays out for one image.
       block_bytes: how many of them may be laid out at a time.
-      tile: the positions of y on an axis that go together in a slab; None if it takes no slabs.
+      takes_slabs: whether an image that lays out too much is cut.
       is_scaled: whether accelerators lay out more at a time.
     """
 
     last: Callable[[Problem], bool] = lambda p: p.last
     laid_out: Callable[[Problem], Any] = lambda p: 0
     block_bytes: int = 0
-    tile: Callable[[Problem, int], int] | None = None
+    takes_slabs: bool = False
     is_scaled: bool = False
 
     def block(self, p: Problem) -> int:
@@ -67,14 +67,11 @@ class Memory:
 
 MEMORY = {
     "im2col": Memory(
-        laid_out=im2col.laid_out, block_bytes=4 * MIB, tile=lambda p, axis: 1, is_scaled=True
+        laid_out=im2col.laid_out, block_bytes=4 * MIB, takes_slabs=True, is_scaled=True
     ),
     "taps": Memory(last=taps.takes_channels_last),
-    # Half of it makes the dots too small. With more, a call's memory often passes 32 MiB, beyond which malloc
-    # asks for fresh pages every time.
-    "winograd": Memory(lambda p: True, winograd.laid_out, 13 * MIB, winograd.tile),
     "fft": Memory(lambda p: False, fft.laid_out, 32 * MIB),
-    "nhwc": Memory(lambda p: True, nhwc.laid_out, 4 * MIB, lambda p, axis: 1),
+    "nhwc": Memory(lambda p: True, nhwc.laid_out, 4 * MIB, True),
 }
 """A lowering that is not here takes the user's arrays as they are."""
 
@@ -116,16 +113,11 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     a = lax.transpose(a, _order(p.layout, first, last))
     b = lax.transpose(b, _order(p.layout, second, last))
     if second == "kernel":
-        b = _applied(lowering, "enter_kernel", _split(b, ordered, second), ordered)
+        b = _split(b, ordered, second)
+        b = lowering.enter_kernel(b, ordered) if hasattr(lowering, "enter_kernel") else b
     whole = _in_slabs(memory, lowering, a, b, ordered)
-    if result == "kernel":
-        whole = _merged(_applied(lowering, "leave_kernel", whole, ordered), ordered, result)
+    whole = _merged(whole, ordered, result) if result == "kernel" else whole
     return lax.transpose(whole, np.argsort(_order(p.layout, result, last)))
-
-
-def _applied(lowering: Any, name: str, kernel: jax.Array, p: Problem) -> jax.Array:
-    """The lowering's own form of a kernel, or the kernel from it, if it has one."""
-    return getattr(lowering, name)(kernel, p) if hasattr(lowering, name) else kernel
 
 
 def _contract(lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
@@ -254,18 +246,17 @@ def _zeros_of(function: Callable, *args: Any, like: jax.Array) -> jax.Array:
 
 def _takes_slabs(memory: Memory, p: Problem) -> bool:
     size = memory.laid_out(p)
-    return memory.tile is not None and isinstance(size, int) and size > _scaled(p, MAX_BYTES)
+    return memory.takes_slabs and isinstance(size, int) and size > _scaled(p, MAX_BYTES)
 
 
 def _in_slabs(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     """The contraction, in slabs where one image lays out too much."""
     whole = partial(_in_blocks, memory, lowering)
-    if memory.tile is None or not _takes_slabs(memory, p):
+    if not _takes_slabs(memory, p):
         return whole(a, b, p)
     size = memory.laid_out(p)
     axis = int(np.argmax(p.window.small))
-    tile = memory.tile(p, axis)
-    rows = max(1, p.window.small[axis] * _scaled(p, SLAB_BYTES) // (size * tile)) * tile
+    rows = max(1, p.window.small[axis] * _scaled(p, SLAB_BYTES) // size)
     if rows >= p.window.small[axis]:
         return whole(a, b, p)
     # A slab of one position that is still too large is cut along the next axis.

@@ -4,8 +4,8 @@ Value and both gradients of a conv (so conv, deconv and kernel_grad), over rando
 hard on sums. The exact result comes from the definition in float64, that of float64 in numpy's longdouble.
 
 An error is in units of eps * sqrt(sum of the squared terms), which is eps * sqrt(L) * (rms of a term) for a
-sum of L terms. "whole" takes the largest such root of a result for all of it, as error bounds of FFTs and of
-Winograd's algorithm do; "each" takes every element's own. The error of a result is its largest; median and
+sum of L terms. "whole" takes the largest such root of a result for all of it, as error bounds of FFTs
+do; "each" takes every element's own. The error of a result is its largest; median and
 worst are over results. Left out are results without a single term, and gradients of x where padding reaches
 beyond the window: there jax.lax's is a convolution of negative padding, for which XLA's CPU backend reads
 outside of its input.

@@ -27,7 +27,7 @@ GROUPED = {
     "groups": ((None, "d"), ("d", None), (None, "d")),
     "groups of x": ((None, "d"), (None, None), (None, "d")),
 }
-LOWERINGS = ["nhwc", "fft", "im2col", "vendor", "taps", "winograd"]
+LOWERINGS = ["nhwc", "fft", "im2col", "vendor", "taps"]
 
 
 def collectives(compiled):
@@ -121,7 +121,7 @@ def test_no_device_needs_an_activation_of_another(groups, name, axis_type, kind,
 @pytest.mark.parametrize(("groups", "name"), [(1, "batch"), (8, "groups"), (1, "input channels")])
 def test_however_it_is_evaluated(groups, name, lowering, rng):
     specs = DENSE[name] if groups == 1 else GROUPED[name]
-    last = lowering in ("nhwc", "vendor", "winograd")
+    last = lowering in ("nhwc", "vendor")
     channels = (1, 1) if lowering == "taps" else (2, 3)
     found, *_ = check("conv", groups, last, specs, AxisType.Auto, rng, lowering, channels=channels)
     assert {operation for operation, _ in found} <= {"all-reduce"}

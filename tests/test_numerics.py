@@ -55,7 +55,7 @@ def test_every_lowering_is_within_the_bound(dtype, rng):
 def test_long_sums_are_within_the_bound(sizes, rng):
     """One number after the other, they would be at 100 units, where lax's are at 10.
 
-    What is chosen; by name, `winograd` and `nhwc` may be beyond, by how much depends on the processor.
+    What is chosen; by name, `nhwc` may be beyond, by how much depends on the processor.
     """
     problem = draws.problem(*sizes, "float32")
     found = measured([problem], [draws.normal], rng, only=numerics.CHOSEN)

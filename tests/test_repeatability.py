@@ -21,7 +21,6 @@ SHAPES = {  # large enough for XLA to divide the work among threads; sums of up 
     None: ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
     "im2col": ((8, 16, 32, 32), (24, 16, 5, 5), {"stride": 2, "padding": 2}),
     "taps": ((8, 32, 32, 32), (32, 1, 3, 3), {"padding": 1, "groups": 32}),
-    "winograd": ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),
     "fft": ((2, 2, 96, 96), (3, 2, 31, 31), {}),
     "nhwc": ((8, 16, 32, 32), (24, 16, 5, 5), {"padding": 2}),
     "vendor": ((8, 16, 32, 32), (24, 16, 3, 3), {"padding": 1}),

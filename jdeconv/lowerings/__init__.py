@@ -6,12 +6,11 @@ arrays. It may have `enter_kernel(kernel, problem)`, which is called once, befor
 `leave_kernel`.
 """
 
-from jdeconv.lowerings import fft, im2col, nhwc, taps, vendor, winograd
+from jdeconv.lowerings import fft, im2col, nhwc, taps, vendor
 
 LOWERINGS = {
     "im2col": im2col,
     "taps": taps,
-    "winograd": winograd,
     "fft": fft,
     "nhwc": nhwc,
     "vendor": vendor,

@@ -1,7 +1,7 @@
 """XLA's own forward convolution with channels last and no group: the form that its CPU backend compiles well.
 
-    conv         lax's convolution
-    deconv       lax's convolution of y with the reversed kernel, its channels swapped
+    conv         lax's convolution over the last two axes; the taps of the axes before them are channels
+    deconv       the same of y with the reversed kernel, its channels swapped
     kernel_grad  im2col on both sides: x unfolds by the taps of all axes but the last, y by those of the
                  last, so that both have few columns and the dot between them is nearly square
 
@@ -38,38 +38,44 @@ def refuses(p: Problem) -> str | None:
 
 
 def laid_out(p: Problem) -> int:
-    """The bytes of one image's columns on both sides, in a kernel's gradient."""
-    if p.contraction != "kernel_grad":
-        return 0
-    sides = _Sides(p.window)
-    widths = math.prod(sides.x.kernel) * p.c + math.prod(sides.y.kernel) * p.o
-    return p.g * widths * math.prod(sides.x.small) * p.wide.itemsize
+    """The bytes of one image's columns on both sides."""
+    w = p.window
+    lead = range(max(0, w.rank - 2))
+    if p.contraction == "kernel_grad":
+        sides = [*zip(_sides(w), (p.c, p.o), strict=True)]
+    elif p.contraction == "conv":
+        sides = [(_only(w, lead), p.c)] if lead else []
+    else:
+        sides = [(_only(_turned(w), lead), p.o)] if lead else []
+    numbers = sum(math.prod((*side.kernel, *side.small, channels)) for side, channels in sides)
+    return p.g * numbers * p.wide.itemsize
 
 
 def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """The forward convolution."""
-    return _by_groups(lambda x, k: _convolution(x, k, p, p.window.padding), p, x, kernel)
+    return _by_groups(lambda x, k: _convolution(x, k, p, p.window), p, x, kernel)
 
 
 def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
-    """The forward convolution of y with the reversed kernel, padded by what of the span the padding leaves."""
-    w = p.window
-    edges = zip(w.span, w.padding, strict=True)
-    padding = [(span - 1 - low, span - 1 - high) for span, (low, high) in edges]
+    """The forward convolution of y with the reversed kernel, whose channels are swapped."""
 
     def one(y: jax.Array, kernel: jax.Array) -> jax.Array:
-        kernel = lax.optimization_barrier(jnp.flip(kernel, range(w.rank)))
-        return _convolution(y, kernel.swapaxes(-1, -2), p, padding)
+        kernel = lax.optimization_barrier(jnp.flip(kernel, range(p.window.rank)))
+        return _convolution(y, kernel.swapaxes(-1, -2), p, _turned(p.window))
 
     return _by_groups(one, p, y, kernel)
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The dot of x's columns for the taps of all axes but the last, and y's for the taps of the last."""
-    sides = _Sides(p.window)
+    across, along = _sides(p.window)
+
+    def columns(a: jax.Array, window: Window) -> jax.Array:
+        a = unfold(a, window, space=1, tap=1 + window.rank)
+        return a.reshape(-1, math.prod(window.kernel), a.shape[-1])
 
     def one(x: jax.Array, y: jax.Array) -> jax.Array:
-        x, y = sides.unfold(x, sides.x), jnp.flip(sides.unfold(y, sides.y), 1)
+        x, y = columns(x, across), jnp.flip(columns(y, along), 1)
         options = {"precision": p.precision, "preferred_element_type": p.wide}
         kernel = jnp.einsum("ptc,puo->tuco", x, y, **options)
         return kernel.reshape(*p.window.kernel, p.c, p.o)
@@ -77,29 +83,27 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     return _by_groups(one, p, x, y)
 
 
-class _Sides:
-    """The windows by which x and y unfold. On the last axis, y's window is the transpose of the form's."""
+def _turned(w: Window) -> Window:
+    """The window by which the reversed kernel reads y and writes x."""
+    low = tuple(span - 1 - low for span, low in zip(w.span, w.low, strict=True))
+    return dataclasses.replace(w, big=w.small, small=w.big, low=low)
 
-    def __init__(self, w: Window) -> None:
-        ones, zeros = (1,) * w.rank, (0,) * w.rank
-        n = max(1, w.rank - 1)  # axes of x; a single one stays with x
-        between = (*w.small[:n], *w.big[n:])  # positions that both sides share
-        self.x = dataclasses.replace(
-            w, small=between, kernel=(*w.kernel[:n], *ones[n:]), low=(*w.low[:n], *zeros[n:])
-        )
-        turned = [span - 1 - low for span, low in zip(w.span[n:], w.low[n:], strict=True)]
-        self.y = dataclasses.replace(
-            w,
-            big=w.small,
-            small=between,
-            kernel=(*ones[:n], *w.kernel[n:]),
-            low=(*zeros[:n], *turned),
-        )
 
-    def unfold(self, a: jax.Array, window) -> jax.Array:
-        """Columns (batch and position, tap, channel)."""
-        columns = unfold(a, window, space=1, tap=1 + window.rank)
-        return columns.reshape(-1, math.prod(window.kernel), columns.shape[-1])
+def _only(w: Window, kept: range) -> Window:
+    """The window on these axes; on the others, every position passes as it is."""
+
+    def chosen(ours: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(ours[i] if i in kept else others[i] for i in range(w.rank))
+
+    ones, zeros = (1,) * w.rank, (0,) * w.rank
+    kernel, low = chosen(w.kernel, ones), chosen(w.low, zeros)
+    return dataclasses.replace(w, small=chosen(w.small, w.big), kernel=kernel, low=low)
+
+
+def _sides(w: Window) -> tuple[Window, Window]:
+    """The windows by which x and y unfold. A single axis stays with x."""
+    n = max(1, w.rank - 1)
+    return _only(w, range(n)), _only(_turned(w), range(n, w.rank))
 
 
 def _by_groups(one: Callable, p: Problem, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -109,17 +113,25 @@ def _by_groups(one: Callable, p: Problem, a: jax.Array, b: jax.Array) -> jax.Arr
     return jnp.stack([one(a[..., i, :], b[..., i, :]) for i in range(p.g)], -2)
 
 
-def _convolution(a: jax.Array, kernel: jax.Array, p: Problem, padding) -> jax.Array:
-    rank = p.window.rank
+def _convolution(a: jax.Array, kernel: jax.Array, p: Problem, w: Window) -> jax.Array:
+    """XLA's convolution over the last two axes; the taps of the axes before them join the channels."""
+    lead, rank = max(0, w.rank - 2), min(2, w.rank)
+    if lead:
+        a = unfold(a, _only(w, range(lead)), space=1, tap=1 + w.rank)
+        a = a.reshape(-1, *w.big[lead:], math.prod(w.kernel[:lead]) * kernel.shape[-2])
+        kernel = kernel.reshape(-1, *kernel.shape[lead:])
+        kernel = jnp.moveaxis(kernel, 0, rank)
+        kernel = kernel.reshape(*w.kernel[lead:], -1, kernel.shape[-1])
     last = (0, rank + 1, *range(1, rank + 1))
-    a, padding = cropped(a, last[2:], padding)
-    return lax.conv_general_dilated(
+    a, padding = cropped(a, last[2:], w.padding[lead:])
+    out = lax.conv_general_dilated(
         lax.optimization_barrier(a),
         kernel,
         (1,) * rank,
         padding,
-        rhs_dilation=p.window.dilation,
+        rhs_dilation=w.dilation[lead:],
         dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
         precision=p.precision,
         preferred_element_type=p.answer,
     )
+    return out.reshape(-1, *w.small, out.shape[-1]) if lead else out
