@@ -85,13 +85,13 @@ class Kernel:
 
 def kernels(text: str) -> list[Kernel]:
     """The kernels of a compiled program, those of loops once, with how often they run."""
-    program, entry = _computations(text)
+    program, entry = computations(text)
     return list(_kernels(program, entry, 1))
 
 
 def collectives(text: str) -> Iterator[tuple[str, list[Array]]]:
     """Kind and results of what devices send one another, those of loops once."""
-    program, _ = _computations(text)
+    program, _ = computations(text)
     for operation in (o for own in program.values() for o in own.values()):
         kind = next((c for c in COLLECTIVES if operation.code.startswith(c)), "")
         if kind and not operation.code.endswith("-done"):
@@ -100,7 +100,7 @@ def collectives(text: str) -> Iterator[tuple[str, list[Array]]]:
             yield kind, operation.results[count:] or operation.results
 
 
-def _computations(text: str) -> tuple[dict[str, dict[str, Operation]], str]:
+def computations(text: str) -> tuple[dict[str, dict[str, Operation]], str]:
     """Each computation's operations by name, and the entry's name."""
     program: dict[str, dict[str, Operation]] = {}
     entry = name = ""

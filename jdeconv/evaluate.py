@@ -52,6 +52,7 @@ class Memory:
       block_bytes: how many of them may be laid out at a time.
       takes_slabs: whether an image that lays out too much is cut.
       is_scaled: whether accelerators lay out more at a time.
+      rereads: the contractions in which it reads a position of x or y for more than one tap.
     """
 
     last: Callable[[Problem], bool] = lambda p: p.last
@@ -59,6 +60,7 @@ class Memory:
     block_bytes: int = 0
     takes_slabs: bool = False
     is_scaled: bool = False
+    rereads: tuple[str, ...] = ()
 
     def block(self, p: Problem) -> int:
         """How many bytes may be laid out at a time on the problem's platform."""
@@ -67,11 +69,15 @@ class Memory:
 
 MEMORY = {
     "im2col": Memory(
-        laid_out=im2col.laid_out, block_bytes=4 * MIB, takes_slabs=True, is_scaled=True
+        laid_out=im2col.laid_out,
+        block_bytes=4 * MIB,
+        takes_slabs=True,
+        is_scaled=True,
+        rereads=("conv", "kernel_grad"),
     ),
-    "taps": Memory(last=taps.takes_channels_last),
+    "taps": Memory(last=taps.takes_channels_last, rereads=tuple(CONTRACTIONS)),
     "fft": Memory(lambda p: False, fft.laid_out, 32 * MIB),
-    "nhwc": Memory(lambda p: True, nhwc.laid_out, 4 * MIB, True),
+    "nhwc": Memory(lambda p: True, nhwc.laid_out, 4 * MIB, True, rereads=("kernel_grad",)),
 }
 """A lowering that is not here takes the user's arrays as they are."""
 
@@ -112,6 +118,8 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     first, second, result = CONTRACTIONS[p.contraction]
     a = lax.transpose(a, _order(p.layout, first, last))
     b = lax.transpose(b, _order(p.layout, second, last))
+    if p.contraction in memory.rereads and _is_at_once(memory, p):
+        a, b = _written(a, b, p)
     if second == "kernel":
         b = _split(b, ordered, second)
         b = lowering.enter_kernel(b, ordered) if hasattr(lowering, "enter_kernel") else b
@@ -164,6 +172,28 @@ def _merged(a: jax.Array, p: Problem, role: str) -> jax.Array:
     return reshaped(a, axis, 2, (a.shape[axis] * a.shape[axis + 1],))
 
 
+def _is_at_once(memory: Memory, p: Problem) -> bool:
+    """Whether windows overlap on a CPU and no loop follows, which would write its operands itself."""
+    is_whole = _images_per_block(memory, p) == p.n and not _takes_slabs(memory, p)
+    return p.platform == "cpu" and p.overlaps and is_whole
+
+
+def _written(a: jax.Array, b: jax.Array, p: Problem) -> tuple[jax.Array, jax.Array]:
+    """The two arrays, or only `a` if `b` is a kernel, as XLA's CPU backend writes them to memory.
+
+    Where an array is read more than once, XLA would evaluate what made it at each reading. It removes every
+    operation that changes nothing before it decides on that, but not a branch on a value that it cannot know.
+    """
+    first = lax.slice(b, [0] * b.ndim, [1] * b.ndim).reshape(())
+    first = first.real if jnp.iscomplexobj(first) else first
+    bits = np.dtype(f"int{8 * first.dtype.itemsize}")
+    one = np.ones((), bits)
+    is_true = lax.clamp(one, lax.bitcast_convert_type(first, bits), one) == one
+    if p.contraction == "kernel_grad":
+        return lax.cond(is_true, lambda a, b: (a, b), lambda a, b: (-a, -b), a, b)
+    return lax.cond(is_true, lambda a: a, lambda a: -a, a), b
+
+
 # Blocks.
 
 
@@ -208,13 +238,18 @@ def _by_groups(contract: Callable, a: jax.Array, b: jax.Array, p: Problem, size:
     return reshaped(jnp.moveaxis(kernel, 0, axis), axis, 2, (-1,))
 
 
+def _images_per_block(memory: Memory, p: Problem) -> Any:
+    """How many images to take at a time; all, where the lowering lays out nothing."""
+    laid_out = memory.laid_out(p)
+    if isinstance(laid_out, int) and laid_out == 0:
+        return p.n
+    return items_per_block(p.n, laid_out, memory.block(p))
+
+
 def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     """The contraction of so many images at a time as lay out no more than a block."""
     contract = partial(_contract, lowering)
-    laid_out = memory.laid_out(p)
-    if isinstance(laid_out, int) and laid_out == 0:
-        return contract(a, b, p)
-    size = items_per_block(p.n, laid_out, memory.block(p))
+    size = _images_per_block(memory, p)
     if size == p.n:
         return contract(a, b, p)
     part = dataclasses.replace(p, n=size)

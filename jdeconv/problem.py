@@ -105,6 +105,12 @@ class Problem:
         return math.prod(self.window.stride)
 
     @property
+    def overlaps(self) -> bool:
+        """Whether windows overlap."""
+        axes = zip(self.window.kernel, self.window.stride, strict=True)
+        return any(taps > step for taps, step in axes)
+
+    @property
     def answer(self) -> np.dtype:
         """The dtype in which one convolution or dot of XLA answers, where nothing is added to it.
 
