@@ -245,11 +245,12 @@ def _sharded(contraction: str, a: Any, kernel: Any, spec: Any, mode: str) -> Cal
     if a.ndim != kernel.ndim:
         reason = f"needs {kernel.ndim} axes, as the kernel has: batch, channels and space"
         raise refused(role, f"{reason}, got {shown(a)}")
-    mesh = jax.sharding.get_abstract_mesh()
-    sharding = jax.typeof(a).sharding if isinstance(a, Tracer) else a.sharding
-    if isinstance(sharding, NamedSharding):
-        mesh = sharding.mesh if mesh.empty else mesh
-        spec = sharding.spec if spec is None and any(sharding.spec) else spec
+    mesh, is_traced = jax.sharding.get_abstract_mesh(), isinstance(a, Tracer)
+    found = jax.typeof(a).sharding if is_traced else a.sharding
+    if isinstance(found, NamedSharding):
+        mesh = found.mesh if mesh.empty else mesh
+        if spec is None and (any(found.spec) or not is_traced):  # a type may leave it to XLA
+            spec = found.spec
     if mesh.empty:
         raise refused("spec", "needs a mesh; call it within jax.set_mesh(mesh)")
     if spec is None:
@@ -295,12 +296,9 @@ def _steps(role, mode, mesh, space, form: Form) -> tuple[list[tuple[Callable, Ca
             if size % devices:
                 least = size // devices * devices
                 fit = f"{least} and {least + devices} fit" if least else f"{devices} fits"
-                reason = (
-                    f"{what} size {size} on spatial axis {i}, no multiple of the {devices} devices"
-                )
-                raise refused(
-                    role, f"{reason} of mesh axis {' and '.join(map(repr, names))}; {fit}"
-                )
+                of_mesh = f"the {devices} devices of mesh axis {' and '.join(map(repr, names))}"
+                reason = f"{what} size {size} on spatial axis {i}, no multiple of {of_mesh}; {fit}"
+                raise refused(role, reason)
         size, low = w.big[i] // devices, w.low[i]
         w = part(w, i, w.small[i] // devices)
         step = size - w.small[i] * w.stride[i]
