@@ -131,13 +131,15 @@ def test_conv_and_deconv(seed, order):
     )
 
 
-# Halos side by side; of two shards; shards of y that run ahead of x's, or fall behind; several copies of x.
+# Halos side by side; of two shards; shards of y that run ahead of x's, or fall behind; several copies of x;
+# padding that copies what lies on the other side of a shard.
 GEOMETRIES = (
     {"big": 8, "kernel": 3, "padding": (1, 1)},
     {"big": 4, "kernel": 5, "padding": (2, 2)},
     {"big": 16, "kernel": 4, "stride": 2, "padding": (4, 6)},
     {"big": 16, "kernel": 3, "padding": (-2, 0)},
     {"big": 4, "kernel": 3, "padding": (9, 5)},
+    {"big": 4, "kernel": 4, "padding": (3, 0)},
 )
 
 
@@ -150,7 +152,7 @@ def both_and_gradients(conv, deconv, x, k, **steps):
 
 MODES = {
     "circular": (1, 2, 4),
-    "reflect": (1, 4),
+    "reflect": (4, 5),
     "replicate": (2,),
 }  # the geometries that are quick
 
