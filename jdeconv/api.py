@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 from jax.lax import PrecisionLike
@@ -22,6 +22,7 @@ from jdeconv.checks import Ints, Padding, reporting
 __all__ = ["conv", "deconv", "kernel_grad"]
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def conv_by(
@@ -258,6 +259,40 @@ def kernel_grad_by(
     return arguments.kernel_grad(contract, x, y, kernel_size, options)
 
 
+def signed(function: Callable[P, R], signature: inspect.Signature) -> Callable[P, R]:
+    """The function with a signature of its own, by which wrong arguments are told."""
+
+    @wraps(function)
+    def signed_function(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:  # Python's would speak of the functions inside
+                raise TypeError(f"{function.__name__}() {error}") from None
+            raise
+
+    vars(signed_function).update(__signature__=signature)
+    return signed_function
+
+
+def with_options_of(template: Callable) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator of a function with `**options`: they are the template's keyword arguments."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        *named, _ = signature.parameters.values()
+        options = [
+            p
+            for p in inspect.signature(template).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.name not in signature.parameters
+        ]
+        return signed(function, signature.replace(parameters=[*named, *options]))
+
+    return decorate
+
+
 def public(
     template: Callable[Concatenate[Any, P], jax.Array], contract: Any, module: str
 ) -> Callable[P, jax.Array]:
@@ -265,23 +300,15 @@ def public(
 
     @wraps(template)
     def function(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
-        try:
-            return template(contract, *args, **kwargs)
-        except TypeError:
-            try:
-                own.bind(*args, **kwargs)
-            except TypeError as error:  # Python's would count the contraction among the arguments
-                raise TypeError(f"{name}() {error}") from None
-            raise
+        return template(contract, *args, **kwargs)
 
     name, signature = template.__name__.removesuffix("_by"), inspect.signature(template)
-    own = signature.replace(parameters=[*signature.parameters.values()][1:])
-    vars(function).update(__signature__=own)
     hints = {key: hint for key, hint in template.__annotations__.items() if key != "contract"}
     function.__annotations__ = hints
     function.__name__ = function.__qualname__ = name
     function.__module__ = module
-    return reporting(big="x", small="y")(function)
+    own = signature.replace(parameters=[*signature.parameters.values()][1:])
+    return reporting(big="x", small="y")(signed(function, own))
 
 
 conv = public(conv_by, pair.conv, __name__)

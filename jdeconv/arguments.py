@@ -292,17 +292,13 @@ def _holds(wide: np.dtype, narrow: np.dtype) -> bool:
 
 
 def _precision(precision: Any) -> lax.Precision | None:
-    if precision is None:
-        try:
-            config: Any = jax.config
-            return lax.Precision(config.jax_default_matmul_precision)
-        except (
-            ValueError
-        ):  # None, or an algorithm's name, which dot and convolution look up themselves
-            return None
-    is_name = isinstance(precision, str | lax.Precision)
+    config: Any = jax.config
+    wanted = config.jax_default_matmul_precision if precision is None else precision
+    is_name = isinstance(wanted, str | lax.Precision)
     if is_name:
         with suppress(ValueError):
-            return lax.Precision(precision)
+            return lax.Precision(wanted)
+    if precision is None:  # dot and convolution look up an algorithm's name themselves
+        return None
     reason = f"must be None, a jax.lax.Precision or its name, got {shown(precision)}"
     raise refused("precision", reason, ValueError if is_name else TypeError)

@@ -110,13 +110,11 @@ def integer(argument: str, value: object, least: int | None = None) -> int:
 def number(argument: str, value: Any) -> float:
     """One static number, real and finite."""
     found = value
-    if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
+    if isinstance(value, jax.Array | np.ndarray | np.generic) and value.ndim == 0:
         if isinstance(value, Tracer):
             reason = f"must be a number that is known while tracing, got {shown(value)}"
             raise refused(argument, reason, TypeError)
-        found = value.item() if jnp.issubdtype(value.dtype, jnp.number) else None
-    if isinstance(value, np.generic) and _is_of_numbers(value.dtype):
-        found = value.item()
+        found = value.item() if _is_of_numbers(value.dtype) else None
     if isinstance(found, bool) or not isinstance(found, float | int):
         raise refused(argument, f"must be a real number, got {shown(value)}", TypeError)
     if not abs(found) <= MAX_FINITE:  # NaN neither; an int may be beyond any float
@@ -232,8 +230,7 @@ def sizes(argument: str, value: object) -> tuple[int, ...]:
 
 def integers(argument: str, value: object, rank: int, least: int | None = None) -> tuple[int, ...]:
     """One static int per axis; a single int serves every axis."""
-    single = _index(value)
-    numbers = (single,) * rank if single is not None else _indices(value)
+    numbers = _repeated(value, rank)
     if numbers is None or len(numbers) != rank:
         reason = f"must be an int or a sequence of length {rank}, got {shown(value)}"
         raise refused(argument, reason, TypeError if numbers is None else ValueError)
@@ -246,14 +243,13 @@ def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
         return one_of("padding", value, NAMED_PADDINGS)
     single = _index(value)
     entries = (single,) * rank if single is not None else _sequence(value)
-    pairs = [_pair(entry) for entry in entries or ()]
-    if entries is None or None in pairs or len(pairs) != rank:
-        kind = TypeError if entries is None or None in pairs else ValueError
+    pairs = [_repeated(entry, 2) or () for entry in entries or ()]
+    is_of_pairs = entries is not None and all(len(pair) == 2 for pair in pairs)
+    if not is_of_pairs or len(pairs) != rank:
         what = f"an int, a name or a sequence of {rank} ints or (low, high) pairs"
+        kind = ValueError if is_of_pairs else TypeError
         raise refused("padding", f"must be {what}, got {shown(value)}", kind)
-    found = tuple(pair for pair in pairs if pair is not None)
-    _within("padding", sum(found, ()))
-    return found
+    return tuple((low, high) for low, high in (_within("padding", pair) for pair in pairs))
 
 
 def _within(argument: str, numbers: tuple[int, ...], least: int | None = None) -> tuple[int, ...]:
@@ -266,12 +262,10 @@ def _within(argument: str, numbers: tuple[int, ...], least: int | None = None) -
     return numbers
 
 
-def _pair(entry: object) -> Pair | None:
-    number = _index(entry)
-    if number is not None:
-        return number, number
-    pair = _indices(entry)
-    return pair if pair is not None and len(pair) == 2 else None
+def _repeated(value: object, count: int) -> tuple[int, ...] | None:
+    """So many times a single int, or the ints of a sequence."""
+    single = _index(value)
+    return _indices(value) if single is None else (single,) * count
 
 
 def _index(value: Any) -> int | None:

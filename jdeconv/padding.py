@@ -36,7 +36,7 @@ def pad(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Arr
             repeated.append((axis, size, pair[0], full))
     wide = jnp.pad(x, widths, NUMPY_MODES[mode])
     for axis, size, low, full in repeated:
-        wide = wide.take(_copied(jnp.arange(full) - low, size, mode), axis, mode="clip")
+        wide = wide.take(copied(jnp.arange(full) - low, size, mode), axis, mode="clip")
     starts, stops = [0] * x.ndim, list(wide.shape)
     for axis, (low, _), full in zip(axes, window.padding, window.full, strict=True):
         if wide.shape[axis] > full:
@@ -44,7 +44,7 @@ def pad(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Arr
     return lax.slice(wide, starts, stops).astype(dtype)
 
 
-def _copied(position: jax.Array, size: int, mode: str) -> jax.Array:
+def copied(position: jax.Array, size: int, mode: str) -> jax.Array:
     """Of which of `size` cells each position is a copy."""
     if mode == "replicate":
         return position.clip(0, size - 1)

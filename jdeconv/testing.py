@@ -121,15 +121,12 @@ def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarr
     """
     x, kernel = _wide(x=x, kernel=kernel)
     small, steps = _static(x.ndim - 2, stride, dilation, low, small=small)
-    c, o = _channels(groups, x=(x, 1), kernel=(kernel, 0))
-    _same("kernel", kernel, 1, c)
-    y = np.zeros((x.shape[0], groups * o, *small), np.result_type(x, kernel))
-    for b, q, t in _incidences(x.shape[2:], small, kernel.shape[2:], *steps):
-        for g in range(groups):
-            xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
-            for n in range(x.shape[0]):
-                y[(n, ys, *q)] += kernel[(ys, slice(None), *t)] @ x[(n, xs, *b)]
-    return y
+    x, kernel = _grouped(groups, x=(x, 1), kernel=(kernel, 0))
+    _same("kernel", kernel[0], 1, x.shape[2])
+    y = np.zeros((x.shape[0], *kernel.shape[:2], *small), np.result_type(x, kernel))
+    for b, q, t in _incidences(x.shape[3:], small, kernel.shape[3:], *steps):
+        y[(..., *q)] += np.einsum("goc,ngc->ngo", kernel[(..., *t)], x[(..., *b)])
+    return _merged(y, 1)
 
 
 @checks.reporting()
@@ -152,16 +149,12 @@ def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarr
     """
     y, kernel = _wide(y=y, kernel=kernel)
     big, steps = _static(y.ndim - 2, stride, dilation, low, big=big)
-    o, _ = _channels(groups, y=(y, 1), kernel=(kernel, 0))
-    c = kernel.shape[1]
     _same("kernel", kernel, 0, y.shape[1])
-    x = np.zeros((y.shape[0], groups * c, *big), np.result_type(y, kernel))
-    for b, q, t in _incidences(big, y.shape[2:], kernel.shape[2:], *steps):
-        for g in range(groups):
-            xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
-            for n in range(y.shape[0]):
-                x[(n, xs, *b)] += y[(n, ys, *q)] @ kernel[(ys, slice(None), *t)]
-    return x
+    y, kernel = _grouped(groups, y=(y, 1), kernel=(kernel, 0))
+    x = np.zeros((*y.shape[:2], kernel.shape[2], *big), np.result_type(y, kernel))
+    for b, q, t in _incidences(big, y.shape[3:], kernel.shape[3:], *steps):
+        x[(..., *b)] += np.einsum("goc,ngo->ngc", kernel[(..., *t)], y[(..., *q)])
+    return _merged(x, 1)
 
 
 @checks.reporting()
@@ -184,15 +177,12 @@ def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> 
     """
     x, y = _wide(x=x, y=y)
     kernel_size, steps = _static(x.ndim - 2, stride, dilation, low, kernel_size=kernel_size)
-    c, o = _channels(groups, x=(x, 1), y=(y, 1))
     _same("y", y, 0, x.shape[0])
-    kernel = np.zeros((groups * o, c, *kernel_size), np.result_type(x, y))
-    for b, q, t in _incidences(x.shape[2:], y.shape[2:], kernel_size, *steps):
-        for g in range(groups):
-            xs, ys = slice(g * c, g * c + c), slice(g * o, g * o + o)
-            for n in range(x.shape[0]):
-                kernel[(ys, slice(None), *t)] += np.outer(y[(n, ys, *q)], x[(n, xs, *b)])
-    return kernel
+    x, y = _grouped(groups, x=(x, 1), y=(y, 1))
+    kernel = np.zeros((*y.shape[1:3], x.shape[2], *kernel_size), np.result_type(x, y))
+    for b, q, t in _incidences(x.shape[3:], y.shape[3:], kernel_size, *steps):
+        kernel[(..., *t)] += np.einsum("ngo,ngc->goc", y[(..., *q)], x[(..., *b)])
+    return _merged(kernel, 0)
 
 
 def _wide(**arrays: Any) -> list[np.ndarray]:
@@ -229,14 +219,22 @@ def _static(rank: int, stride: Any, dilation: Any, low: Any, **size: Any) -> tup
     return sizes, steps
 
 
-def _channels(groups: int, **arrays: tuple[np.ndarray, int]) -> list[int]:
-    """The channels of one group, of each of two arrays along an axis of it."""
-    groups = checks.integer("groups", groups, 1)
+def _grouped(groups: int, **arrays: tuple[np.ndarray, int]) -> list[np.ndarray]:
+    """The arrays with their groups on an axis of their own, in front of the channels of a group."""
+    groups, found = checks.integer("groups", groups, 1), []
     for name, (a, axis) in arrays.items():
-        if a.shape[axis] % groups:
-            reason = f"needs a multiple of {groups} groups on axis {axis}, got {a.shape[axis]}"
+        size = a.shape[axis]
+        if size % groups:
+            reason = f"needs a multiple of {groups} groups on axis {axis}, got {size}"
             raise checks.refused(name, reason)
-    return [a.shape[axis] // groups for a, axis in arrays.values()]
+        found.append(a.reshape(*a.shape[:axis], groups, size // groups, *a.shape[axis + 1 :]))
+    return found
+
+
+def _merged(a: np.ndarray, axis: int) -> np.ndarray:
+    """The array with an axis of groups and the axis behind it as one."""
+    groups, size = a.shape[axis : axis + 2]
+    return a.reshape(*a.shape[:axis], groups * size, *a.shape[axis + 2 :])
 
 
 def _same(name: str, a: np.ndarray, axis: int, size: int) -> None:

@@ -153,15 +153,22 @@ FAULTS = (
     Fault(
         "halos go around the end of the mesh",
         "jdeconv/halo.py",
-        "pairs = [(i, i + hop) for i in range(self.count) if 0 <= i + hop < self.count]",
-        "pairs = [(i, (i + hop) % self.count) for i in range(self.count)]",
+        "for r in range(devices) if wraps or 0 <= r + hop < devices]",
+        "for r in range(devices)]",
         "halo",
     ),
     Fault(
-        "what a halo of several shards adds comes from the nearest",
+        "a halo of several shards comes from the nearest",
         "jdeconv/halo.py",
-        "part(before - (hop - 1) * shard - size, size)",
-        "part(before - size, size)",
+        "pairs = [(r + hop, r)",
+        "pairs = [(r + max(-1, min(hop, 1)), r)",
+        "halo",
+    ),
+    Fault(
+        "reflect padding of a shard lacks what it mirrors",
+        "jdeconv/halo.py",
+        "before, behind = max(before, behind - size + 1), max(behind, before - size + 1)",
+        "pass",
         "halo",
     ),
     # Lowerings.
@@ -304,8 +311,8 @@ FAULTS = (
     Fault(
         "what halos add up is rounded to half precision before the sum is at its end",
         "jdeconv/halo.py",
-        "wide = accumulator(whole.dtype)  # until all parts of the sum are together",
-        "wide = whole.dtype",
+        "wide = accumulator(dtype)",
+        "wide = dtype",
         "halo sharding",
     ),
     Fault(

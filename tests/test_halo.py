@@ -28,6 +28,7 @@ MESHES = {
         ((4, 2), ("d", "w"), P("w", None, "d")),
     ],
 }
+SPEC = P(None, None, "h")
 
 
 def counts(shape, names, spec, rank):
@@ -130,6 +131,55 @@ def test_conv_and_deconv(seed, order):
     )
 
 
+# Halos side by side; of two shards; shards of y that run ahead of x's, or fall behind; several copies of x;
+# padding that copies what lies on the other side of a shard.
+GEOMETRIES = (
+    {"big": 8, "kernel": 3, "padding": (1, 1)},
+    {"big": 4, "kernel": 5, "padding": (2, 2)},
+    {"big": 16, "kernel": 4, "stride": 2, "padding": (4, 6)},
+    {"big": 16, "kernel": 3, "padding": (-2, 0)},
+    {"big": 4, "kernel": 3, "padding": (9, 5)},
+    {"big": 4, "kernel": 4, "padding": (3, 0)},
+)
+
+
+def both_and_gradients(conv, deconv, x, k, **steps):
+    """conv, the deconv of its result, and the gradients of both."""
+    y, conv_back = jax.vjp(partial(conv, **steps), x, k)
+    z, deconv_back = jax.vjp(partial(deconv, output_size=x.shape[2:], **steps), y, k)
+    return y, conv_back(y % 5), z, deconv_back(z % 5)
+
+
+MODES = {
+    "circular": (1, 2, 4),
+    "reflect": (4, 5),
+    "replicate": (2,),
+}  # the geometries that are quick
+
+
+@pytest.mark.parametrize(
+    ("mode", "geometry"),
+    [
+        pytest.param(mode, i, marks=() if i in quick else pytest.mark.slow)
+        for mode, quick in MODES.items()
+        for i in range(len(GEOMETRIES))
+    ],
+)
+def test_padding_modes(mode, geometry):
+    """Over an axis that is sharded, and one that is not."""
+    window, mesh = GEOMETRIES[geometry], row(4)
+    draw = np.random.default_rng(geometry).integers
+    x = draw(-4, 5, (1, 2, window["big"], 3)).astype(np.float32)
+    k = draw(-4, 5, (1, 2, window["kernel"], 2)).astype(np.float32)
+    steps = {"stride": (window.get("stride", 1), 1), "padding": (window["padding"], (1, 2))}
+    steps["padding_mode"] = mode
+    expected = both_and_gradients(jdeconv.conv, jdeconv.deconv, x, k, **steps)
+    with jax.set_mesh(mesh):
+        ours = partial(both_and_gradients, halo.conv, halo.deconv, spec=SPEC, **steps)
+        result = jax.jit(ours)(jax.device_put(x, NamedSharding(mesh, SPEC)), k)
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
+
+
 def row(count, kind=AxisType.Auto):
     return jax.make_mesh((count,), ("h",), axis_types=(kind,), devices=jax.devices()[:count])
 
@@ -213,8 +263,16 @@ def test_halos_are_as_small_as_they_can_be_however_many_devices(k, stride):
                 assert {kind for kind, _ in found} == {"collective-permute", "all-reduce"}
 
 
+def test_forward_mode():
+    x, k = jnp.arange(8.0).reshape(1, 1, 8), jnp.array([[[1.0, 2, 3]]])
+    with jax.set_mesh(row(4)):
+        conv = partial(halo.conv, x, spec=P(None, None, "h"), padding=1)
+        y, y_dot = jax.jvp(conv, (k,), (k + 1,))
+    np.testing.assert_array_equal(y, jdeconv.conv(x, k, padding=1))
+    np.testing.assert_array_equal(y_dot, jdeconv.conv(x, k + 1, padding=1))
+
+
 X, K = np.ones((1, 2, 8, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
-SPEC = P(None, None, "h")
 
 
 @pytest.mark.parametrize(
