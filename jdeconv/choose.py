@@ -68,7 +68,7 @@ TABLE = (
     ),
     # 40 to 90 times faster than im2col at 13x13 and one channel, 13 times at 8 channels.
     Row("fft", lambda p: _may_round(p) and p.c * p.o <= 64 and _is_large(p)),
-    # In networks of dense convs it takes 0.6 to 0.9 of im2col's time. But it copies the kernel to reverse it, and
+    # In networks of dense convs it takes 0.6 to 0.9 of im2col's time. But it copies the kernel to reverse it:
     # where a kernel is larger than an image's columns, im2col is 1.1 to 1.6 times faster.
     Row(
         "nhwc",

@@ -38,7 +38,8 @@ from jdeconv.checks import (
 from jdeconv.form import Axes, accumulator, array_axes
 from jdeconv.window import Window
 
-MANY_TAPS = 128  # on one axis; beyond, a gather, as compile time grows with the number of slices
+# Blocks of taps on one axis. Beyond them it is a gather, because compile time grows with the number of slices.
+MAX_BLOCKS = 128
 
 
 @reporting()
@@ -205,51 +206,59 @@ def _turn(rank: int, i: int, space: int, tap: int) -> int:
 
 
 def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
-    """Rank-1 im2col of spatial axis i: one strided slice for each tap, stacked."""
-    x = padded(x, axis, w.low[i], w.high[i])
-    starts = [t * w.dilation[i] for t in range(w.kernel[i])]
-    extent = (w.small[i] - 1) * w.stride[i] + 1
-    if len(starts) > MANY_TAPS:
+    """Rank-1 im2col of spatial axis i: one slice for each block of taps, stacked.
+
+    Tap t = r*stride + b of position q reads x[(q + r)*stride + b]. So a block r, which has a tap for each phase
+    b, is a slice without gaps of the phases of x.
+    """
+    stride, step, blocks, length = _blocks(w, i)
+    x = padded(x, axis, w.low[i], length * stride - w.low[i] - w.big[i])
+    if stride > 1:
+        x = reshaped(x, axis, 1, (length, stride))
+    is_behind = tap > axis and stride > 1
+    if blocks > MAX_BLOCKS:
         # Counted in the program: as a table of numbers it would be as large as the columns of one channel.
-        taps, positions = (
-            lax.broadcasted_iota(np.int32, (w.kernel[i], w.small[i]), j) for j in (0, 1)
-        )
-        indices = taps * w.dilation[i] + positions * w.stride[i]
-        return jnp.moveaxis(jnp.take(x, indices, axis, mode="clip"), axis, tap)
-    slices = [lax.slice_in_dim(x, t, t + extent, w.stride[i], axis) for t in starts]
-    return jnp.stack(slices, tap)
+        r, q = (lax.broadcasted_iota(np.int32, (blocks, w.small[i]), j) for j in (0, 1))
+        columns = jnp.take(x, r * step + q, axis, mode="clip")
+        columns = jnp.moveaxis(columns, axis, tap + is_behind)
+    else:
+        starts = [r * step for r in range(blocks)]
+        slices = [lax.slice_in_dim(x, r, r + w.small[i], axis=axis) for r in starts]
+        columns = jnp.stack(slices, tap + is_behind)
+    if stride == 1:
+        return columns
+    columns = jnp.moveaxis(columns, axis + 2 - is_behind, tap + 1)  # phases behind blocks
+    columns = reshaped(columns, tap, 2, (blocks * stride,))
+    return lax.slice_in_dim(columns, 0, w.span[i], w.dilation[i], axis=tap)
+
+
+def _blocks(w: Window, i: int) -> tuple[int, int, int, int]:
+    """Stride, distance between blocks, number of blocks, and how often the stride fits into x."""
+    stride, span = w.stride[i], w.span[i]
+    step, blocks = (w.dilation[i], w.kernel[i]) if stride == 1 else (1, -(-span // stride))
+    return stride, step, blocks, -(-w.full[i] // stride)
 
 
 def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
-    """Rank-1 col2im of spatial axis i, by phases.
-
-    Tap t lands on positions q*s + t*d, all of one residue modulo s. So each residue is a sum of shifted
-    slices without gaps, and the residues interleave into the array: no zero is ever inserted or added.
-    """
-    if w.kernel[i] > MANY_TAPS:
+    """Rank-1 col2im of spatial axis i: the blocks of taps, each shifted to where it was read, added."""
+    stride, step, blocks, length = _blocks(w, i)
+    if blocks > MAX_BLOCKS:
         shape = [size for j, size in enumerate(columns.shape) if j != tap]
         shape[axis] = w.big[i]
         x = _jax.type_like(jax.typeof(columns), shape)
         return jax.linear_transpose(lambda x: _gather(x, w, i, axis, tap), x)(columns)[0]
-    stride = w.stride[i]
-    length = -(-w.full[i] // stride)
-    phases: dict[int, jax.Array] = {}
-    for t in range(w.kernel[i]):
-        shift, phase = divmod(t * w.dilation[i], stride)
-        piece = lax.index_in_dim(columns, t, tap, keepdims=False)
-        piece = padded(piece, axis, shift, length - shift - w.small[i])
-        phases[phase] = phases[phase] + piece if phase in phases else piece
-    x = _interleaved(phases, stride, axis)
+    if stride > 1:
+        config = [(0, 0, 0)] * columns.ndim
+        config[tap] = (0, blocks * stride - w.span[i], w.dilation[i] - 1)
+        columns = lax.pad(columns, np.zeros((), columns.dtype), config)
+        columns = reshaped(columns, tap, 1, (blocks, stride))
+    x = None
+    for r in range(blocks):
+        piece = lax.index_in_dim(columns, r, tap, keepdims=False)
+        if stride > 1:
+            piece = jnp.moveaxis(piece, tap, axis + 1)
+        piece = padded(piece, axis, r * step, length - r * step - w.small[i])
+        x = piece if x is None else x + piece
+    if stride > 1:
+        x = reshaped(x, axis, 2, (length * stride,))
     return padded(x, axis, -w.low[i], w.low[i] + w.big[i] - length * stride)
-
-
-def _interleaved(phases: dict[int, jax.Array], stride: int, axis: int) -> jax.Array:
-    """Position m of phase r goes to m*stride + r; where no tap lands, zeros in one piece."""
-    parts, end = [], 0
-    for phase, piece in sorted(phases.items()):
-        piece = jnp.expand_dims(piece, axis + 1)
-        parts.append(padded(piece, axis + 1, phase - end, 0))
-        end = phase + 1
-    parts[-1] = padded(parts[-1], axis + 1, 0, stride - end)
-    x = jnp.concatenate(parts, axis + 1)
-    return reshaped(x, axis, 2, (x.shape[axis] * stride,))

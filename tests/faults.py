@@ -196,15 +196,15 @@ FAULTS = (
     Fault(
         "windows that overlap overwrite one another",
         "jdeconv/im2col.py",
-        "phases[phase] = phases[phase] + piece if phase in phases else piece",
-        "phases[phase] = piece",
+        "x = piece if x is None else x + piece",
+        "x = piece",
         "identity",
     ),
     Fault(
         "the dilation of many taps is lost",
         "jdeconv/im2col.py",
-        "indices = taps * w.dilation[i]",
-        "indices = taps",
+        "r * step + q",
+        "r + q",
         "identity",
     ),
     Fault(

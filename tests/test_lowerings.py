@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import random
 import re
+import sys
 from functools import partial
 
 import jax
@@ -21,6 +22,7 @@ from jdeconv import Window
 from jdeconv.choose import choose
 from jdeconv.evaluate import MEMORY, evaluate
 from jdeconv.form import Form, Layout
+from jdeconv.im2col import fold, unfold
 from jdeconv.lowerings import LOWERINGS, cudnn, im2col
 from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
 
@@ -455,3 +457,31 @@ def test_slabs_bound_what_one_image_takes(kernel):
 
     temporary = jax.jit(step).lower(x, k).compile().memory_analysis().temp_size_in_bytes
     assert temporary < 160 << 20
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    "steps",
+    [{}, {"stride": (2, 3)}, {"stride": (3, 2), "dilation": (2, 3)}, {"dilation": (3, 1)}],
+    ids=str,
+)
+@pytest.mark.parametrize("most", [128, 1], ids=["slices", "gather"])
+def test_columns_in_both_orders(last, steps, most, monkeypatch):
+    """Axis after axis, by slices or by a gather, x unfolds to what the definition says."""
+    monkeypatch.setattr(sys.modules["jdeconv.im2col"], "MAX_BLOCKS", most)
+    w = Window.of_conv((13, 12), (4, 3), padding=((2, -1), (-2, 3)), **steps)
+    x = np.arange(2 * 3 * 13 * 12).reshape(2, 3, 13, 12)
+    truth = np.zeros((2, 3, *w.kernel, *w.small), int)
+    for index in itertools.product(*map(range, (*w.kernel, *w.small))):
+        t, q = np.split(np.array(index), 2)
+        b = q * w.stride + t * w.dilation - w.low
+        if (b >= 0).all() and (b < w.big).all():
+            truth[:, :, *index] = x[:, :, *b]
+    order = {"space": 1, "tap": 3} if last else {"space": 2, "tap": 2}
+    x, truth = (np.moveaxis(a, 1, -1) if last else a for a in (x, truth))
+    truth = truth.transpose(0, 3, 4, 1, 2, 5) if last else truth
+    np.testing.assert_array_equal(unfold(jnp.asarray(x), w, **order), truth)
+    columns = np.random.default_rng(0).integers(-9, 9, truth.shape)
+    _, adjoint = jax.vjp(lambda x: unfold(x, w, **order), x.astype(np.float32))
+    (sums,) = adjoint(jnp.asarray(columns, np.float32))
+    np.testing.assert_array_equal(fold(jnp.asarray(columns, np.float32), w, **order), sums)
