@@ -1,11 +1,14 @@
 """How the site is built: `sphinx-build -W -b html docs docs/_build/html`, without a network."""
 
+import os
 import sys
 from pathlib import Path
 
 import jdeconv
 
 sys.path.insert(0, str(Path(__file__).parent))
+# The kernels of the tutorials import docs.pictures and the benchmarks from the source tree.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 project = "jdeconv"
 author = "The jdeconv developers"
@@ -32,6 +35,8 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
