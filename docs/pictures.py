@@ -71,7 +71,6 @@ def images(
     images: Mapping[str, np.ndarray],
     limits: tuple[float, float] | None = None,
     colors: str = "gray",
-    numbers: bool = False,
 ) -> Picture:
     """The images side by side, pixel by pixel.
 
@@ -79,21 +78,20 @@ def images(
       images: each image under its title, (height, width), or (height, width, 3) from 0 to 1.
       limits: the values of the first and of the last color; None takes each image's own.
       colors: the name of a color map of Matplotlib.
-      numbers: whether to add the least and the largest value to the titles.
     """
     figures = []
     for title, image in images.items():
         a = np.asarray(image, float)
         low, high = limits or (a.min(), a.max())
-        scaled = np.clip((a - low) / max(high - low, 1e-12), 0, 1)
+        range_ = max(high - low, 1e-5 * abs(high), 1e-12)  # a constant image becomes gray
+        scaled = np.clip(0.5 + (a - (low + high) / 2) / range_, 0, 1)
         pixels = scaled if a.ndim == 3 else plt.get_cmap(colors)(scaled)[..., :3]
         file = io.BytesIO()
         plt.imsave(file, pixels, format="png")
         source = base64.b64encode(file.getvalue()).decode()
-        caption = title + (f", {a.min():.2g} to {a.max():.2g}" if numbers else "")
         figures.append(
-            f'<figure><img class="dark-light" alt="{caption}" src="data:image/png;base64,{source}">'
-            f"<figcaption>{caption}</figcaption></figure>"
+            f'<figure><img class="dark-light" alt="{title}" src="data:image/png;base64,{source}">'
+            f"<figcaption>{title}</figcaption></figure>"
         )
     return Picture("".join(figures))
 
