@@ -111,7 +111,7 @@ def drawn(figure: plt.Figure) -> Picture:
     width = float(re.search(r'width="([\d.]+)pt"', text).group(1))
     text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    return Picture(f'<div class="drawing" style="max-width:{width / 9:.0f}rem">{text}</div>')
+    return Picture(f'<div class="drawing" style="max-width:{width / 12:.0f}rem">{text}</div>')
 
 
 def windows(**windows: Window) -> Picture:
