@@ -24,6 +24,7 @@ extensions = [
     "sphinxcontrib.katex",
     "extensions.complete",
     "extensions.docstrings",
+    "extensions.names",
     "extensions.pages",
 ]
 exclude_patterns = ["_build", "examples"]
@@ -41,7 +42,11 @@ myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # types are in the text, with the shapes
+autodoc_typehints = "signature"
+autodoc_type_aliases = {
+    name: name for name in ("ArrayLike", "DTypeLike", "Ints", "Padding", "PrecisionLike")
+}
+python_maximum_signature_line_length = 60  # one argument a line
 napoleon_use_param = False  # so that one line can describe several arguments
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Shapes"]
