@@ -1,11 +1,14 @@
 """How the site is built: `sphinx-build -W -b html docs docs/_build/html`, without a network."""
 
+import os
 import sys
 from pathlib import Path
 
 import jdeconv
 
 sys.path.insert(0, str(Path(__file__).parent))
+# The kernels of the tutorials import docs.pictures and the benchmarks from the source tree.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 project = "jdeconv"
 author = "The jdeconv developers"
@@ -21,6 +24,7 @@ extensions = [
     "sphinxcontrib.katex",
     "extensions.complete",
     "extensions.docstrings",
+    "extensions.names",
     "extensions.pages",
 ]
 exclude_patterns = ["_build", "examples"]
@@ -32,11 +36,17 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # types are in the text, with the shapes
+autodoc_typehints = "signature"
+autodoc_type_aliases = {
+    name: name for name in ("ArrayLike", "DTypeLike", "Ints", "Padding", "PrecisionLike")
+}
+python_maximum_signature_line_length = 60  # one argument a line
 napoleon_use_param = False  # so that one line can describe several arguments
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Shapes"]
@@ -63,7 +73,7 @@ html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "header_links_before_dropdown": 7,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "glossary": []},  # its tables need the room
     "show_prev_next": True,
     "footer_start": ["copyright"],
     "footer_end": [],

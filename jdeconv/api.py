@@ -41,52 +41,54 @@ def conv_by(
     preferred_element_type: DTypeLike | None = None,
     lowering: str | None = None,
 ) -> jax.Array:
-    """Convolution, in the sense of every deep-learning framework: cross-correlation with a kernel.
+    """Returns the convolution of x with a kernel, as deep-learning frameworks define it.
+
+    The kernel is not flipped (this is a cross-correlation).
 
     Formula: ``y[n,o,q] = sum over c, t of kernel[o,c,t] * x[n,c, q*stride + t*dilation - low]`` within each
-    group, plus ``bias[o]``; x counts as zero outside its bounds. As matrices: y = kernel . im2col(x).
+    group, plus ``bias[o]``; x is zero outside of its bounds. As matrices: y = kernel . im2col(x).
 
     Shapes (n batch, g groups, c and o channels per group, i input, k kernel, one of each per axis):
       x (n, g*c, *i), kernel (g*o, c, *k), bias (g*o,) -> y (n, g*o, *q) with
       q = (i + low + high - dilation*(k - 1) - 1) // stride + 1. The rank is kernel.ndim - 2, from 1 up.
 
     Args:
-      x: the input; the batch axis may be absent, in the result then too.
-      kernel: the weights, not flipped.
-      bias: one number per output channel.
-      stride: step of the window; an int, or one per axis.
-      padding: zeros around x, in cells: an int, one int per axis, one (low, high) pair per axis where
-        negative numbers crop, "VALID" (none), "SAME" (q = ceil(i / stride), an odd cell behind the array)
-        or "SAME_LOWER" (before it).
-      dilation: distance between neighboring taps; an int, or one per axis.
-      groups: independent sets of channels; groups equal to x's channels make it depthwise.
-      dimension_numbers: lax-style layouts of (x, kernel, y), such as ("NHWC", "HWIO", "NHWC"); None is
-        ("NCHW", "OIHW", "NCHW") of that rank.
-      padding_mode: what padding holds: "zeros", "reflect", "replicate" or "circular", as PyTorch calls
-        them and `numpy.pad` ("reflect", "edge", "wrap") defines them.
-      precision: of the products, a `jax.lax.Precision` or its name; None is JAX's configured default. "high"
-        and "highest" also exclude `fft`, which rounds more than a sum of products.
-      preferred_element_type: dtype of the result, at least as wide as the operands'. On a GPU a wider one
-        widens the operands too, as in `jax.lax`.
-      lowering: how to evaluate: "im2col" (the definition), "taps" (fused multiply-adds, for few channels in
-        a group), "fft" (large kernels: rounds beside the largest value of the result), "nhwc" (XLA's
-        forward convolution, stride 1) or "vendor" (XLA's convolution in the forms of vendor libraries). None
-        picks by shape, dtype, layout and platform. What vmap makes of the call is evaluated by another one
-        where the named one cannot.
+      x: the input. The batch axis may be absent; the result then has none either.
+      kernel: the weights.
+      bias: one number for each output channel.
+      stride: the step of the window: an int, or one for each axis.
+      padding: the number of zeros around x: an int, one int for each axis, or one (low, high) pair for each
+        axis, where negative numbers crop. "VALID" pads nothing. "SAME" pads to q = ceil(i / stride); if the
+        sum is odd, the end gets one zero more, and with "SAME_LOWER" the beginning.
+      dilation: the distance between neighboring taps: an int, or one for each axis.
+      groups: the number of independent sets of channels; with x's number of channels, the conv is depthwise.
+      dimension_numbers: the layouts of (x, kernel, y), as in `jax.lax`, such as ("NHWC", "HWIO", "NHWC").
+        None means channels first: ("NCHW", "OIHW", "NCHW"), with one letter for each spatial axis.
+      padding_mode: the values of the padding: "zeros", "reflect", "replicate" or "circular". The names are
+        PyTorch's. `numpy.pad` calls the last three "reflect", "edge" and "wrap".
+      precision: the precision of the products, a `jax.lax.Precision` or its name. None is JAX's configured
+        default. "high" and "highest" also exclude fft, which rounds more than a sum of products.
+      preferred_element_type: the dtype of the result, at least as wide as the operands'. On a GPU a wider
+        dtype also widens the operands, as in `jax.lax`.
+      lowering: the algorithm. None picks one by shape, dtype, layout and platform. "im2col" is the definition.
+        "taps" uses multiply-adds, for few channels in a group. "fft" is for large kernels; its rounding
+        errors are relative to the largest value of the result. "nhwc" is XLA's forward convolution, for
+        stride 1. "vendor" is XLA's convolution in the forms that vendor libraries recognize. Under vmap
+        another algorithm is used if the named one cannot evaluate the mapped call.
 
     Returns:
       y, in the dtype to which x, kernel and bias promote. float16 and bfloat16 accumulate in float32.
 
     Raises:
-      TypeError: for arguments of the wrong kind, and arrays of no numbers, or of fewer than 8 bits.
-      ValueError: for sizes and values that do not fit; the text names the call, the argument, what is
-        wrong and what the call was given. The error's `argument` and `reason` hold the first two.
-      NotImplementedError: where the named lowering cannot serve; the text says why.
+      TypeError: if an argument has the wrong type, or a dtype that is not numeric or has fewer than 8 bits.
+      ValueError: if sizes or values do not fit. The message names the call, the argument and what is wrong,
+        and shows the call. The attributes `argument` and `reason` hold two of these.
+      NotImplementedError: if the named lowering cannot evaluate the call. The message says why.
 
-    Differentiation: a `jax.custom_vjp` function, to any order in reverse. The backward pass calls the
-    dual: the gradient of x is `deconv` of y's, the gradient of kernel is `kernel_grad`. jvp of a gradient
-    works; for jvp of the function itself use `jdeconv.bilinear.conv`. Complex gradients follow JAX: no
-    conjugate is taken.
+    Differentiation: this is a `jax.custom_vjp` function with derivatives of any order in reverse mode. The
+    gradient of x is `deconv` of y's gradient, and the gradient of kernel is `kernel_grad`. jvp of a gradient
+    works. For jvp of the function itself call `jdeconv.bilinear.conv`. No conjugate is taken for complex
+    arrays, as in JAX.
 
     Example:
       >>> import jax.numpy as jnp
@@ -127,33 +129,34 @@ def deconv_by(
     preferred_element_type: DTypeLike | None = None,
     lowering: str | None = None,
 ) -> jax.Array:
-    """Deconvolution, or transposed convolution: the exact adjoint of `conv` in x, with the same kernel.
+    """Returns the transposed convolution (deconvolution) of y: the exact adjoint of `conv`, with its kernel.
 
     Formula: ``x[n,c,b] = sum over o, q, t with b = q*stride + t*dilation - low of kernel[o,c,t] * y[n,o,q]``
     within each group, plus ``bias[c]``. As matrices: x = col2im(kernel^T . y). For every x, y and kernel,
-    <conv(x, kernel), y> = <x, deconv(y, kernel)>. It is not the inverse of conv.
+    <conv(x, kernel), y> = <x, deconv(y, kernel)>. Deconv is not the inverse of conv.
 
     Shapes (n batch, g groups, c and o channels per group, q input, k kernel, one of each per axis):
       y (n, g*o, *q), kernel (g*o, c, *k), bias (g*c,) -> x (n, g*c, *b) with
       b = (q - 1)*stride + dilation*(k - 1) + 1 - low - high + output_padding.
 
     Args:
-      y: the input; the batch axis may be absent, in the result then too.
-      kernel: the weights of the conv that this transposes, neither flipped nor swapped: axis O holds y's
-        channels, axis I the channels of x in a group. PyTorch and Caffe keep theirs so.
-      bias: one number per output channel.
-      stride: step of the window in the output; an int, or one per axis.
-      padding: the padding of the conv that this transposes, so cells taken off the output; as in `conv`.
-        "SAME" and "SAME_LOWER" give b = q*stride, and output_size may ask for up to stride - 1 less.
-      dilation: distance between neighboring taps; an int, or one per axis.
-      groups: independent sets of channels.
-      output_padding: cells added behind the output, 0 to max(stride, dilation) - 1 (with "SAME" 0); an int,
-        or one per axis. A strided conv maps several sizes to one, and this says which of them to return to.
-      output_size: the output's spatial size, instead of output_padding; an int, or one per axis.
-      dimension_numbers: lax-style layouts of (y, kernel, x), such as ("NHWC", "HWIO", "NHWC"), where the
-        kernel's letters are still the conv's; None is ("NCHW", "OIHW", "NCHW") of that rank.
-      padding_mode: that of the conv that this transposes; the adjoint adds each padded cell back to the
-        cell that it was a copy of.
+      y: the input. The batch axis may be absent; the result then has none either.
+      kernel: the weights of the conv that this transposes, neither flipped nor swapped. Axis O holds y's
+        channels, and axis I holds the channels of x in a group, as in PyTorch and Caffe.
+      bias: one number for each output channel.
+      stride: the step of the window in the output: an int, or one for each axis.
+      padding: the padding of the conv that this transposes, given as in `conv`. These cells are cut off the
+        output. "SAME" and "SAME_LOWER" give b = q*stride; output_size may ask for up to stride - 1 less.
+      dilation: the distance between neighboring taps: an int, or one for each axis.
+      groups: the number of independent sets of channels.
+      output_padding: the number of cells added at the end of the output, from 0 to max(stride, dilation) - 1
+        (with "SAME" 0): an int, or one for each axis. A strided conv maps several sizes to one size, and
+        this says which of them to return.
+      output_size: the spatial size of the output, in place of output_padding: an int, or one for each axis.
+      dimension_numbers: the layouts of (y, kernel, x), such as ("NHWC", "HWIO", "NHWC"). The kernel's letters
+        are the conv's. None means channels first, as in `conv`.
+      padding_mode: that of the conv that this transposes. Each padded cell is added to the cell that it is a
+        copy of.
       precision: as in `conv`.
       preferred_element_type: as in `conv`.
       lowering: as in `conv`.
@@ -162,14 +165,14 @@ def deconv_by(
       x, in the dtype to which y, kernel and bias promote. float16 and bfloat16 accumulate in float32.
 
     Raises:
-      TypeError: for arguments of the wrong kind, and arrays of no numbers, or of fewer than 8 bits.
-      ValueError: for sizes and values that do not fit, a size out of reach, and output_size together with
-        output_padding; the text names the call, the argument, what came and what would do.
-      NotImplementedError: where the named lowering cannot serve; the text says why.
+      TypeError: if an argument has the wrong type, or a dtype that is not numeric or has fewer than 8 bits.
+      ValueError: if sizes or values do not fit, if no conv gives this output_size, or if output_size and
+        output_padding are both given. The message says what would work.
+      NotImplementedError: if the named lowering cannot evaluate the call. The message says why.
 
-    Differentiation: a `jax.custom_vjp` function, to any order in reverse. The backward pass calls the
-    dual: the gradient of y is `conv` of x's, the gradient of kernel is `kernel_grad` with the gradient in
-    x's place. For jvp of the function itself use `jdeconv.bilinear.deconv`.
+    Differentiation: this is a `jax.custom_vjp` function with derivatives of any order in reverse mode. The
+    gradient of y is `conv` of x's gradient. The gradient of kernel is `kernel_grad` with x's gradient in
+    place of x. For jvp of the function itself call `jdeconv.bilinear.deconv`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -210,7 +213,7 @@ def kernel_grad_by(
     preferred_element_type: DTypeLike | None = None,
     lowering: str | None = None,
 ) -> jax.Array:
-    """The kernel for which the form of `conv` and `deconv` is the inner product: their kernel gradient.
+    """Returns the gradient of the kernel, for `conv` and for `deconv`.
 
     Formula: ``kernel[o,c,t] = sum over n, q of y[n,o,q] * x[n,c, q*stride + t*dilation - low]`` within each
     group. As matrices: kernel = y . im2col(x)^T. The kernel gradient of conv is kernel_grad(x, y's
@@ -220,23 +223,25 @@ def kernel_grad_by(
       x (n, g*c, *big), y (n, g*o, *small) -> kernel (g*o, c, *kernel_size).
 
     Args:
-      x: the big side; the batch axis may be absent, in both arrays then.
-      y: the small side.
-      kernel_size: one int per spatial axis, in the order of the kernel's letters; their count is the rank.
+      x: the input of the conv, or the gradient of the deconv's output. The batch axis may be absent in both
+        arrays.
+      y: the gradient of the conv's output, or the input of the deconv.
+      kernel_size: one int for each spatial axis, in the order of the kernel's letters.
       stride, padding, dilation, groups, padding_mode, precision, preferred_element_type, lowering: as in
-        `conv`; they are those of the conv or deconv whose kernel this is.
-      dimension_numbers: lax-style layouts of (x, y, kernel), such as ("NHWC", "NHWC", "HWIO"); None is
-        ("NCHW", "NCHW", "OIHW") of that rank.
+        `conv`, with the values of the conv or deconv that uses the kernel.
+      dimension_numbers: the layouts of (x, y, kernel), such as ("NHWC", "NHWC", "HWIO"). None means channels
+        first: ("NCHW", "NCHW", "OIHW"), with one letter for each spatial axis.
 
     Returns:
       The kernel, in the dtype to which x and y promote.
 
     Raises:
-      TypeError: for arguments of the wrong kind, and arrays of no numbers, or of fewer than 8 bits.
-      ValueError: for values that do not fit, and sizes of x that no deconv of y reaches.
+      TypeError: if an argument has the wrong type, or a dtype that is not numeric or has fewer than 8 bits.
+      ValueError: if values do not fit, or if no conv of an x of this size gives a y of this size.
 
-    Differentiation: a `jax.custom_vjp` function whose backward pass calls `deconv` for x's gradient and
-    `conv` for y's, to any order. For jvp of the function itself use `jdeconv.bilinear.kernel_grad`.
+    Differentiation: this is a `jax.custom_vjp` function with derivatives of any order in reverse mode. The
+    backward pass calls `deconv` for the gradient of x and `conv` for the gradient of y. For jvp of the
+    function itself call `jdeconv.bilinear.kernel_grad`.
 
     Example:
       >>> import jax.numpy as jnp

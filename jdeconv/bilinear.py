@@ -1,8 +1,8 @@
-"""The same three functions as bare primitives: with forward mode and linear transposition too.
+"""The functions conv, deconv and kernel_grad with forward mode and linear transposition.
 
-JAX refuses jvp, linearize and linear_transpose of any `custom_vjp` function. These functions are bilinear as
-far as JAX can see, so every transformation passes. Arguments, results and errors are those of `jdeconv.conv`,
-`deconv` and `kernel_grad`.
+JAX allows no jvp, linearize or linear_transpose of `custom_vjp` functions. These functions are JAX primitives
+instead, so all transformations work. Their arguments, results and errors are those of `jdeconv.conv`, `deconv`
+and `kernel_grad`.
 
 Example:
   >>> import jax

@@ -52,7 +52,7 @@ def im2col(
     dilation: Ints = 1,
     dimension_numbers: str | None = None,
 ) -> jax.Array:
-    """The columns of x: every window laid out along the channel axis.
+    """Returns the columns of x: every window, written along the channel axis.
 
     Formula: ``columns[n, (c, t), q] = x[n, c, q*stride + t*dilation - low]``, zero outside of x. The rows
     (c, t) are in Caffe's order: channel first, then the kernel's axes, the last one fastest.
@@ -61,18 +61,19 @@ def im2col(
       x (n, c, *i) -> columns (n, c*prod(k), *q).
 
     Args:
-      x: the array; the batch axis may be absent, in the result then too.
-      kernel_size: one int per spatial axis; their count is the rank.
+      x: the array. The batch axis may be absent; the result then has none either.
+      kernel_size: one int for each spatial axis.
       stride, padding, dilation: as in `jdeconv.conv`.
-      dimension_numbers: the layout of x and of the columns, such as "NHWC"; None is "NCHW" of that rank.
+      dimension_numbers: the layout of x and of the columns, such as "NHWC"; None means channels first.
 
     Returns:
       The columns, in x's dtype.
 
     Raises:
-      TypeError, ValueError: for arguments that do not fit, as in `jdeconv.conv`.
+      TypeError, ValueError: if arguments do not fit, as in `jdeconv.conv`.
 
-    Differentiation: a `jax.custom_vjp` function, to any order; the backward pass is col2im.
+    Differentiation: this is a `jax.custom_vjp` function with derivatives of any order. The backward pass is
+    col2im.
 
     Example:
       >>> im2col(jnp.array([[[1, 2, 3, 4]]]), (2,)).tolist()
@@ -100,26 +101,27 @@ def col2im(
     dilation: Ints = 1,
     dimension_numbers: str | None = None,
 ) -> jax.Array:
-    """The adjoint of `im2col`: every column added back to where its window lay.
+    """Returns the array to which every column is added at its window: the adjoint of `im2col`.
 
     Formula: ``x[n, c, b] = sum of columns[n, (c, t), q] over the (q, t) with b = q*stride + t*dilation - low``.
 
     Shapes: columns (n, c*prod(k), *q) -> x (n, c, *output_size), in the letters of `im2col`.
 
     Args:
-      columns: the array; the batch axis may be absent, in the result then too.
+      columns: the array. The batch axis may be absent; the result then has none either.
       output_size: the spatial size of the result, an int or one per axis.
-      kernel_size, stride, padding, dilation, dimension_numbers: those of the `im2col` that this reverses.
+      kernel_size, stride, padding, dilation, dimension_numbers: those of the `im2col`.
 
     Returns:
       The array x, in the columns' dtype.
 
     Raises:
-      TypeError, ValueError: for arguments that do not fit, and columns that are not those of this size.
+      TypeError, ValueError: if arguments do not fit, or the columns do not have the shape for this size.
 
-    Differentiation: a `jax.custom_vjp` function, to any order; the backward pass is im2col.
+    Differentiation: this is a `jax.custom_vjp` function with derivatives of any order. The backward pass is
+    im2col.
 
-    Example: the windows overlap in the middle, which therefore counts twice.
+    Example: the windows overlap in the middle, and these cells are counted twice.
       >>> col2im(jnp.array([[[1, 2, 3], [2, 3, 4]]]), 4, (2,)).tolist()
       [[[1, 4, 6, 4]]]
 

@@ -25,22 +25,22 @@ def assert_adjoint(
     seed: int = 0,
     rtol: float = 0.0,
 ) -> None:
-    """Assert that <forward(x), y> = <x, adjoint(y)> for random x and y of small integers.
+    """Raises AssertionError unless <forward(x), y> = <x, adjoint(y)> for random integers x and y.
 
-    <a, b> is the sum of a*b, without a conjugate, as transposes in JAX have it. Integers make the identity
-    exact; where a kernel inside holds other numbers, give `rtol`.
+    <a, b> is the sum of a*b, without a conjugate, as in JAX's transposes. The integers are small, so the two
+    sides are exactly equal. If a kernel in the functions holds other numbers than integers, give `rtol`.
 
     Args:
       forward: a linear map from x_shape to y_shape.
-      adjoint: the map from y_shape to x_shape that is to be its adjoint.
+      adjoint: the map from y_shape to x_shape that should be its adjoint.
       x_shape, y_shape: shapes of one array each.
-      dtype: of both arrays.
-      seed: of the random integers, from -4 to 4.
-      rtol: permitted difference, relative to the sum of the absolute terms.
+      dtype: the dtype of both arrays.
+      seed: the seed of the random integers, which are from -4 to 4.
+      rtol: the permitted difference, relative to the sum of the absolute terms.
 
     Raises:
-      AssertionError: where shapes or inner products differ.
-      TypeError, ValueError: for arguments of another kind.
+      AssertionError: if shapes or inner products differ.
+      TypeError, ValueError: if arguments do not fit.
 
     Example:
       >>> assert_adjoint(lambda x: x[1:], lambda y: jnp.pad(y, (1, 0)), (3,), (2,))
@@ -77,10 +77,10 @@ def assert_adjoint(
 def as_matrix(
     linear: Callable[[Any], Any], shape: Sequence[int], dtype: Any = np.float32
 ) -> np.ndarray:
-    """The matrix of a linear map on arrays of `shape`: column j is the image of the j-th basis array.
+    """Returns the matrix of a linear map of arrays of `shape`; column j is the image of basis array j.
 
     Raises:
-      TypeError, ValueError: for arguments of another kind, and a basis of more than 2**31 - 1 numbers.
+      TypeError, ValueError: if arguments do not fit, or the basis has more than 2**31 - 1 numbers.
 
     Example: the matrix of a deconv is the transpose of its conv's.
       >>> from jdeconv import conv, deconv
@@ -102,7 +102,7 @@ def as_matrix(
 
 @checks.reporting()
 def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarray:
-    """The definition of conv, index by index, in float64 (or complex128).
+    """Returns conv by its definition, in plain loops over float64 (or complex128).
 
     Args:
       x: (n, g*c, *big).
@@ -112,7 +112,7 @@ def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarr
       groups: g.
 
     Raises:
-      TypeError, ValueError: for arguments of another kind, and sizes that do not fit.
+      TypeError, ValueError: if arguments or sizes do not fit.
 
     Example:
       >>> x, kernel = np.array([[[1, 2, 3, 4]]]), np.array([[[1, 10]]])
@@ -131,7 +131,7 @@ def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarr
 
 @checks.reporting()
 def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarray:
-    """The definition of deconv, index by index, in float64 (or complex128).
+    """Returns deconv by its definition, in plain loops over float64 (or complex128).
 
     Args:
       y: (n, g*o, *small).
@@ -140,7 +140,7 @@ def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarr
       stride, dilation, low, groups: as in `conv_loops`.
 
     Raises:
-      TypeError, ValueError: for arguments of another kind, and sizes that do not fit.
+      TypeError, ValueError: if arguments or sizes do not fit.
 
     Example:
       >>> y, kernel = np.array([[[1, 2]]]), np.array([[[1, 10]]])
@@ -159,7 +159,7 @@ def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarr
 
 @checks.reporting()
 def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> np.ndarray:
-    """The definition of kernel_grad, index by index, in float64 (or complex128).
+    """Returns kernel_grad by its definition, in plain loops over float64 (or complex128).
 
     Args:
       x: (n, g*c, *big).
@@ -168,7 +168,7 @@ def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> 
       stride, dilation, low, groups: as in `conv_loops`.
 
     Raises:
-      TypeError, ValueError: for arguments of another kind, and sizes that do not fit.
+      TypeError, ValueError: if arguments or sizes do not fit.
 
     Example:
       >>> x, y = np.array([[[1, 2, 3, 4]]]), np.array([[[1, 10]]])

@@ -34,7 +34,9 @@ from jdeconv.checks import (
 
 @dataclass(frozen=True)
 class Window:
-    """The frozen, hashable geometry that a convolution and its transpose share.
+    """The sizes, strides and paddings that a convolution and its transpose share.
+
+    A window is frozen and hashable.
 
     Formula, on every axis: ``b = q*stride + t*dilation - low``.
 
@@ -46,12 +48,12 @@ class Window:
       dilation: distance between neighboring taps, in positions of the big side.
       low: padding before position 0 of the big side; negative crops.
 
-    Each is a tuple with one int per axis; all but `low` are at least 1. The class methods compute a
-    window from what a user says instead.
+    Each field is a tuple with one int for each axis. All but `low` are at least 1. Use the class methods
+    `of_conv` and `of_deconv` to compute a window from sizes and paddings.
 
     Raises:
-      TypeError: where a field holds other things than ints.
-      ValueError: where a field has the wrong count, or an int is below 1.
+      TypeError: if a field holds anything but ints.
+      ValueError: if a field has the wrong number of ints, or an int is below 1.
 
     Example:
       >>> Window.of_conv((7, 5), (3, 2), stride=2, padding=1).small
@@ -157,13 +159,13 @@ class Window:
           big: spatial sizes of x.
           kernel: spatial sizes of the kernel; their count is the rank.
           stride: an int, or one per axis.
-          padding: an int, one int per axis, or one (low, high) pair per axis, where negative crops;
-            "VALID" (none), "SAME" (small = ceil(big / stride), an odd cell of padding behind the array)
-            or "SAME_LOWER" (an odd cell before it).
+          padding: an int, one int per axis, or one (low, high) pair per axis, where negative numbers
+            crop. "VALID" pads nothing. "SAME" pads to small = ceil(big / stride); if the sum is odd, the end
+            gets one cell more, and with "SAME_LOWER" the beginning.
           dilation: an int, or one per axis.
 
         Raises:
-          TypeError, ValueError: for what is no such value, and a window larger than the padded input.
+          TypeError, ValueError: if a value does not fit, or the window is larger than the padded input.
 
         Example:
           >>> Window.of_conv((8,), (3,), stride=2, padding="SAME").padding
@@ -202,9 +204,9 @@ class Window:
     ) -> Window:
         """The window of a deconv over `small`: big = full - low - high + output_padding.
 
-        `padding` is that of the conv which this deconv transposes. A strided conv maps several sizes to
-        one, so `small` alone leaves `big` open: `output_padding` adds cells behind the array, or
-        `output_size` names the size.
+        `padding` is the padding of the conv that this deconv transposes. A strided conv maps several sizes to
+        one size, so `small` does not determine `big`. `output_padding` adds cells at the end of the array,
+        or `output_size` gives the size.
 
         Args:
           small: spatial sizes of y.
@@ -213,10 +215,10 @@ class Window:
           padding: as in `of_conv`; "SAME" and "SAME_LOWER" give big = small*stride.
           dilation: an int, or one per axis.
           output_padding: an int, or one per axis, from 0 to max(stride, dilation) - 1.
-          output_size: an int, or one per axis; None leaves the size to `output_padding`.
+          output_size: an int, or one per axis; None means that `output_padding` gives the size.
 
         Raises:
-          TypeError, ValueError: for what is no such value, and a size out of reach.
+          TypeError, ValueError: if a value does not fit, or no conv from output_size gives `small`.
 
         Example:
           >>> Window.of_deconv((4,), (3,), stride=2, padding=1, output_size=8).padding
@@ -270,9 +272,9 @@ class Window:
         padding: Padding = 0,
         dilation: Ints = 1,
     ) -> Window:
-        """The window that ties given `big` and `small` sizes, as in a conv or a deconv between them.
+        """The window of a conv from `big` to `small`, or of a deconv from `small` to `big`.
 
-        Args, errors: as in `of_deconv`, where `big` is the output size.
+        The arguments and errors are those of `of_deconv`, with `big` as the output size.
 
         Example:
           >>> Window.of_kernel_grad((8,), (4,), (3,), stride=2, padding=1).high

@@ -43,6 +43,24 @@ def convert(lines: list[str]) -> list[str]:
     return result[1:]
 
 
+def examples_first(lines: list[str]) -> list[str]:
+    """The lines of a docstring, with its examples directly behind the summary.
+
+    Example:
+      >>> examples_first(["Returns y.", "", "Args:", "  x: an array.", "", "Example:", "  >>> f(1)"])
+      ['Returns y.', '', 'Example:', '  >>> f(1)', '', 'Args:', '  x: an array.', '']
+    """
+    blocks: list[list[str]] = [[]]
+    for before, line in zip(["", *lines], lines, strict=False):
+        if line and not line[0].isspace() and not before.strip():
+            blocks.append([])
+        blocks[-1].append(line)
+    examples = [block for block in blocks[2:] if block[0].startswith("Example")]
+    others = [block for block in blocks[2:] if block not in examples]
+    closed = [block if not block[-1:] or not block[-1] else [*block, ""] for block in examples]
+    return [line for block in (*blocks[:2], *closed, *others) for line in block]
+
+
 def _unwrapped(lines: list[str]) -> list[str]:
     """The lines, with the heading of a block in one."""
     result: list[str] = []
@@ -65,7 +83,11 @@ def setup(app):
     """Register with Sphinx, ahead of napoleon."""
 
     def process(app, what, name, obj, options, lines):
-        lines[:] = convert(lines)
+        lines[:] = convert(examples_first(lines))
+
+    def name_aliases(app, what, name, obj, options, signature, result):
+        return signature and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", signature), result
 
     app.connect("autodoc-process-docstring", process, priority=400)
+    app.connect("autodoc-process-signature", name_aliases)
     return {"parallel_read_safe": True}

@@ -1,1 +1,1 @@
-"""The same computation in a framework and in jdeconv: a file each, shown and run by the tutorial."""
+"""The same computation in another library and in jdeconv, one file each, shown and run by a tutorial."""

@@ -1,4 +1,4 @@
-"""A network of Flax modules, as it is."""
+"""A network of Flax's linen, unchanged."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def theirs(x):
 
 
 def ours(x):
-    """The same network; one line is new."""
+    """The same network; only the last line differs."""
     import jax
     from flax import linen as nn
 
