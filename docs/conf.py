@@ -63,7 +63,7 @@ html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "header_links_before_dropdown": 7,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": [], "figure": []},
     "show_prev_next": True,
     "footer_start": ["copyright"],
     "footer_end": [],

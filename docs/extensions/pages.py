@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-SCRIPTS = ("arithmetic", "settings", "words", "views", "figure")
+SCRIPTS = (
+    "arithmetic", "settings", "words", "svg", "views", "line", "plane", "matrix", "light",
+    "player", "controls", "figure",
+)
 
 
 def setup(app):
@@ -10,6 +13,7 @@ def setup(app):
 
     def fit(app, page, template, context, doctree):
         if page == "figure":
+            app.add_css_file("figure/cells.css")
             app.add_css_file("figure/figure.css")
             for script in SCRIPTS:
                 app.add_js_file(f"figure/{script}.js")
