@@ -21,13 +21,15 @@ class Links(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.ids, self.links, self.loads = set(), [], []
+        self.ids, self.links, self.loads, self.tags = set(), [], [], {}
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
         self.ids |= {found[name] for name in ("id", "name") if name in found}
         if tag == "a" and "href" in found:
             self.links.append(found["href"])
+        if tag == "meta" and "content" in found:
+            self.tags[found.get("name", found.get("property"))] = found["content"]
         loading = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
         if tag in loading and loading[tag] in found:
             self.loads.append(found[loading[tag]])
@@ -64,6 +66,18 @@ def test_links_inside_of_the_site_lead_somewhere(pages):
             if missing or (lost and not settings):
                 broken.append((path.name, link))
     assert broken == []
+
+
+def test_pages_describe_themselves_to_those_who_link_to_them(site, pages):
+    without_text = ("genindex", "search", "py-modindex")
+    for path, page in pages.items():
+        if path.stem in without_text:
+            continue
+        assert 20 < len(page.tags["description"]) < 260, path
+        assert page.tags["og:description"][:20] == page.tags["description"][:20]
+        assert page.tags["og:title"]
+        assert (path.parent / page.tags["og:image"]).resolve() == site / "_static" / "preview.png"
+    assert (site / "_static" / "preview.png").stat().st_size < 200_000
 
 
 def test_no_page_loads_anything_from_another_host(site, pages):
@@ -135,6 +149,22 @@ FONTS = """document.fonts.ready.then((fonts) =>
   [...fonts].filter((font) => font.status === "loaded").map((font) => font.family.replaceAll('"', "")))"""
 
 
+# What begins left of the window, or ends right of it with nothing around it that scrolls.
+CUT_OFF = """(() => {
+  const kinds = ["p", "pre", "table", "svg", "img", ".katex-display", "button"];
+  const scrolls = (e) => /auto|scroll/.test(getComputedStyle(e).overflowX);
+  const found = [...document.querySelectorAll(kinds.map((kind) => "article " + kind))].filter((e) => {
+    const { left, right, width } = e.getBoundingClientRect();
+    if (width === 0 || (left >= 0 && right <= innerWidth)) return false;
+    for (let p = e.parentElement; p.tagName !== "ARTICLE"; p = p.parentElement) {
+      if (left >= p.getBoundingClientRect().left && scrolls(p)) return false;
+    }
+    return true;
+  });
+  return found.map((e) => e.outerHTML.slice(0, 200));
+})()"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_pages_fit_the_screen(chromium, address, site, pages, width, scheme):
@@ -148,7 +178,8 @@ def test_pages_fit_the_screen(chromium, address, site, pages, width, scheme):
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
             assert page.evaluate("document.documentElement.dataset.theme") == scheme
             assert page.locator(".katex-error").count() == 0, name
+            assert page.evaluate(CUT_OFF) == [], name
         assert [url for url in page.requested if not url.startswith((address, "data:"))] == []
-        page.goto(address + "the-form.html", wait_until="load")
+        page.goto(address + "figure.html", wait_until="load")
         assert page.locator(".katex").count() > 3
         assert "KaTeX_Main" in page.evaluate(FONTS)

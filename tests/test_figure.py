@@ -464,3 +464,30 @@ def test_a_phone_shows_a_picture_and_the_sentence_at_once(chromium, address, hei
         )
         assert picture["y"] + picture["height"] <= dock["y"]
         assert page.locator("#figure .settings").bounding_box()["y"] >= height
+
+
+def test_the_home_page_moves(chromium, address, expect):
+    with browser.page(chromium) as page:
+        page.clock.install()
+        page.goto(address + "index.html", wait_until="load")
+        expect(part(page, "play")).to_have_text("Pause")
+        assert shown(page, "gather", "y") == [17, None, None]
+        assert shown(page, "scatter", "x") == [1, 2, 3, 0, 0, 0, 0]
+        page.clock.run_for(1700)
+        assert shown(page, "gather", "y") == [17, 14, None]
+        assert shown(page, "scatter", "x") == [1, 2, 6, 6, 9, 0, 0]
+        part(page, "play").click()
+        page.clock.run_for(5000)
+        assert shown(page, "gather", "y") == [17, 14, None]
+        part(page, "play").click()
+        assert shown(page, "gather", "y") == [17, 14, 15]
+        assert shown(page, "scatter", "x") == [1, 2, 6, 6, 11, 4, 6]
+
+
+def test_the_home_page_rests_where_motion_is_unwanted(chromium, address):
+    with browser.page(chromium, reduced_motion="reduce") as page:
+        page.clock.install()
+        page.goto(address + "index.html", wait_until="load")
+        page.clock.run_for(5000)
+        assert text(page, "play") == "Play"
+        assert shown(page, "scatter", "x") == [1, 2, 6, 6, 11, 4, 6]

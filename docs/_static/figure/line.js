@@ -3,7 +3,7 @@
 
 const Line = (() => {
   const { CELL, PITCH } = Svg;
-  const LEFT = 78;
+  const LEFT = 84;
   const HEIGHT = 176;
   const ROWS = { top: 16, aboveWindow: 52, belowWindow: 92, bottom: 130 };
   const INDEX = 12; // from a cell to its number
