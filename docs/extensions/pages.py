@@ -13,10 +13,10 @@ FIGURES = {
         "arithmetic settings words svg views line plane matrix light player controls figure",
     ),
 }
-LENGTH = 200  # of a description, in characters
+LEAST, MOST = 80, 200  # characters of a description
 
 
-def shortened(text: str, length: int = LENGTH) -> str:
+def shortened(text: str, length: int = MOST) -> str:
     r"""The text in one line, cut after a word where it is longer.
 
     Example:
@@ -28,14 +28,18 @@ def shortened(text: str, length: int = LENGTH) -> str:
 
 
 def described(doctree) -> tuple[str, bool]:
-    """What a page says of itself, and whether its metadata already has it; else its first paragraph."""
+    """What a page says of itself, and whether its metadata already has it; else its first paragraphs."""
     from docutils import nodes
 
     for node in doctree.findall(nodes.meta):
         if node.get("name") == "description":
             return shortened(node["content"]), True
-    first = next(doctree.findall(nodes.paragraph), None)
-    return ("" if first is None else shortened(first.astext())), False
+    text = ""
+    for paragraph in doctree.findall(nodes.paragraph):
+        text += " " + paragraph.astext()
+        if len(text) >= LEAST:
+            break
+    return shortened(text), False
 
 
 def metatags(title: str, text: str, image: str, has_description: bool) -> str:
