@@ -183,3 +183,15 @@ def test_pages_fit_the_screen(chromium, address, site, pages, width, scheme):
         page.goto(address + "figure.html", wait_until="load")
         assert page.locator(".katex").count() > 3
         assert "KaTeX_Main" in page.evaluate(FONTS)
+
+
+@pytest.mark.parametrize(
+    "words", ["conv_transpose", "transposed convolution", "deconvolution", "transposed conv"]
+)
+def test_every_name_of_a_deconv_leads_to_its_explanation(chromium, address, expect, words):
+    with browser.page(chromium) as page:
+        page.goto(f"{address}search.html?q={words}", wait_until="load")
+        first = page.locator("#search-results li a").first
+        expect(first).to_have_attribute("href", re.compile(r"^figure\.html#term-"))
+        first.click()
+        expect(page.get_by_text("These are names for deconv.")).to_be_in_viewport()

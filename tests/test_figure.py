@@ -466,6 +466,15 @@ def test_a_phone_shows_a_picture_and_the_sentence_at_once(chromium, address, hei
         assert page.locator("#figure .settings").bounding_box()["y"] >= height
 
 
+def test_a_wide_picture_follows_the_steps(chromium, address):
+    with browser.page(chromium, viewport={"width": 390, "height": 800}) as page:
+        page.goto(address + "figure.html#i=16&k=7&s=1&p=4&d=3", wait_until="load")
+        for _ in range(3):
+            part(page, "next").click()
+        box = at(page, "gather", '{"q":5}').bounding_box()
+        assert 0 < box["x"] < box["x"] + box["width"] < 390
+
+
 def test_the_home_page_moves(chromium, address, expect):
     with browser.page(chromium) as page:
         page.clock.install()

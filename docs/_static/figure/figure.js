@@ -79,6 +79,15 @@ document.addEventListener("DOMContentLoaded", () => {
     part("inner-right").textContent = Arithmetic.inner(x, Arithmetic.deconv(w, y, kernel));
   }
 
+  // A picture wider than its place scrolls to the cell of the step.
+  function follow() {
+    for (const place of ["gather", "scatter", "insertion"].map(part)) {
+      const here = place.querySelector("[data-here]").getBoundingClientRect();
+      const whole = place.getBoundingClientRect();
+      place.scrollLeft += here.x + here.width / 2 - whole.x - whole.width / 2;
+    }
+  }
+
   // ---- settings
 
   let showSliders = null;
@@ -158,6 +167,7 @@ document.addEventListener("DOMContentLoaded", () => {
     go(n) {
       [chosen, last, pointed] = [cellOf(walk, n), n, null];
       show();
+      follow();
     },
     told(playing) {
       part("play").textContent = playing ? "Pause" : "Play";
