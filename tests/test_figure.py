@@ -210,7 +210,7 @@ def test_it_steps_and_the_sums_accumulate(figure):
     part(figure, "next").click()
     whole = shown(figure, "gather", "y"), shown(figure, "scatter", "x")
     assert None not in whole[0]
-    assert "1 product falls on the padding and is cropped" in text(figure, "sentence")
+    assert "1 product on the padding is cropped." in text(figure, "sentence")
     part(figure, "next").click()  # from the last to the first
     assert shown(figure, "gather", "y")[1:] == [None] * 3
     assert shown(figure, "scatter", "x") == [2, 3, 4, 0, 0, 0, 0, 0]
@@ -283,7 +283,9 @@ def test_sliders_change_the_window_and_the_link(figure, expect):
     assert "x is 8, y is 4." in text(figure, "shapes")
     assert "deconv(y, kernel, stride=2, padding=1, output_padding=1)" in text(figure, "calls")
     slide(figure, "stride0", 3)
-    assert "gives y of size 3, and output_padding" in text(figure, "sizes")
+    assert "y of size 3 comes from x of several sizes, and output_padding chooses" in text(
+        figure, "sizes"
+    )
     assert text(figure, "sizes").split()[-3:] == ["7", "8", "9"]
     figure.locator('[data-size="0:9"]').click()
     assert "x is 9, y is 3." in text(figure, "shapes")
@@ -331,6 +333,7 @@ def test_what_no_conv_has_is_said(figure, address):
     slide(figure, "big0", 2)
     assert "the kernel spans 4, the padded input has 0 + 2 + 0" in text(figure, "error")
     assert not part(figure, "gather").is_visible()
+    figure.keyboard.press("n")  # has nowhere to go
     slide(figure, "big0", 5)
     assert part(figure, "gather").is_visible()
     figure.goto(address + "start.html")

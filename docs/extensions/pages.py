@@ -10,7 +10,8 @@ FIGURES = {
     "index": ("cells small", "arithmetic svg views line light player small"),
     "figure": (
         "cells figure",
-        "arithmetic settings words svg views line plane matrix light player controls figure",
+        "arithmetic settings words svg views line plane matrix light player controls links input"
+        " figure",
     ),
 }
 LEAST, MOST = 80, 200  # characters of a description

@@ -38,13 +38,14 @@ const Arithmetic = (() => {
     const axes = big.map((size, i) =>
       axisOf({ big: size, kernel: kernel[i], stride: stride[i], padding: padding[i], dilation: dilation[i] }),
     );
-    const of = (name) => axes.map((axis) => axis[name]);
-    const w = { axes, big: of("big"), small: of("small"), kernel: of("kernel"), wide: of("wide"), inserted: of("inserted") };
+    const w = { axes };
+    for (const name of ["big", "small", "kernel", "wide", "inserted"]) w[name] = axes.map((axis) => axis[name]);
     w.inside = along(axes, insideOf).map((cell) => cell.b); // of each cell e: its b, or null
     w.source = along(axes, sourceOf).map((cell) => cell.q); // of each cell u: its q, or null where a zero was put in
     w.stamps = along(axes, stampsOf); // all (e, q, t), with b where e is inside
     w.triples = w.stamps.filter(({ b }) => b !== null);
-    w.reads = along(axes, readsOf).map((read) => ({ ...read, q: w.source[read.u] })); // all (b, u, t) of the conv over zeros
+    // All (b, u, t) of the conv over zeros, with the q behind u.
+    w.reads = along(axes, readsOf).map((read) => ({ ...read, q: w.source[read.u] }));
     return w;
   }
 
@@ -97,9 +98,9 @@ const Arithmetic = (() => {
   }
 
   // deconv once more, as a conv of stride 1 over y with zeros put in.
-  const withZeros = (w, y) => w.source.map((q) => (q === null ? 0 : y[q]));
   function overZeros(w, y, kernel) {
-    const [x, long] = [zeros(w.big), withZeros(w, y)];
+    const x = zeros(w.big);
+    const long = w.source.map((q) => (q === null ? 0 : y[q]));
     for (const { b, u, t } of w.reads) x[b] += kernel[t] * long[u];
     return x;
   }
@@ -120,5 +121,5 @@ const Arithmetic = (() => {
   const coordinates = (index, sizes) =>
     sizes.length === 1 ? [index] : [Math.floor(index / sizes[1]), index % sizes[1]];
 
-  return { window: windowOf, conv, deconv, uncropped, withZeros, overZeros, matrix, inner, partners, count, coordinates };
+  return { window: windowOf, conv, deconv, uncropped, overZeros, matrix, inner, partners, count, coordinates };
 })();

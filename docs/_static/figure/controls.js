@@ -37,10 +37,11 @@ const Controls = (() => {
     place.replaceChildren();
     const axes = joined ? [0] : Array.from({ length: rank }, (_, axis) => axis);
     const names = { ...Settings.WORDS, outputPadding: "output_padding" };
-    const shows = Object.entries(names).flatMap(([name, label]) => axes.map((axis) => ({
-      name, axis, show: slider(place, `${name}${axis}`, joined ? label : `${label}, ${axis === 0 ? "rows" : "columns"}`,
-        (value) => (joined ? Array.from({ length: rank }, (_, i) => i) : [axis]).forEach((i) => change(name, i, value))),
-    })));
+    const shows = Object.entries(names).flatMap(([name, label]) => axes.map((axis) => {
+      const words = joined ? label : `${label}, ${axis === 0 ? "rows" : "columns"}`;
+      const set = joined ? [0, 1].slice(0, rank) : [axis];
+      return { name, axis, show: slider(place, `${name}${axis}`, words, (value) => change(name, set, value)) };
+    }));
     return (settings, w) => {
       const limits = Settings.LIMITS[rank];
       for (const { name, axis, show } of shows) {
@@ -54,7 +55,10 @@ const Controls = (() => {
   function layers(place, settings, choose) {
     place.replaceChildren(...Settings.LAYERS.map((known) => {
       const found = Settings.layer(Settings.rankOf(settings), known);
-      return button(known.name, Settings.link(found) === Settings.link(settings), () => choose(found));
+      return button(known.name, Settings.link(found) === Settings.link(settings), () => {
+        choose(found);
+        place.querySelector('[aria-pressed="true"]').focus();
+      });
     }));
   }
 

@@ -1,11 +1,10 @@
-// The page: what is set, what is chosen, and what time, pointer, fingers and keys do about it.
+// The page: what is set, what is chosen, and what is drawn for it.
 "use strict";
 
 document.addEventListener("DOMContentLoaded", () => {
   const root = document.getElementById("figure");
   if (!root) return;
   const BEGIN = { x: (n) => ((5 * n + 3) % 7) - 1, y: (n) => ((3 * n + 2) % 5) - 1, kernel: (n) => n + 1 };
-  const LINK_DELAY = 400; // milliseconds; Safari takes a hundred changes of the address in half a minute
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
 
   let settings = null;
@@ -25,7 +24,8 @@ document.addEventListener("DOMContentLoaded", () => {
   // All numbers, with those results missing that a walk has not come to.
   function numbersUpTo(end) {
     const [x, y, kernel] = [values("x", w.big), values("y", w.small), values("kernel", w.kernel)];
-    const until = (letter, results) => results.map((value, i) => (end !== null && walk === letter && i > end ? null : value));
+    const until = (letter, results) =>
+      results.map((value, i) => (end !== null && walk === letter && i > end ? null : value));
     return {
       x, y, kernel,
       conv: until("q", Arithmetic.conv(w, x, kernel)),
@@ -59,6 +59,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   function show() {
+    if (!w) return;
     const choice = pointed ?? chosen.choice;
     const numbers = numbersUpTo(pointed ? null : last);
     for (const view of drawn) {
@@ -67,7 +68,7 @@ document.addEventListener("DOMContentLoaded", () => {
       Light.view(view, found, choice);
     }
     Light.rest(["kernel", "matrix", "transpose"].map(part), Arithmetic.partners(w.triples, choice), choice);
-    for (const group of root.querySelectorAll(".cell[data-choice], .cropped, .pad, .inserted")) Svg.write(group, numbers);
+    for (const group of root.querySelectorAll(".cell:not(.stamp)")) Svg.write(group, numbers);
     const { x, y, kernel } = numbers;
     part("sentence").replaceChildren(...Words.sentences(w, choice, numbers).map((text) => {
       const line = document.createElement("p");
@@ -93,9 +94,11 @@ document.addEventListener("DOMContentLoaded", () => {
   let showSliders = null;
 
   function makeSliders() {
-    showSliders = Controls.sliders(part("controls"), rank(), joined, (name, axis, value) => {
-      if (name !== "outputPadding") settings[name][axis] = value;
-      else settings.big[axis] += value - w.axes[axis].outputPadding;
+    showSliders = Controls.sliders(part("controls"), rank(), joined, (name, axes, value) => {
+      for (const axis of axes) {
+        if (name !== "outputPadding") settings[name][axis] = value;
+        else settings.big[axis] += value - w.axes[axis].outputPadding;
+      }
       update();
     });
     part("joined").checked = joined;
@@ -121,7 +124,7 @@ document.addEventListener("DOMContentLoaded", () => {
     player.pause();
     showSliders(settings, w);
     Controls.layers(part("layers"), settings, (found) => begin(found));
-    if (write) writeLink();
+    if (write) Links.write(settings);
     if (!w) return;
     const now = [rank(), ...(rank() === 1 ? [] : [w.big[1], w.small[1], w.kernel[1]])].join();
     if (now !== layout) [chosen, changed] = [null, { x: {}, y: {}, kernel: {} }];
@@ -143,13 +146,6 @@ document.addEventListener("DOMContentLoaded", () => {
   function fits(choice) {
     const sizes = { b: w.big, q: w.small, t: w.kernel };
     return Object.entries(choice).every(([name, index]) => index < Arithmetic.count(sizes[name]));
-  }
-
-  let writing = 0;
-
-  function writeLink() {
-    clearTimeout(writing);
-    writing = setTimeout(() => history.replaceState(null, "", Settings.link(settings)), LINK_DELAY);
   }
 
   function begin(found, { write = true } = {}) {
@@ -182,14 +178,14 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const button of root.querySelectorAll("[data-walk]")) {
     button.addEventListener("click", () => {
       walk = button.dataset.walk;
-      for (const other of root.querySelectorAll("[data-walk]")) other.setAttribute("aria-pressed", String(other === button));
+      for (const other of root.querySelectorAll("[data-walk]")) {
+        other.setAttribute("aria-pressed", String(other === button));
+      }
       player.to(0);
     });
   }
 
   // ---- choosing and changing
-
-  const cellAt = (target) => target.closest?.(".cell[data-choice]") ?? null;
 
   function choose(cell) {
     player.pause();
@@ -209,42 +205,17 @@ document.addEventListener("DOMContentLoaded", () => {
     show();
   }
 
-  let mouse = ""; // where it was: what moves under a mouse at rest is not pointed at
-
-  root.addEventListener("pointermove", (event) => {
-    const [before, choice] = [mouse, cellAt(event.target)?.choice ?? null];
-    mouse = `${event.clientX},${event.clientY}`;
-    const unmoved = mouse === before || choice === pointed || Light.same(choice, pointed);
-    if (event.pointerType !== "mouse" || !w || unmoved || player.playing()) return;
-    pointed = choice;
-    show();
-  });
-  root.addEventListener("pointerleave", () => {
-    if (!w || pointed === null) return;
-    pointed = null;
-    show();
-  });
-  root.addEventListener("click", (event) => {
-    const cell = cellAt(event.target);
-    if (w && cell) choose(cell);
-  });
-  root.addEventListener("focusin", (event) => {
-    if (w && event.target.matches?.(".cell[data-choice]:focus-visible")) choose(event.target);
-  });
-
-  const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  const ACTS = {
-    "+": () => change(1), "=": () => change(1), "-": () => change(-1), Escape: () => choose(null),
-    p: player.toggle, n: () => player.step(1), b: () => player.step(-1),
-  };
-  root.addEventListener("keydown", (event) => {
-    if (!w || event.ctrlKey || event.metaKey || event.altKey) return;
-    const cell = cellAt(event.target);
-    if (cell && MOVES[event.key]) Light.neighbor(cell, MOVES[event.key])?.focus();
-    else if (cell && (event.key === "Enter" || event.key === " ")) choose(cell);
-    else if (ACTS[event.key]) ACTS[event.key]();
-    else return;
-    event.preventDefault();
+  Input.listen(root, {
+    point(choice) {
+      if (player.playing()) return;
+      pointed = choice;
+      show();
+    },
+    choose,
+    keys: {
+      "+": () => change(1), "=": () => change(1), "-": () => change(-1), Escape: () => choose(null),
+      p: player.toggle, n: () => player.step(1), b: () => player.step(-1),
+    },
   });
 
   // ---- buttons and links
@@ -263,34 +234,8 @@ document.addEventListener("DOMContentLoaded", () => {
     update();
   });
   part("reset").addEventListener("click", () => begin(Settings.start(rank())));
-  part("copy").addEventListener("click", async () => {
-    const button = part("copy");
-    const address = new URL(Settings.link(settings), location.href).href;
-    try {
-      await navigator.clipboard.writeText(address);
-      button.textContent = "Copied";
-    } catch {
-      history.replaceState(null, "", address); // no clipboard here, or no permission
-      button.textContent = "See the address";
-    }
-    setTimeout(() => (button.textContent = "Copy link"), 1500);
-  });
-
-  // Links of this page to settings: each is a step of the browser's history.
-  document.addEventListener("click", (event) => {
-    const anchor = event.target.closest?.('a[href^="#i="]');
-    const found = anchor && Settings.read(anchor.getAttribute("href"));
-    if (!found || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    clearTimeout(writing);
-    history.pushState(null, "", anchor.getAttribute("href"));
-    begin(found, { write: false });
-    root.scrollIntoView({ block: "start" });
-  });
-  window.addEventListener("popstate", () => {
-    const found = Settings.read(location.hash);
-    if (found) begin(found, { write: false });
-  });
+  part("copy").addEventListener("click", () => Links.copy(part("copy"), settings));
+  Links.listen((found) => begin(found, { write: false }));
 
   root.hidden = false;
   begin(Settings.read(location.hash) ?? Settings.start(1), { write: false });

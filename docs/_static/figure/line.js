@@ -23,13 +23,15 @@ const Line = (() => {
 
     const lines = view.triples.map((triple) => {
       const [i, s] = [triple[longLetter], triple[shortLetter]];
-      const line = Svg.element(svg, "line", { x1: column(i) + CELL / 2, y1: near, x2: middle(s) + CELL / 2, y2: far, class: "link" });
+      const ends = { x1: column(i) + CELL / 2, y1: near, x2: middle(s) + CELL / 2, y2: far };
+      const line = Svg.element(svg, "line", { ...ends, class: "link" });
       Svg.tint(line, triple.t, taps);
       return { line, triple };
     });
     Svg.caption(svg, 2, longTop + 20, long.name);
     Svg.caption(svg, 2, shortTop + 20, short.name);
-    const number = (x, top, onTop, text) => Svg.caption(svg, x + CELL / 2, onTop ? top - 4 : top + CELL + INDEX, text, "index");
+    const number = (x, top, onTop, text) =>
+      Svg.caption(svg, x + CELL / 2, onTop ? top - 4 : top + CELL + INDEX, text, "index");
     const row = (array, top, onTop, x) => array.cells.map((cell, i) => {
       if (cell.choice) number(x(i), top, onTop, Object.values(cell.choice)[0]);
       return Svg.cell(svg, { x: x(i), y: top, ...cell });

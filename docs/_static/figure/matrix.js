@@ -21,15 +21,16 @@ const Matrix = (() => {
     const rows = Arithmetic.matrix(w);
     const [height, width] = transposed ? [rows[0].length, rows.length] : [rows.length, rows[0].length];
     const size = Math.max(7, Math.min(26, Math.floor(420 / Math.max(width, height))));
-    const svg = Svg.frame(place, width * size + 4, height * size + 4, transposed ? "matrix of deconv" : "matrix of conv");
+    const title = transposed ? "matrix of deconv" : "matrix of conv";
+    const svg = Svg.frame(place, width * size + 4, height * size + 4, title);
     for (let row = 0; row < height; row++) {
       for (let column = 0; column < width; column++) {
         const [q, b] = transposed ? [column, row] : [row, column];
         const tap = rows[q][b];
         Svg.cell(svg, {
-          x: 2 + column * size, y: 2 + row * size, size: size - 1, kind: tap === null ? "zero" : "entry", choice: { q, b },
-          tap: tap ?? undefined, taps: Arithmetic.count(w.kernel), read: (n) => (tap === null ? 0 : n.kernel[tap]),
-          label: `row ${row}, column ${column}`,
+          x: 2 + column * size, y: 2 + row * size, size: size - 1, choice: { q, b },
+          label: `row ${row}, column ${column}`, read: (n) => (tap === null ? 0 : n.kernel[tap]),
+          kind: tap === null ? "zero" : "entry", tap: tap ?? undefined, taps: Arithmetic.count(w.kernel),
         });
       }
     }

@@ -24,7 +24,8 @@ const Plane = (() => {
       });
     };
     const groups = { long: grid(long), short: grid(short) };
-    const corners = groups.long.map((group) => Svg.element(group, "text", { x: CELL - 2, y: CELL - 3, class: "corner" }));
+    const corner = { x: CELL - 2, y: CELL - 3, class: "corner" };
+    const corners = groups.long.map((group) => Svg.element(group, "text", corner));
 
     const left = lefts[parts.indexOf(long)];
     const extent = view.places.map(({ span }) => (span - 1) * PITCH + CELL + 6);
@@ -42,7 +43,7 @@ const Plane = (() => {
     return { svg, groups, show(choice, found, numbers) {
       const s = Views.placeOf(view, choice);
       move(s);
-      corners.forEach((corner) => (corner.textContent = ""));
+      corners.forEach((text) => (text.textContent = ""));
       groups.long.forEach((group) => group.classList.remove("tinted"));
       if (s === undefined) return;
       for (const triple of found) {

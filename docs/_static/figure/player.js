@@ -4,7 +4,8 @@
 const Player = (() => {
   const PACE = 1200; // milliseconds a step
 
-  // `length()` is the number of steps, `place()` the one shown, `go(n)` shows another; `told(playing)` hears of changes.
+  // `length()` is the number of steps, `place()` the one shown, and `go(n)` shows another. `told(playing)` hears when
+  // it starts and when it stops.
   function make({ length, place, go, told, repeat = false, pace = PACE }) {
     let timer = null;
 

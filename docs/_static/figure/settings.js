@@ -28,7 +28,8 @@ const Settings = (() => {
   const rankOf = (settings) => settings.big.length;
   const isSquare = (settings) => Object.values(settings).every((numbers) => new Set(numbers).size === 1);
 
-  // The settings of a link such as "#i=5,4&k=3,2&s=2,1&p=1,0&d=1,1", or null where it has none or they are out of reach.
+  // The settings of a link such as "#i=5,4&k=3,2&s=2,1&p=1,0&d=1,1", or null where it has none or they are out of
+  // reach.
   function read(link) {
     const found = new URLSearchParams(link.replace(/^#/, ""));
     const result = {};

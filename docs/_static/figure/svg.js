@@ -40,7 +40,8 @@ const Svg = (() => {
       group.value.textContent = text;
       group.value.classList.toggle("long", text.length > 3);
     }
-    if (group.label) group.setAttribute("aria-label", text === "" ? `${group.label}, not computed yet` : `${group.label} = ${text}`);
+    const value = text === "" ? ", not computed yet" : ` = ${text}`;
+    if (group.label) group.setAttribute("aria-label", group.label + value);
   }
 
   // An empty picture that fills its place, between the least size that can be read and a few times its own.

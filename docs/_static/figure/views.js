@@ -22,7 +22,8 @@ const Views = (() => {
       const b = w.inside[e];
       return b === null ? { kind: "pad", read: () => 0 } : own("x", "x", "b", b, w.big, (n) => n.x[b], "x");
     }) },
-    short: { name: "conv(x)", sizes: w.small, cells: cells(w.small, (q) => own("y", "conv(x)", "q", q, w.small, (n) => n.conv[q])) },
+    short: { name: "conv(x)", sizes: w.small, cells: cells(w.small, (q) =>
+      own("y", "conv(x)", "q", q, w.small, (n) => n.conv[q])) },
     places: steps(w),
     onWindow: (t, n) => n.kernel[t],
   });
@@ -34,18 +35,21 @@ const Views = (() => {
       const read = (n) => n.uncropped[e];
       return b === null ? { kind: "cropped", read } : own("x", "deconv(y)", "b", b, w.big, read);
     }) },
-    short: { name: "y", sizes: w.small, cells: cells(w.small, (q) => own("y", "y", "q", q, w.small, (n) => n.y[q], "y")) },
+    short: { name: "y", sizes: w.small, cells: cells(w.small, (q) =>
+      own("y", "y", "q", q, w.small, (n) => n.y[q], "y")) },
     places: steps(w),
     onWindow: (t, n, q) => n.kernel[t] * n.y[q],
   });
 
   const insertion = (w) => ({
-    title: "deconv as a conv over inserted zeros", longOnTop: true, flipped: true, letters: ["u", "b"], triples: w.reads,
+    title: "deconv as a conv over inserted zeros", longOnTop: true, flipped: true, letters: ["u", "b"],
+    triples: w.reads,
     long: { name: "y, zeros", sizes: w.inserted, cells: cells(w.inserted, (u) => {
       const q = w.source[u];
       return q === null ? { kind: "inserted", read: () => 0 } : own("y", "y", "q", q, w.small, (n) => n.y[q], "y");
     }) },
-    short: { name: "deconv(y)", sizes: w.big, cells: cells(w.big, (b) => own("x", "deconv(y)", "b", b, w.big, (n) => n.overZeros[b])) },
+    short: { name: "deconv(y)", sizes: w.big, cells: cells(w.big, (b) =>
+      own("x", "deconv(y)", "b", b, w.big, (n) => n.overZeros[b])) },
     places: w.axes.map(({ first, span, dilation }) => ({ first, step: 1, span, dilation })),
     onWindow: (t, n) => n.kernel[t],
   });

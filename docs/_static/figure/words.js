@@ -11,7 +11,8 @@ const Words = (() => {
     const total = terms.reduce((all, [m, n]) => all + m * n, 0);
     return terms.length ? `${terms.map(product).join(" + ")} = ${total}` : "0, an empty sum";
   };
-  const listed = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
+  const listed = (words) =>
+    (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
 
   function calls(settings, w) {
     const said = [["stride", 1], ["padding", 0], ["dilation", 1]]
@@ -25,23 +26,30 @@ const Words = (() => {
 
   const shapes = (w) => `x is ${sized(w.big)}, y is ${sized(w.small)}.`;
 
-  const answer = ({ sizes, small }) => (sizes.length === 1 ? `Only x of size ${sizes[0]} gives y of size ${small}. `
-    : `x of these sizes gives y of size ${small}, and output_padding tells deconv which of them to return: `);
+  const answer = ({ sizes, small }) => (sizes.length === 1
+    ? `Only x of size ${sizes[0]} gives y of size ${small}. `
+    : `y of size ${small} comes from x of several sizes, and output_padding chooses: `);
 
   // One cell of y, or one window: what conv gathers, and what deconv scatters.
   function ofWindow(w, q, { x, y, kernel }) {
     const at = Svg.where(q, w.small);
     const stamps = Arithmetic.partners(w.stamps, { q });
-    const outside = stamps.filter(({ b }) => b === null).length;
     const read = sum(stamps.map(({ b, t }) => [kernel[t], b === null ? 0 : x[b]]));
-    const padded = outside ? ` ${counted(outside, "tap")} ${outside === 1 ? "reads" : "read"} the padding, which is 0.` : "";
-    const cropped = outside ? ` ${counted(outside, "product")} ${outside === 1 ? "falls" : "fall"} on the padding and ` +
-      `${outside === 1 ? "is" : "are"} cropped.` : "";
-    const added = w.axes.length === 1
-      ? listed(stamps.map(({ b, t }) => `${product([y[q], kernel[t]])} = ${y[q] * kernel[t]} to ` +
-        (b === null ? "the padding" : `cell ${b}`)))
-      : `${signed(y[q])}·(${kernel.join(", ")}) = (${stamps.map(({ t }) => y[q] * kernel[t]).join(", ")}) to the cells in the frame`;
-    return [`conv(x)${at} = ${read}.${padded}`, `y${at} = ${y[q]} adds ${added}.${cropped}`];
+    const outside = stamps.filter(({ b }) => b === null).length;
+    const [taps, products] = [counted(outside, "tap"), counted(outside, "product")];
+    const padded = outside ? ` ${taps} ${outside === 1 ? "reads" : "read"} the padding, which is 0.` : "";
+    const cropped = outside ? ` ${products} on the padding ${outside === 1 ? "is" : "are"} cropped.` : "";
+    return [`conv(x)${at} = ${read}.${padded}`, `y${at} = ${y[q]} adds ${added(w, stamps, y[q], kernel)}.${cropped}`];
+  }
+
+  // What one cell of y adds: product by product, or with two axes the kernel as a whole.
+  function added(w, stamps, value, kernel) {
+    if (w.axes.length === 1) {
+      const place = (b) => (b === null ? "the padding" : `cell ${b}`);
+      return listed(stamps.map(({ b, t }) => `${product([value, kernel[t]])} = ${value * kernel[t]} to ${place(b)}`));
+    }
+    const products = kernel.map((tap) => value * tap);
+    return `${signed(value)}·(${kernel.join(", ")}) = (${products.join(", ")}) to the cells in the frame`;
   }
 
   // One cell of x: who reads it, what deconv adds up there, and the same with zeros put in.
@@ -55,8 +63,8 @@ const Words = (() => {
       `conv reads x${at} = ${x[b]} for ${listed(windows) || "no cell"}.`,
       `deconv(y)${at} = ${sum(triples.map(({ q, t }) => [kernel[t], y[q]]))}. With zeros put in: ` +
         `${sum(reads.map(({ q, t }) => [kernel[t], q === null ? 0 : y[q]]))}. ` +
-        (empty ? `${empty} of ${counted(reads.length, "product")} ${empty === 1 ? "has" : "have"} a zero; the rest are the same.`
-          : "No product has a zero here: the sums are the same."),
+        (empty ? `${empty} of ${counted(reads.length, "product")} ${empty === 1 ? "has" : "have"} a zero; ` +
+          "the rest are the same." : "No product has a zero here: the sums are the same."),
     ];
   }
 
@@ -72,9 +80,16 @@ const Words = (() => {
   function ofEntry(w, { q, b }, { kernel }) {
     const [y, x] = [Svg.where(q, w.small), Svg.where(b, w.big)];
     const [found] = Arithmetic.partners(w.triples, { q, b });
-    if (!found) return [`A${y}${x} = 0: the window of y${y} has no tap over x${x}.`, "So conv does not read it there, and deconv adds nothing to it."];
-    const entry = `A${y}${x} = kernel${Svg.where(found.t, w.kernel)} = ${kernel[found.t]}`;
-    return [`${entry}: conv multiplies x${x} by it for conv(x)${y}.`, `deconv multiplies y${y} by it, and adds that to deconv(y)${x}.`];
+    if (!found) {
+      return [
+        `A${y}${x} = 0: the window of y${y} has no tap over x${x}.`,
+        "So conv does not read it there, and deconv adds nothing to it.",
+      ];
+    }
+    return [
+      `A${y}${x} = kernel${Svg.where(found.t, w.kernel)} = ${kernel[found.t]}: conv multiplies x${x} by it.`,
+      `deconv multiplies y${y} by it, and adds the product to deconv(y)${x}.`,
+    ];
   }
 
   // Two sentences: of conv, and of deconv.
