@@ -467,6 +467,12 @@ def test_a_phone_shows_a_picture_and_the_sentence_at_once(chromium, address, hei
         )
         assert picture["y"] + picture["height"] <= dock["y"]
         assert page.locator("#figure .settings").bounding_box()["y"] >= height
+        page.locator('[data-walk="b"]').click()
+        picture, dock = (
+            part(page, "insertion").bounding_box(),
+            page.locator("#figure .dock").bounding_box(),
+        )
+        assert 0 < picture["y"] < picture["y"] + picture["height"] <= dock["y"]
 
 
 def test_a_wide_picture_follows_the_steps(chromium, address):

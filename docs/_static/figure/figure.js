@@ -182,6 +182,7 @@ document.addEventListener("DOMContentLoaded", () => {
         other.setAttribute("aria-pressed", String(other === button));
       }
       player.to(0);
+      part(walk === "q" ? "gather" : "insertion").scrollIntoView({ block: "nearest" });
     });
   }
 
