@@ -7,6 +7,7 @@ machine   what the machine could do: peak of dot, bandwidth of copy
 timing    results compared, then times taken in turn
 report    table, JSON, chart, README's tables
 suite     a run of all that
+chart     README's chart of the committed run, a command too
 
 Each of these is a command, such as `python -m benchmarks.gpu`:
 

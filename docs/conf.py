@@ -73,7 +73,8 @@ html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "header_links_before_dropdown": 7,
-    "secondary_sidebar_items": {"**": ["page-toc"], "glossary": []},  # its tables need the room
+    # Their tables and pictures need the room.
+    "secondary_sidebar_items": {"**": ["page-toc"], "glossary": [], "index": [], "figure": []},
     "show_prev_next": True,
     "footer_start": ["copyright"],
     "footer_end": [],

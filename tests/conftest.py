@@ -2,8 +2,12 @@
 
 import gc
 import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
+import browser
 import jax
 import jaxlib
 import numpy as np
@@ -93,3 +97,43 @@ def memory(request):
 def rng():
     """A generator of random numbers that are the same in every run."""
     return np.random.default_rng(20261122)
+
+
+# ---- the site, and a browser that looks at it
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The site that JDECONV_SITE names, or one built here without running its notebooks."""
+    if "JDECONV_SITE" in os.environ:
+        return Path(os.environ["JDECONV_SITE"])
+    pytest.importorskip("myst_nb")
+    folder = tmp_path_factory.mktemp("site")
+    docs = Path(__file__).parents[1] / "docs"
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-D", "nb_execution_mode=off"]
+    built = subprocess.run([*command, str(docs), str(folder)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if shutil.which("chromium") is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as started, browser.chromium(started) as found:
+        yield found
+
+
+@pytest.fixture
+def expect(chromium):
+    """Playwright's assertions, which wait."""
+    return pytest.importorskip("playwright.sync_api").expect
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """Where the site is served."""
+    with browser.served(site) as found:
+        yield found

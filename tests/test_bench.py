@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import cases, machine, models, peers, report, suite, timing
+from benchmarks import cases, chart, machine, models, peers, report, suite, timing
 from benchmarks.__main__ import main
+from benchmarks.peers import LAX, OURS
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
@@ -204,6 +205,31 @@ def test_readme_has_the_tables_of_the_committed_run():
     readme = (RESULTS.parent.parent / "README.md").read_text()
     table = readme.partition("<!-- bench -->\n")[2].partition("<!-- /bench -->")[0]
     assert table.strip() == report.markdown(report.Run.load(RESULTS / "cpu.json")).strip()
+
+
+def test_readmes_first_numbers_are_of_the_committed_run():
+    """Each library in its faster layout."""
+    readme = (RESULTS.parent.parent / "README.md").read_text()
+    run = report.Run.load(RESULTS / "cpu.json")
+    for name, start in (
+        ("step DCGAN", "| DCGAN, a training step"),
+        ("scan of 8 convs", "| eight convs in a"),
+    ):
+        rows = [row for row in run.rows if row.name == name]
+        ours, lax = (1e3 * min(row.seconds[peer] for row in rows) for peer in (OURS, LAX))
+        [line] = [line for line in readme.splitlines() if line.startswith(start)]
+        assert f"| {ours:.0f} ms | {lax:,.0f} ms | {lax / ours:.0f} |" in line
+
+
+def test_readmes_chart_is_of_the_committed_run(tmp_path):
+    times = chart.milliseconds(report.Run.load(RESULTS / "cpu.json"))
+    assert len(times) > 5
+    labels = [chart.label(*pair) for of_network in times.values() for pair in of_network.items()]
+    chart.draw(times, tmp_path / "chart.svg")
+    for drawn in (RESULTS / "steps.svg", tmp_path / "chart.svg"):
+        text = drawn.read_text()
+        assert sorted(re.findall(r">(\S+ \d+ ms)<", text)) == sorted(labels)
+        assert len(text) < 200_000
 
 
 def test_the_committed_table_is_that_of_the_committed_run():

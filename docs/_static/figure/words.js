@@ -1,11 +1,18 @@
-// What the figure says: the calls, the sizes that share an answer, and a sentence about the chosen cell.
+// What the figure says: the calls, the sizes that share an answer, and the products of what is chosen.
 "use strict";
 
 const Words = (() => {
   const tuple = (numbers) => (numbers.length === 1 ? `${numbers[0]}` : `(${numbers.join(", ")})`);
   const sized = (numbers) => numbers.join(" × ");
   const signed = (value) => (value < 0 ? `(${value})` : `${value}`);
-  const cells = (number) => `${number} cell${number === 1 ? "" : "s"}`;
+  const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+  const product = ([m, n]) => `${signed(m)}·${signed(n)}`;
+  const sum = (terms) => {
+    const total = terms.reduce((all, [m, n]) => all + m * n, 0);
+    return terms.length ? `${terms.map(product).join(" + ")} = ${total}` : "0, an empty sum";
+  };
+  const listed = (words) =>
+    (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
 
   function calls(settings, w) {
     const said = [["stride", 1], ["padding", 0], ["dilation", 1]]
@@ -14,42 +21,89 @@ const Words = (() => {
       .join("");
     const extra = w.axes.map((axis) => axis.outputPadding);
     const more = extra.some(Boolean) ? `, output_padding=${tuple(extra)}` : "";
-    return `y = conv(x, kernel${said})\nx = deconv(y, kernel${said}${more})`;
+    return `conv(x, kernel${said})\ndeconv(y, kernel${said}${more})`;
   }
 
   const shapes = (w) => `x is ${sized(w.big)}, y is ${sized(w.small)}.`;
 
-  function answer(rank, index, { sizes, small }) {
-    const where = rank === 1 ? "" : index === 0 ? "In rows, " : "In columns, ";
-    const text = sizes.length === 1 ? `only size ${sizes[0]} has the answer ${small}. ` : `these sizes share one answer, ${small}: `;
-    return where ? where + text : text[0].toUpperCase() + text.slice(1);
+  const answer = ({ sizes, small }) => (sizes.length === 1
+    ? `Only x of size ${sizes[0]} gives y of size ${small}. `
+    : `y of size ${small} comes from x of several sizes, and output_padding chooses: `);
+
+  // One cell of y, or one window: what conv gathers, and what deconv scatters.
+  function ofWindow(w, q, { x, y, kernel }) {
+    const at = Svg.where(q, w.small);
+    const stamps = Arithmetic.partners(w.stamps, { q });
+    const read = sum(stamps.map(({ b, t }) => [kernel[t], b === null ? 0 : x[b]]));
+    const outside = stamps.filter(({ b }) => b === null).length;
+    const [taps, products] = [counted(outside, "tap"), counted(outside, "product")];
+    const padded = outside ? ` ${taps} ${outside === 1 ? "reads" : "read"} the padding, which is 0.` : "";
+    const cropped = outside ? ` ${products} on the padding ${outside === 1 ? "is" : "are"} cropped.` : "";
+    return [`conv(x)${at} = ${read}.${padded}`, `y${at} = ${y[q]} adds ${added(w, stamps, y[q], kernel)}.${cropped}`];
   }
 
-  function sentence(w, choice, { x, y, kernel }) {
-    if (!choice) return "Point at a cell, or tap it.";
-    const found = Arithmetic.partners(w, choice);
-    const at = (index, sizes) => (sizes.length === 1 ? `[${index}]` : `[${Math.floor(index / sizes[1])}, ${index % sizes[1]}]`);
-    const [b, q, t] = [at(choice.b, w.big), at(choice.q, w.small), at(choice.t ?? found[0]?.t, w.kernel)];
-    const sum = (terms) => (terms.length ? terms.map(([m, n]) => `${signed(m)}·${signed(n)}`).join(" + ") : "nothing");
-    const total = (terms) => terms.reduce((all, [m, n]) => all + m * n, 0);
-    if (choice.b !== undefined && choice.q !== undefined) {
-      return found.length === 0 ? `A${q}${b} = 0: no tap lies between x${b} and y${q}.` :
-        `A${q}${b} = kernel${t} = ${kernel[found[0].t]}: conv reads x${b} for y${q} through it, and deconv adds y${q} to x${b} ` +
-        "through the same.";
+  // What one cell of y adds: product by product, or with two axes the kernel as a whole.
+  function added(w, stamps, value, kernel) {
+    if (w.axes.length === 1) {
+      const place = (b) => (b === null ? "the padding" : `cell ${b}`);
+      return listed(stamps.map(({ b, t }) => `${product([value, kernel[t]])} = ${value * kernel[t]} to ${place(b)}`));
     }
-    if (choice.q !== undefined) {
-      const terms = found.map((triple) => [kernel[triple.t], x[triple.b]]);
-      return `conv gathers: Ax${q} = ${sum(terms)} = ${total(terms)}. deconv scatters y${q} = ${y[choice.q]} into ` +
-        `${cells(found.length)} of A′y.`;
-    }
-    if (choice.b !== undefined) {
-      const terms = found.map((triple) => [kernel[triple.t], y[triple.q]]);
-      return `deconv adds up: A′y${b} = ${sum(terms)} = ${total(terms)}. conv reads x${b} = ${x[choice.b]} for ` +
-        `${cells(found.length)} of Ax.`;
-    }
-    const entries = found.length === 1 ? "one entry" : `${found.length} entries`;
-    return `kernel${t} = ${kernel[choice.t]} is ${entries} of A: so many pairs of a cell of x and a cell of y meet at it.`;
+    const products = kernel.map((tap) => value * tap);
+    return `${signed(value)}·(${kernel.join(", ")}) = (${products.join(", ")}) to the cells in the frame`;
   }
 
-  return { calls, shapes, answer, sentence };
+  // One cell of x: who reads it, what deconv adds up there, and the same with zeros put in.
+  function ofCell(w, b, { x, y, kernel }) {
+    const at = Svg.where(b, w.big);
+    const triples = Arithmetic.partners(w.triples, { b });
+    const reads = Arithmetic.partners(w.reads, { b }).reverse(); // in the order of the flipped window
+    const empty = reads.filter(({ q }) => q === null).length;
+    const windows = triples.map(({ q }) => `conv(x)${Svg.where(q, w.small)}`);
+    return [
+      `conv reads x${at} = ${x[b]} for ${listed(windows) || "no cell"}.`,
+      `deconv(y)${at} = ${sum(triples.map(({ q, t }) => [kernel[t], y[q]]))}. With zeros put in: ` +
+        `${sum(reads.map(({ q, t }) => [kernel[t], q === null ? 0 : y[q]]))}. ` +
+        (empty ? `${empty} of ${counted(reads.length, "product")} ${empty === 1 ? "has" : "have"} a zero; ` +
+          "the rest are the same." : "No product has a zero here: the sums are the same."),
+    ];
+  }
+
+  function ofTap(w, t, { kernel }) {
+    const pairs = counted(Arithmetic.partners(w.triples, { t }).length, "pair");
+    const name = `kernel${Svg.where(t, w.kernel)}`;
+    return [
+      `${name} = ${kernel[t]} joins ${pairs} of a cell of x and a cell of y: these entries of the matrix.`,
+      "conv multiplies x by it, deconv multiplies y by it, over the same pairs.",
+    ];
+  }
+
+  function ofEntry(w, { q, b }, { kernel }) {
+    const [y, x] = [Svg.where(q, w.small), Svg.where(b, w.big)];
+    const [found] = Arithmetic.partners(w.triples, { q, b });
+    if (!found) {
+      return [
+        `A${y}${x} = 0: the window of y${y} has no tap over x${x}.`,
+        "So conv does not read it there, and deconv adds nothing to it.",
+      ];
+    }
+    return [
+      `A${y}${x} = kernel${Svg.where(found.t, w.kernel)} = ${kernel[found.t]}: conv multiplies x${x} by it.`,
+      `deconv multiplies y${y} by it, and adds the product to deconv(y)${x}.`,
+    ];
+  }
+
+  // Two sentences: of conv, and of deconv.
+  function sentences(w, choice, arrays) {
+    if (choice.t !== undefined) return ofTap(w, choice.t, arrays);
+    if (choice.q === undefined) return ofCell(w, choice.b, arrays);
+    return choice.b === undefined ? ofWindow(w, choice.q, arrays) : ofEntry(w, choice, arrays);
+  }
+
+  // Where a walk over y ("q") or over deconv's result ("b") is.
+  function progress(walk, choice, w) {
+    const total = Arithmetic.count(walk === "q" ? w.small : w.big);
+    return `${choice[walk] === undefined ? "–" : choice[walk] + 1} of ${total}`;
+  }
+
+  return { calls, shapes, answer, sentences, progress };
 })();
