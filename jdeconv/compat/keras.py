@@ -241,7 +241,7 @@ def fold(
     return torch.fold(x, output_size, kernel_size, dilation, padding, stride)
 
 
-@reporting(big="images", padding="size")
+@reporting(big="images")
 def extract_patches(
     images: ArrayLike,
     size: Ints,

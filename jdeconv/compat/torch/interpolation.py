@@ -15,9 +15,9 @@ from jax.typing import ArrayLike
 
 from jdeconv.checks import (
     array,
+    cells,
     flag,
     integers,
-    listed,
     number,
     one_of,
     refused,
@@ -93,17 +93,17 @@ def interpolate(
     dtype, a = a.dtype, a.astype(accumulator(a.dtype))
     for axis, old, new, scale in zip(range(2, a.ndim), big, sizes, scales, strict=True):
         if mode == "area":
-            cells, weights = _area(old, new)
+            taken, weights = _area(old, new)
         elif mode.startswith("nearest"):
-            cells, weights = _nearest(old, new, scale, 0.5 if mode == "nearest-exact" else 0.0)
+            taken, weights = _nearest(old, new, scale, 0.5 if mode == "nearest-exact" else 0.0)
         elif antialias:
-            cells, weights = _smooth(old, new, _step(old, new, scale, align_corners), mode)
+            taken, weights = _smooth(old, new, _step(old, new, scale, align_corners), mode)
         else:
-            cells, weights = _between(old, new, scale, align_corners, mode)
+            taken, weights = _between(old, new, scale, align_corners, mode)
         shape = [-1 if i == axis else 1 for i in range(a.ndim)]
         terms = [
             a.take(cell, axis, mode="clip") * jnp.asarray(weight, a.dtype).reshape(shape)
-            for cell, weight in zip(cells, weights, strict=True)
+            for cell, weight in zip(taken, weights, strict=True)
         ]
         a = reduce(operator.add, terms)
     return a.astype(dtype)
@@ -114,19 +114,21 @@ def _sizes(big: Sequence[int], size: Any, factor: Any, recomputed: Any) -> tuple
     rank = len(big)
     if (size is None) == (factor is None):
         raise refused("size", "or scale_factor must be given, and not both")
+    recomputed = recomputed is not None and flag("recompute_scale_factor", recomputed)
     if factor is None:
         if recomputed:
             raise refused("recompute_scale_factor", "needs scale_factor")
-        return integers("size", size, rank, 1), (None,) * rank
-    factors = (factor,) * rank
-    if isinstance(factor, Sequence | np.ndarray):
-        factors = tuple(listed("scale_factor", list(factor), "numbers"))
+        sizes = integers("size", size, rank, 1)
+        cells("size", sizes)
+        return sizes, (None,) * rank
+    factors = tuple(factor) if isinstance(factor, tuple | list) else (factor,) * rank
     if len(factors) != rank:
         raise refused("scale_factor", f"must be a number or one per axis, got {shown(factor)}")
     factors = tuple(number("scale_factor", f) for f in factors)
-    sizes = tuple(math.floor(float(i * f)) for i, f in zip(big, factors, strict=True))
+    sizes = tuple(math.floor(i * f) for i, f in zip(big, factors, strict=True))
     if min(sizes) < 1:
         raise refused("scale_factor", f"makes the size {sizes}")
+    cells("scale_factor", sizes)
     return sizes, (None,) * rank if recomputed else tuple(1 / f for f in factors)
 
 
@@ -142,8 +144,7 @@ def _nearest(old: int, new: int, scale: float | None, center: float) -> Taps:
     position = (np.arange(new, dtype=np.float32) + np.float32(center)) * _step(
         old, new, scale, False
     )
-    cells = np.minimum(np.floor(position).astype(np.int64), old - 1)
-    return cells[None], np.ones((1, new))
+    return np.minimum(np.floor(position).astype(np.int64), old - 1)[None], np.ones((1, new))
 
 
 def _area(old: int, new: int) -> Taps:

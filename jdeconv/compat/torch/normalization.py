@@ -48,29 +48,25 @@ def batch_norm(
         raise refused("input", f"needs floats and 2 axes or more, got {shown(a)}")
     vectors = {"running_mean": running_mean, "running_var": running_var}
     vectors |= {"weight": weight, "bias": bias}
-    for name, value in vectors.items():
-        vectors[name] = None if value is None else _vector(name, value, a)
-    mean, var, scale, shift = vectors.values()
+    mean, var, scale, shift = (_vector(name, value, a) for name, value in vectors.items())
     if (mean is None) != (var is None):
         raise refused("running_var", "must be given with running_mean, or both be None")
-    is_training, is_running = flag("training", training), mean is not None
+    is_training, running = flag("training", training), (mean, var)
     momentum, eps = number("momentum", momentum), number("eps", eps)
-    if not is_training and not is_running:
-        raise refused("running_mean", "must be given where training is False")
-    dtype, axes = a.dtype, (0, *range(2, a.ndim))
+    dtype, axes, count = a.dtype, (0, *range(2, a.ndim)), a.size // max(a.shape[1], 1)
     a = a.astype(accumulator(dtype))
-    running = mean, var
+    if is_training and count < 2:
+        raise refused("input", f"needs more than one number per channel, got {shown(input)}")
     if is_training:
-        count = a.size // max(a.shape[1], 1)
-        if count < 2:
-            raise refused("input", f"needs more than one number per channel, got {shown(input)}")
         mean, var = a.mean(axes), a.var(axes)
+    elif mean is None:
+        raise refused("running_mean", "must be given where training is False")
     factor = jax.lax.rsqrt(var + eps)
     factor = factor if scale is None else factor * scale
     offset = -mean * factor if shift is None else shift - mean * factor
     shape = (1, -1, *[1] * (a.ndim - 2))
     result = (a * factor.reshape(shape) + offset.reshape(shape)).astype(dtype)
-    if not (is_training and is_running):
+    if not is_training or running[0] is None:
         return result
     unbiased = var * (count / (count - 1))
     new = (
@@ -80,8 +76,10 @@ def batch_norm(
     return result, *new
 
 
-def _vector(name: str, value: ArrayLike, a: jax.Array) -> jax.Array:
-    """One number per channel."""
+def _vector(name: str, value: Any, a: jax.Array) -> Any:
+    """One number per channel, or None."""
+    if value is None:
+        return None
     vector = array(name, value)
     if vector.shape != (a.shape[1],):
         raise refused(
