@@ -56,8 +56,9 @@ def conv_by(
       bias: one number per output channel.
       stride: step of the window; an int, or one per axis.
       padding: zeros around x, in cells: an int, one int per axis, one (low, high) pair per axis where
-        negative numbers crop, "VALID" (none), "SAME" (q = ceil(i / stride), an odd cell behind the array)
-        or "SAME_LOWER" (before it).
+        negative numbers crop, "VALID" (none), "SAME" (q = ceil(i / stride), an odd cell behind the array),
+        "SAME_LOWER" (before it), "FULL" (dilation*(k - 1) on both sides) or, with one spatial axis, "CAUSAL"
+        (the same before the array alone). Names may be in lower case, as PyTorch's.
       dilation: distance between neighboring taps; an int, or one per axis.
       groups: independent sets of channels; groups equal to x's channels make it depthwise.
       dimension_numbers: lax-style layouts of (x, kernel, y), such as ("NHWC", "HWIO", "NHWC"); None is

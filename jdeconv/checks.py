@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jax.core import Tracer
 
 Ints = int | Sequence[int]
 Pair = tuple[int, int]
-Padding = Ints | Sequence[Pair] | Literal["SAME", "SAME_LOWER", "VALID"]
+Padding = Ints | Sequence[Pair] | str
 F = TypeVar("F", bound=Callable)
 
 MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
@@ -37,7 +37,7 @@ EIGHTHS = ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnu
 FLOATS = (*(f"float8_{kind}" for kind in EIGHTHS), "bfloat16", "float16", "float32", "float64")
 DTYPES = frozenset((*INTEGERS, *FLOATS, "complex64", "complex128"))
 
-NAMED_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
+NAMED_PADDINGS = ("SAME", "SAME_LOWER", "VALID", "CAUSAL", "FULL")
 
 
 def refused(
@@ -238,9 +238,13 @@ def integers(argument: str, value: object, rank: int, least: int | None = None) 
 
 
 def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
-    """A (low, high) pair per axis, or one of NAMED_PADDINGS."""
+    """A (low, high) pair per axis, or one of NAMED_PADDINGS, which may come in lower case."""
     if isinstance(value, str):
-        return one_of("padding", value, NAMED_PADDINGS)
+        name = value.upper() if value.islower() else value
+        name = one_of("padding", name, NAMED_PADDINGS)
+        if name == "CAUSAL" and rank > 1:
+            raise refused("padding", f"{value!r} needs a single spatial axis, got {rank}")
+        return name
     single = _index(value)
     entries = (single,) * rank if single is not None else _sequence(value)
     pairs = [_repeated(entry, 2) or () for entry in entries or ()]

@@ -158,8 +158,10 @@ class Window:
           kernel: spatial sizes of the kernel; their count is the rank.
           stride: an int, or one per axis.
           padding: an int, one int per axis, or one (low, high) pair per axis, where negative crops;
-            "VALID" (none), "SAME" (small = ceil(big / stride), an odd cell of padding behind the array)
-            or "SAME_LOWER" (an odd cell before it).
+            "VALID" (none), "SAME" (small = ceil(big / stride), an odd cell of padding behind the array),
+            "SAME_LOWER" (an odd cell before it), "FULL" (span - 1 on both sides, for every position that a
+            tap reaches) or, of one axis, "CAUSAL" (span - 1 before the array alone). Names may be in lower
+            case.
           dilation: an int, or one per axis.
 
         Raises:
@@ -173,7 +175,7 @@ class Window:
         rank = len(kernel)
         big = integers("big", big, rank, 1)
         cells("big", big)
-        pads = _pads(paddings(padding, rank), big, stride_, spans)
+        pads = _pads(_padding(padding, spans), big, stride_, spans)
         cells("padding", [b + sum(pad) for b, pad in zip(big, pads, strict=True)])
         small = []
         axes = zip(big, pads, stride_, spans, strict=True)
@@ -225,7 +227,7 @@ class Window:
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
         small = integers("small", small, rank, 1)
-        pads = paddings(padding, rank)
+        pads = _padding(padding, spans)
         extra = integers("output_padding", output_padding, rank, 0)
         wanted = None if output_size is None else integers("output_size", output_size, rank)
         if wanted is not None and any(extra):
@@ -312,10 +314,19 @@ def _span(k: int, d: int) -> int:
     return d * (k - 1) + 1
 
 
+def _padding(value: Padding, spans: Sequence[int]) -> tuple[Pair, ...] | str:
+    """The (low, high) pairs, or the name of a padding that depends on the big side: "SAME", "SAME_LOWER"."""
+    pads = paddings(value, len(spans))
+    if pads in ("SAME", "SAME_LOWER"):
+        return pads
+    if isinstance(pads, str):
+        edges = {"VALID": (0, 0), "CAUSAL": (1, 0), "FULL": (1, 1)}[pads]
+        return tuple((edges[0] * (span - 1), edges[1] * (span - 1)) for span in spans)
+    return pads
+
+
 def _pads(pads: tuple[Pair, ...] | str, big: Sequence[int], stride, spans) -> tuple[Pair, ...]:
-    """The (low, high) pairs behind a padding's name, which depend on the big side."""
-    if pads == "VALID":
-        return ((0, 0),) * len(big)
+    """The (low, high) pairs behind a padding's name."""
     if not isinstance(pads, str):
         return pads
     pairs = []
@@ -328,7 +339,7 @@ def _pads(pads: tuple[Pair, ...] | str, big: Sequence[int], stride, spans) -> tu
 
 def _reach(q: int, s: int, d: int, span: int, pad: Pair | str) -> tuple[int, int, int]:
     """The least, the default and the greatest big size that belong to small size q on one axis."""
-    if pad in ("SAME", "SAME_LOWER"):
+    if isinstance(pad, str):
         return (q - 1) * s + 1, q * s, q * s
-    base = (q - 1) * s + span - (0 if isinstance(pad, str) else sum(pad))
+    base = (q - 1) * s + span - sum(pad)
     return max(base, 1), base, base + max(s, d) - 1
