@@ -270,5 +270,5 @@ def _kernel_axes(shape: Sequence[int], dimension_numbers: Order, is_scaled: bool
 
 
 def _looks_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether a kernel is likely as (*k, c, o), and not as (o, c, *k), where its taps outnumber its channels."""
+    """Whether it is likely (*k, c, o), and not as (o, c, *k), whose taps outnumber its channels."""
     return len(shape) > 2 and max(shape[2:]) > max(7, shape[0]) and max(shape[:-2]) <= 16
