@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.export import is_symbolic_dim
 
 Ints = int | Sequence[int]
 Pair = tuple[int, int]
@@ -164,6 +165,14 @@ def key(value: Any) -> Any:
     return value
 
 
+def surely(holds: Callable[[], bool]) -> bool:
+    """Whether a comparison of sizes holds; symbolic ones may leave it open until a program runs."""
+    try:
+        return bool(holds())
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
+
+
 def cells(argument: str, space: Sequence[int]) -> None:
     """Refuse what asks for an array of these sizes, where no memory could hold it; symbolic ones pass."""
     space = [size for size in space if isinstance(size, int)]
@@ -209,9 +218,8 @@ def has_batch(argument: str, a: jax.Array, rank: int) -> bool:
 def space(argument: str, a: jax.Array, axes: Sequence[int]) -> tuple[int, ...]:
     """The sizes of an array along its spatial axes."""
     found = tuple(a.shape[axis] for axis in axes)
-    if not all(isinstance(size, int) and size > 0 for size in found):
-        reason = f"needs a static size of at least 1 on each spatial axis, got {found}"
-        raise refused(argument, reason)
+    if 0 in found:
+        raise refused(argument, f"needs a size of at least 1 on each spatial axis, got {found}")
     cells(argument, found)
     return found
 
@@ -235,6 +243,19 @@ def integers(argument: str, value: object, rank: int, least: int | None = None) 
         reason = f"must be an int or a sequence of length {rank}, got {shown(value)}"
         raise refused(argument, reason, TypeError if numbers is None else ValueError)
     return _within(argument, numbers, least)
+
+
+def extents(argument: str, value: Any, rank: int, least: int | None = None) -> tuple[Any, ...]:
+    """One size per axis, as `integers` has them, but in an export they may be symbolic."""
+    entries = value if isinstance(value, tuple | list) else (value,) * rank
+    if not any(map(is_symbolic_dim, entries)):
+        return integers(argument, value, rank, least)
+    known = [1 if is_symbolic_dim(entry) else entry for entry in entries]
+    numbers = integers(argument, known, rank, least)
+    return tuple(
+        entry if is_symbolic_dim(entry) else number
+        for entry, number in zip(entries, numbers, strict=True)
+    )
 
 
 def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:

@@ -19,16 +19,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from jax.core import max_dim
+
 from jdeconv.checks import (
     Ints,
     Padding,
     Pair,
     cells,
+    extents,
     integers,
     paddings,
     refused,
     reporting,
     sizes,
+    surely,
 )
 
 
@@ -74,7 +78,8 @@ class Window:
         rank = len(sizes("kernel", self.kernel))
         for field in fields(self):
             least = None if field.name == "low" else 1
-            value = integers(field.name, getattr(self, field.name), rank, least)
+            read = extents if field.name in ("big", "small", "low") else integers
+            value = read(field.name, getattr(self, field.name), rank, least)
             object.__setattr__(self, field.name, value)
         for name, space in (("big", self.big), ("small", self.small), ("small", self.full)):
             cells(name, space)
@@ -173,20 +178,20 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
-        big = integers("big", big, rank, 1)
+        big = extents("big", big, rank, 1)
         cells("big", big)
         pads = _pads(_padding(padding, spans), big, stride_, spans)
         cells("padding", [b + sum(pad) for b, pad in zip(big, pads, strict=True)])
         small = []
         axes = zip(big, pads, stride_, spans, strict=True)
         for axis, (b, (low, high), s, span) in enumerate(axes):
-            if b + low + high < span:
+            if surely(lambda room=b + low + high - span: room < 0):
                 reason = (
                     f"is too small on spatial axis {axis}: the kernel spans {span}, the padded "
                     f"input has {low} + {b} + {high}; pad more, or use a smaller kernel"
                 )
                 raise refused("padding", reason)
-            small.append((b + low + high - span) // s + 1)
+            small.append(max_dim((b + low + high - span) // s + 1, 1))  # which holds, if symbolic
         return cls(big, tuple(small), kernel, stride_, dilation_, tuple(low for low, _ in pads))
 
     @classmethod
@@ -226,10 +231,10 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
-        small = integers("small", small, rank, 1)
+        small = extents("small", small, rank, 1)
         pads = _padding(padding, spans)
         extra = integers("output_padding", output_padding, rank, 0)
-        wanted = None if output_size is None else integers("output_size", output_size, rank)
+        wanted = None if output_size is None else extents("output_size", output_size, rank)
         if wanted is not None and any(extra):
             reason = f"came together with a size, {wanted}, which settles it; leave one of them out"
             raise refused("output_padding", reason)
@@ -237,7 +242,7 @@ class Window:
         for axis, (q, s, d, span) in enumerate(zip(small, stride_, dilation_, spans, strict=True)):
             pad = pads if isinstance(pads, str) else pads[axis]
             least, default, most = _reach(q, s, d, span, pad)
-            if default + extra[axis] > most:
+            if surely(lambda more=default + extra[axis] - most: more > 0):
                 reason = (
                     f"must be at most {most - default} on spatial axis {axis} for stride {s}, "
                     f"dilation {d} and padding {pad!r}, got {extra[axis]}"
@@ -245,11 +250,12 @@ class Window:
                 raise refused("output_padding", reason)
             size = default + extra[axis] if wanted is None else wanted[axis]
             left = size if wanted is None else most
-            if left < 1:
+            if surely(lambda left=left: left < 1):
                 raise refused("padding", f"leaves {left} cells on spatial axis {axis}; pad less")
-            if not least <= size <= most:
+            below, above = least - size, size - most
+            if surely(lambda n=below: n > 0) or surely(lambda n=above: n > 0):
                 reason = (
-                    f"needs {least}{f' to {most}' * (most > least)} cells on spatial axis {axis}, "
+                    f"needs {least}{f' to {most}' * (most != least)} cells on spatial axis {axis}, "
                     f"which {q} windows of stride {s} reach, got {size}"
                 )
                 raise refused("output_size", reason)
@@ -331,7 +337,7 @@ def _pads(pads: tuple[Pair, ...] | str, big: Sequence[int], stride, spans) -> tu
         return pads
     pairs = []
     for b, s, span in zip(big, stride, spans, strict=True):
-        total = max((-(-b // s) - 1) * s + span - b, 0)
+        total = max_dim((-(-b // s) - 1) * s + span - b, 0)
         low = total // 2 if pads == "SAME" else total - total // 2
         pairs.append((low, total - low))
     return tuple(pairs)
@@ -342,4 +348,4 @@ def _reach(q: int, s: int, d: int, span: int, pad: Pair | str) -> tuple[int, int
     if isinstance(pad, str):
         return (q - 1) * s + 1, q * s, q * s
     base = (q - 1) * s + span - sum(pad)
-    return max(base, 1), base, base + max(s, d) - 1
+    return 1 if surely(lambda: base < 1) else base, base, base + max(s, d) - 1
