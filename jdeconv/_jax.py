@@ -6,6 +6,7 @@ All were tried with jax 0.10.0, 0.10.2 and 0.11.2.
     ClosedJaxpr, Jaxpr, JaxprEqn,    `accelerate` replaces equations; it also knows the parameters of the
     jaxpr_as_fun,                    equations of custom_jvp and custom_vjp functions, and wraps their rules
     conv_general_dilated_p
+    jet                              its table of rules, and its rule of a bilinear primitive
     custom_partitioning              the one interface by which a library takes part in XLA's partitioning
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import jet
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.extend.core.primitives import conv_general_dilated_p
@@ -31,6 +33,7 @@ __all__ = [
     "custom_partitioning",
     "is_divided",
     "jaxpr_as_fun",
+    "jet",
     "mlir",
     "type_like",
     "uses_shardy",

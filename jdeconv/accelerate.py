@@ -45,12 +45,15 @@ def accelerate(function: Callable) -> Callable:
     Raises:
       TypeError: if `function` cannot be called.
       ValueError: if it changes its arguments in place, since such changes would be lost. A train step that
-        changes a Flax nnx model takes its state instead: ``nnx.split``, ``nnx.merge`` and ``nnx.state``.
+        changes a Flax nnx model takes its state instead: ``nnx.split``, ``nnx.merge`` and ``nnx.state``. What
+        writes into a state by itself, as nnx.remat, nnx.jit and Dropout do, needs
+        ``nnx.merge(graph, state, copy=True)``.
 
     Differentiation: that of `function`, in forward and reverse mode, to any order.
 
     Numbers: sums are taken in another order than XLA's, so float results agree up to rounding; integers
-    exactly. A convolution with an axis of size zero or of symbolic size stays XLA's.
+    exactly. A convolution with an axis of size zero or of symbolic size stays XLA's, and one whose spatial
+    axes an explicit mesh shards.
 
     Example:
       >>> import jax.numpy as jnp
@@ -92,7 +95,8 @@ def _check_kept(function: Callable, arguments: tuple, given: list, results: list
     if not all(id(leaf) in kept for leaf in jax.tree.leaves(arguments)):
         raise ValueError(
             f"accelerate: function {shown(function)} changes its arguments in place, and only what it "
-            "returns is kept; return the new values (of a Flax nnx model, nnx.state after nnx.merge)"
+            "returns is kept; return the new values (of a Flax nnx model, nnx.state after nnx.merge), or "
+            "let it change a copy, nnx.merge(graph, state, copy=True), as nnx.remat, nnx.jit and Dropout need"
         )
 
 
@@ -181,6 +185,9 @@ def _convolution(eqn: JaxprEqn) -> JaxprEqn:
     convolution = Convolution.of(lhs, rhs, out.shape, eqn.params)
     if convolution is None:
         return eqn
+    sides = zip(avals, convolution.axes, strict=True)
+    if any(aval.sharding.spec[axis] for aval, axes in sides for axis in axes[2:]):
+        return eqn  # XLA exchanges what neighbors need; our contractions would gather it
     static = convolution, np.dtype(out.dtype), out.sharding
     with jax.sharding.use_abstract_mesh(out.sharding.mesh):
         (call,) = jax.make_jaxpr(jdeconv_contraction, static_argnums=(2, 3, 4))(

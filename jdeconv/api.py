@@ -59,7 +59,9 @@ def conv_by(
       stride: the step of the window: an int, or one for each axis.
       padding: the number of zeros around x: an int, one int for each axis, or one (low, high) pair for each
         axis, where negative numbers crop. "VALID" pads nothing. "SAME" pads to q = ceil(i / stride); if the
-        sum is odd, the end gets one zero more, and with "SAME_LOWER" the beginning.
+        sum is odd, the end gets one zero more, and with "SAME_LOWER" the beginning. "FULL" pads
+        dilation*(k - 1) on both sides, and "CAUSAL", for one spatial axis, only before the array. Names may be
+        in lower case.
       dilation: the distance between neighboring taps: an int, or one for each axis.
       groups: the number of independent sets of channels; with x's number of channels, the conv is depthwise.
       dimension_numbers: the layouts of (x, kernel, y), as in `jax.lax`, such as ("NHWC", "HWIO", "NHWC").

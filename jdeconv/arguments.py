@@ -228,6 +228,9 @@ class _Call:
         first, second, result = CONTRACTIONS[self.name]
         p = Problem.of(self.name, form, self.arrays[first], self.arrays[second], self.dtype)
         cells(second, p.shape(result))
+        if p.has_symbolic_space and form.lowering not in (None, "im2col"):
+            reason = f"{form.lowering!r} needs spatial sizes that are known while tracing"
+            raise refused("lowering", reason, NotImplementedError)
         if form.lowering is not None and (reason := LOWERINGS[form.lowering].refuses(p)):
             reason = f"{form.lowering!r} cannot serve: {reason}"
             raise refused("lowering", reason, NotImplementedError)

@@ -15,16 +15,17 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.export import is_symbolic_dim
 
 Ints = int | Sequence[int]
 Pair = tuple[int, int]
-Padding = Ints | Sequence[Pair] | Literal["SAME", "SAME_LOWER", "VALID"]
+Padding = Ints | Sequence[Pair] | str
 F = TypeVar("F", bound=Callable)
 
 MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
@@ -37,7 +38,7 @@ EIGHTHS = ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnu
 FLOATS = (*(f"float8_{kind}" for kind in EIGHTHS), "bfloat16", "float16", "float32", "float64")
 DTYPES = frozenset((*INTEGERS, *FLOATS, "complex64", "complex128"))
 
-NAMED_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
+NAMED_PADDINGS = ("SAME", "SAME_LOWER", "VALID", "CAUSAL", "FULL")
 
 
 def refused(
@@ -164,6 +165,14 @@ def key(value: Any) -> Any:
     return value
 
 
+def surely(holds: Callable[[], bool]) -> bool:
+    """Whether a comparison of sizes holds; symbolic ones may leave it open until a program runs."""
+    try:
+        return bool(holds())
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
+
+
 def cells(argument: str, space: Sequence[int]) -> None:
     """Refuse what asks for an array of these sizes, where no memory could hold it; symbolic ones pass."""
     space = [size for size in space if isinstance(size, int)]
@@ -209,9 +218,8 @@ def has_batch(argument: str, a: jax.Array, rank: int) -> bool:
 def space(argument: str, a: jax.Array, axes: Sequence[int]) -> tuple[int, ...]:
     """The sizes of an array along its spatial axes."""
     found = tuple(a.shape[axis] for axis in axes)
-    if not all(isinstance(size, int) and size > 0 for size in found):
-        reason = f"needs a static size of at least 1 on each spatial axis, got {found}"
-        raise refused(argument, reason)
+    if 0 in found:
+        raise refused(argument, f"needs a size of at least 1 on each spatial axis, got {found}")
     cells(argument, found)
     return found
 
@@ -237,10 +245,27 @@ def integers(argument: str, value: object, rank: int, least: int | None = None) 
     return _within(argument, numbers, least)
 
 
+def extents(argument: str, value: Any, rank: int, least: int | None = None) -> tuple[Any, ...]:
+    """One size per axis, as `integers` has them, but in an export they may be symbolic."""
+    entries = value if isinstance(value, tuple | list) else (value,) * rank
+    if not any(map(is_symbolic_dim, entries)):
+        return integers(argument, value, rank, least)
+    known = [1 if is_symbolic_dim(entry) else entry for entry in entries]
+    numbers = integers(argument, known, rank, least)
+    return tuple(
+        entry if is_symbolic_dim(entry) else number
+        for entry, number in zip(entries, numbers, strict=True)
+    )
+
+
 def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
-    """A (low, high) pair per axis, or one of NAMED_PADDINGS."""
+    """A (low, high) pair per axis, or one of NAMED_PADDINGS, which may come in lower case."""
     if isinstance(value, str):
-        return one_of("padding", value, NAMED_PADDINGS)
+        name = value.upper() if value.islower() else value
+        name = one_of("padding", name, NAMED_PADDINGS)
+        if name == "CAUSAL" and rank > 1:
+            raise refused("padding", f"{value!r} needs a single spatial axis, got {rank}")
+        return name
     single = _index(value)
     entries = (single,) * rank if single is not None else _sequence(value)
     pairs = [_repeated(entry, 2) or () for entry in entries or ()]

@@ -14,9 +14,10 @@ import numpy as np
 
 from jdeconv.form import accumulator
 from jdeconv.lowerings import LOWERINGS, cudnn
-from jdeconv.problem import Problem
+from jdeconv.problem import ACCELERATORS, Problem
 
 MAX_SPECTRA = 1 << 25  # numbers
+PLATFORMS = ("cpu", *ACCELERATORS)
 ALL = ("conv", "deconv", "kernel_grad")
 
 
@@ -51,13 +52,14 @@ def _is_large(p: Problem) -> bool:
 
 
 TABLE = (
+    # Conditions cannot be decided about sizes that are not known.
+    Row("im2col", lambda p: p.has_symbolic_space, PLATFORMS),
     # On an H100, 4 taps over one axis took half the time of the vendor's call, and 31 twice the time.
     Row("taps", lambda p: cudnn.is_slow_line(p) and p.taps < 10, ("cuda",)),
     # Vendor libraries have convolutions of floats over 1 to 3 axes. XLA falls back to a naive loop.
     Row("vendor", lambda p: _is_floating(p) and p.window.rank <= 3, ("cuda", "rocm")),
     # By the compiler's estimate, explicit im2col takes 3 to 9 times the cycles of XLA's convolution.
     Row("vendor", _is_floating, ("tpu",)),
-    # Conditions cannot be decided about sizes that are not known.
     Row("im2col", lambda p: p.is_symbolic),
     # XLA's CPU convolution is 10 to 30 times slower than the taps, im2col's batch of small dots 2 to 5 times.
     Row("taps", lambda p: max(p.c, p.o) <= 4),

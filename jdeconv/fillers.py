@@ -2,7 +2,9 @@
 
 Each returns an array of the given shape and dtype; those that draw take a PRNG key first, as JAX's own
 initializers do. A kernel's shape is (o, c, *k), output channels first, unless `dimension_numbers` names
-another order of axes, such as "HWIO"; the same key fills every order with the same numbers.
+another order of axes, such as "HWIO", or is the triple that the convolution takes; the same key fills every
+order with the same numbers. Where a scale depends on the order, a shape that looks like (*k, c, o) is refused
+unless dimension_numbers says which order it has.
 
 Source: Caffe's filler.hpp.
 """
@@ -23,6 +25,7 @@ from jdeconv.checks import integer, one_of, refused, reporting, shown, sizes
 from jdeconv.form import accumulator
 
 Fan = Literal["fan_in", "fan_out", "average"]
+Order = str | Sequence[str] | None
 FANS = ("fan_in", "fan_out", "average")
 REACH = 9  # standard deviations within which jax.random.normal draws, in any dtype
 
@@ -77,7 +80,7 @@ def gaussian(
     mean: float = 0.0,
     std: float = 1.0,
     sparse: int | None = None,
-    dimension_numbers: str | None = None,
+    dimension_numbers: Order = None,
 ) -> jax.Array:
     """Weights drawn from a normal distribution; `sparse` keeps about that many per input.
 
@@ -89,7 +92,7 @@ def gaussian(
     """
     key, dtype = checks.key(key), _dtype(dtype, jnp.inexact)
     mean, std = _number("mean", mean, dtype), _number("std", std, dtype)
-    shape, order = _kernel_axes(shape, dimension_numbers)
+    shape, order = _kernel_axes(shape, dimension_numbers, is_scaled=sparse is not None)
     if std < 0:
         raise refused("std", f"must be at least 0, got {std}")
     _number("std", abs(mean) + REACH * std, dtype, f"mean + {REACH} std")
@@ -109,7 +112,7 @@ def positive_unitball(
     shape: Sequence[int],
     dtype: DTypeLike = float,
     *,
-    dimension_numbers: str | None = None,
+    dimension_numbers: Order = None,
 ) -> jax.Array:
     """Positive weights whose sum is 1 for every output channel.
 
@@ -133,7 +136,7 @@ def xavier(
     dtype: DTypeLike = float,
     *,
     variance_norm: Fan = "fan_in",
-    dimension_numbers: str | None = None,
+    dimension_numbers: Order = None,
 ) -> jax.Array:
     """Weights drawn evenly from [-a, a), a = sqrt(3 / n).
 
@@ -159,7 +162,7 @@ def msra(
     dtype: DTypeLike = float,
     *,
     variance_norm: Fan = "fan_in",
-    dimension_numbers: str | None = None,
+    dimension_numbers: Order = None,
 ) -> jax.Array:
     """Weights drawn from a normal distribution of variance 2 / n, n as in `xavier`.
 
@@ -177,7 +180,7 @@ def msra(
 
 @reporting()
 def bilinear_kernel(
-    shape: Sequence[int], dtype: DTypeLike = float, *, dimension_numbers: str | None = None
+    shape: Sequence[int], dtype: DTypeLike = float, *, dimension_numbers: Order = None
 ) -> jax.Array:
     """The kernel of linear interpolation, for every pair of channels, of any rank.
 
@@ -193,7 +196,7 @@ def bilinear_kernel(
     Source: Caffe's BilinearFiller; Long et al., arXiv:1411.4038.
     """
     dtype = _dtype(dtype, jnp.inexact)
-    shape, order = _kernel_axes(shape, dimension_numbers)
+    shape, order = _kernel_axes(shape, dimension_numbers, is_scaled=False)
     if len(shape) < 3:
         raise refused("shape", f"needs two channel axes and a spatial one, got {shape}")
     weights = np.ones(())
@@ -237,15 +240,25 @@ def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _kernel_axes(shape: Sequence[int], dimension_numbers: str | None):
+def _kernel_axes(shape: Sequence[int], dimension_numbers: Order, is_scaled: bool = True):
     """The shape with axes O, I first, and the permutation back to the order that was asked for."""
     shape = _shape(shape)
     if not shape:
         raise refused("shape", "needs an axis of output channels, got ()")
     if dimension_numbers is None:
+        if is_scaled and _looks_channels_last(shape):
+            reason = f"{shape} may be (o, c, *k) or (*k, c, o), which differ in scale; pass "
+            reason += "dimension_numbers, such as 'OIHW' or 'HWIO'"
+            raise refused("shape", reason)
         return shape, tuple(range(len(shape)))
+    if isinstance(
+        dimension_numbers, tuple | list
+    ):  # of a convolution, where one string is the kernel's
+        kernels = [spec for spec in dimension_numbers if isinstance(spec, str) and "O" in spec]
+        dimension_numbers = kernels[0] if len(kernels) == 1 else dimension_numbers
     if not isinstance(dimension_numbers, str):
-        reason = f"must be a string such as 'HWIO', got {shown(dimension_numbers)}"
+        reason = "must be a string such as 'HWIO', or three with one such among them"
+        reason += f", got {shown(dimension_numbers)}"
         raise refused("dimension_numbers", reason, TypeError)
     letters = ["O", "I", *(letter for letter in dimension_numbers if letter not in "OI")]
     is_fit = len(dimension_numbers) == len(set(letters)) == len(shape)
@@ -254,3 +267,8 @@ def _kernel_axes(shape: Sequence[int], dimension_numbers: str | None):
         raise refused("dimension_numbers", f"{reason}, got {shown(dimension_numbers)}")
     axes = [dimension_numbers.index(letter) for letter in letters]
     return tuple(shape[axis] for axis in axes), tuple(np.argsort(axes).tolist())
+
+
+def _looks_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether it is likely (*k, c, o), and not as (o, c, *k), whose taps outnumber its channels."""
+    return len(shape) > 2 and max(shape[2:]) > max(7, shape[0]) and max(shape[:-2]) <= 16

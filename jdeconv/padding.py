@@ -12,8 +12,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from jdeconv import _jax
+from jdeconv.checks import refused
 from jdeconv.form import accumulator
 from jdeconv.window import Window
 
@@ -26,6 +28,8 @@ def pad(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Arr
 
     By way of the accumulator's dtype, since the transpose of this adds up.
     """
+    if any(map(is_symbolic_dim, window.big)):
+        raise refused("padding_mode", f"{mode!r} needs spatial sizes that are known while tracing")
     dtype, widths, repeated = x.dtype, [(0, 0)] * x.ndim, []
     x = x.astype(accumulator(dtype))
     for axis, size, pair, full in zip(axes, window.big, window.padding, window.full, strict=True):

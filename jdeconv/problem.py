@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from jdeconv.form import CONTRACTIONS, INDICES, Form, Layout, accumulator
 from jdeconv.window import Window
@@ -88,6 +89,11 @@ class Problem:
     def is_symbolic(self) -> bool:
         """Whether channels or groups are not known until an exported program runs."""
         return not all(isinstance(size, int) for size in (self.g, self.c, self.o))
+
+    @property
+    def has_symbolic_space(self) -> bool:
+        """Whether a spatial size is not known until an exported program runs."""
+        return any(map(is_symbolic_dim, (*self.window.big, *self.window.small)))
 
     @property
     def taps(self) -> int:

@@ -19,16 +19,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from jax.core import max_dim
+
 from jdeconv.checks import (
     Ints,
     Padding,
     Pair,
     cells,
+    extents,
     integers,
     paddings,
     refused,
     reporting,
     sizes,
+    surely,
 )
 
 
@@ -76,7 +80,8 @@ class Window:
         rank = len(sizes("kernel", self.kernel))
         for field in fields(self):
             least = None if field.name == "low" else 1
-            value = integers(field.name, getattr(self, field.name), rank, least)
+            read = extents if field.name in ("big", "small", "low") else integers
+            value = read(field.name, getattr(self, field.name), rank, least)
             object.__setattr__(self, field.name, value)
         for name, space in (("big", self.big), ("small", self.small), ("small", self.full)):
             cells(name, space)
@@ -161,7 +166,9 @@ class Window:
           stride: an int, or one per axis.
           padding: an int, one int per axis, or one (low, high) pair per axis, where negative numbers
             crop. "VALID" pads nothing. "SAME" pads to small = ceil(big / stride); if the sum is odd, the end
-            gets one cell more, and with "SAME_LOWER" the beginning.
+            gets one cell more, and with "SAME_LOWER" the beginning. "FULL" pads span - 1 on both sides, for
+            every position that a tap reaches, and "CAUSAL", for one axis, only before the array. Names may be
+            in lower case.
           dilation: an int, or one per axis.
 
         Raises:
@@ -173,20 +180,20 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
-        big = integers("big", big, rank, 1)
+        big = extents("big", big, rank, 1)
         cells("big", big)
-        pads = _pads(paddings(padding, rank), big, stride_, spans)
+        pads = _pads(_padding(padding, spans), big, stride_, spans)
         cells("padding", [b + sum(pad) for b, pad in zip(big, pads, strict=True)])
         small = []
         axes = zip(big, pads, stride_, spans, strict=True)
         for axis, (b, (low, high), s, span) in enumerate(axes):
-            if b + low + high < span:
+            if surely(lambda room=b + low + high - span: room < 0):
                 reason = (
                     f"is too small on spatial axis {axis}: the kernel spans {span}, the padded "
                     f"input has {low} + {b} + {high}; pad more, or use a smaller kernel"
                 )
                 raise refused("padding", reason)
-            small.append((b + low + high - span) // s + 1)
+            small.append(max_dim((b + low + high - span) // s + 1, 1))  # which holds, if symbolic
         return cls(big, tuple(small), kernel, stride_, dilation_, tuple(low for low, _ in pads))
 
     @classmethod
@@ -226,10 +233,10 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
-        small = integers("small", small, rank, 1)
-        pads = paddings(padding, rank)
+        small = extents("small", small, rank, 1)
+        pads = _padding(padding, spans)
         extra = integers("output_padding", output_padding, rank, 0)
-        wanted = None if output_size is None else integers("output_size", output_size, rank)
+        wanted = None if output_size is None else extents("output_size", output_size, rank)
         if wanted is not None and any(extra):
             reason = f"came together with a size, {wanted}, which settles it; leave one of them out"
             raise refused("output_padding", reason)
@@ -237,7 +244,7 @@ class Window:
         for axis, (q, s, d, span) in enumerate(zip(small, stride_, dilation_, spans, strict=True)):
             pad = pads if isinstance(pads, str) else pads[axis]
             least, default, most = _reach(q, s, d, span, pad)
-            if default + extra[axis] > most:
+            if surely(lambda more=default + extra[axis] - most: more > 0):
                 reason = (
                     f"must be at most {most - default} on spatial axis {axis} for stride {s}, "
                     f"dilation {d} and padding {pad!r}, got {extra[axis]}"
@@ -245,11 +252,12 @@ class Window:
                 raise refused("output_padding", reason)
             size = default + extra[axis] if wanted is None else wanted[axis]
             left = size if wanted is None else most
-            if left < 1:
+            if surely(lambda left=left: left < 1):
                 raise refused("padding", f"leaves {left} cells on spatial axis {axis}; pad less")
-            if not least <= size <= most:
+            below, above = least - size, size - most
+            if surely(lambda n=below: n > 0) or surely(lambda n=above: n > 0):
                 reason = (
-                    f"needs {least}{f' to {most}' * (most > least)} cells on spatial axis {axis}, "
+                    f"needs {least}{f' to {most}' * (most != least)} cells on spatial axis {axis}, "
                     f"which {q} windows of stride {s} reach, got {size}"
                 )
                 raise refused("output_size", reason)
@@ -314,15 +322,24 @@ def _span(k: int, d: int) -> int:
     return d * (k - 1) + 1
 
 
+def _padding(value: Padding, spans: Sequence[int]) -> tuple[Pair, ...] | str:
+    """The (low, high) pairs, or the name of a padding that depends on the big side: "SAME", "SAME_LOWER"."""
+    pads = paddings(value, len(spans))
+    if pads in ("SAME", "SAME_LOWER"):
+        return pads
+    if isinstance(pads, str):
+        edges = {"VALID": (0, 0), "CAUSAL": (1, 0), "FULL": (1, 1)}[pads]
+        return tuple((edges[0] * (span - 1), edges[1] * (span - 1)) for span in spans)
+    return pads
+
+
 def _pads(pads: tuple[Pair, ...] | str, big: Sequence[int], stride, spans) -> tuple[Pair, ...]:
-    """The (low, high) pairs behind a padding's name, which depend on the big side."""
-    if pads == "VALID":
-        return ((0, 0),) * len(big)
+    """The (low, high) pairs behind a padding's name."""
     if not isinstance(pads, str):
         return pads
     pairs = []
     for b, s, span in zip(big, stride, spans, strict=True):
-        total = max((-(-b // s) - 1) * s + span - b, 0)
+        total = max_dim((-(-b // s) - 1) * s + span - b, 0)
         low = total // 2 if pads == "SAME" else total - total // 2
         pairs.append((low, total - low))
     return tuple(pairs)
@@ -330,7 +347,7 @@ def _pads(pads: tuple[Pair, ...] | str, big: Sequence[int], stride, spans) -> tu
 
 def _reach(q: int, s: int, d: int, span: int, pad: Pair | str) -> tuple[int, int, int]:
     """The least, the default and the greatest big size that belong to small size q on one axis."""
-    if pad in ("SAME", "SAME_LOWER"):
+    if isinstance(pad, str):
         return (q - 1) * s + 1, q * s, q * s
-    base = (q - 1) * s + span - (0 if isinstance(pad, str) else sum(pad))
-    return max(base, 1), base, base + max(s, d) - 1
+    base = (q - 1) * s + span - sum(pad)
+    return 1 if surely(lambda: base < 1) else base, base, base + max(s, d) - 1

@@ -252,7 +252,7 @@ FAULTS = (
     ),
     Fault(
         "torch's groups and dilation are swapped",
-        "jdeconv/compat/torch.py",
+        "jdeconv/compat/torch/convolutions.py",
         "        groups: int = 1,\n        dilation: Ints = 1,",
         "        dilation: Ints = 1,\n        groups: int = 1,",
         "compat_torch compat_values",

@@ -349,3 +349,35 @@ def test_a_function_that_changes_its_arguments_is_refused(operands):
 def test_what_is_no_function_is_refused(function):
     with pytest.raises(TypeError, match=r"accelerate: function must be a function"):
         accelerate(function)
+
+
+def test_space_sharded_on_an_explicit_mesh_stays_with_xla(rng):
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+    def function(x, k):
+        return lax.conv(x, k, (1,), "SAME")
+
+    with jax.set_mesh(mesh):
+        x = jax.device_put(draw(rng, (2, 3, 16)), P(None, None, "d"))
+        k = jnp.asarray(draw(rng, (4, 3, 5)))
+        expected, found = (jax.jit(f)(x, k) for f in (function, accelerate(function)))
+        assert found.sharding == expected.sharding
+        np.testing.assert_array_equal(found, expected)
+        assert "jdeconv" not in str(jax.make_jaxpr(accelerate(function))(x, k))
+        batch = jax.device_put(draw(rng, (4, 3, 16)), P("d", None, None))
+        assert "jdeconv" in str(jax.make_jaxpr(accelerate(function))(batch, k))
+
+
+def test_what_writes_into_a_state_of_flax_needs_a_copy():
+    nnx = pytest.importorskip("flax.nnx")
+    graph, state = nnx.split(nnx.Conv(3, 2, (3, 3), rngs=nnx.Rngs(0)))
+
+    def loss(state, x, **options):
+        module = nnx.merge(graph, state, **options)
+        return (nnx.remat(lambda m, x: m(x))(module, x) ** 2).sum()
+
+    x = jnp.ones((1, 5, 4, 3))
+    found = jax.jit(accelerate(lambda *a: loss(*a, copy=True)))(state, x)
+    np.testing.assert_allclose(found, jax.jit(loss)(state, x), rtol=1e-5)
+    with pytest.raises(ValueError, match="copy=True"):
+        jax.jit(accelerate(loss))(state, x)

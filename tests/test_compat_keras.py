@@ -34,8 +34,13 @@ def derivatives(function, arrays):
     return jax.jit(run)(*arrays)
 
 
+def keras_s(name):
+    """Keras's function of that name."""
+    return getattr(keras.ops, name, None) or getattr(keras.ops.image, name)
+
+
 def assert_same(name, arrays, options):
-    calls = (partial(getattr(module, name), **options) for module in (compat, keras.ops))
+    calls = (partial(found, **options) for found in (getattr(compat, name), keras_s(name)))
     ours, theirs = (derivatives(call, arrays) for call in calls)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
@@ -90,10 +95,101 @@ def test_no_output_padding_is_not_none():
     assert sizes == [8, 7, 8]
 
 
-@pytest.mark.parametrize("name", compat.__all__)
+@pytest.mark.parametrize("seed", thinned(range(12), 5))
+def test_unfold_and_fold(seed):
+    rng = random.Random(seed)
+    pair = lambda least, most: tuple(rng.randint(least, most) for _ in range(2))  # noqa: E731
+    k, d, p, s, q = pair(1, 3), pair(1, 2), pair(0, 2), pair(1, 3), pair(1, 3)
+    s = tuple(
+        min(s, d * (k - 1) + 1) for s, d, k in zip(s, d, k, strict=True)
+    )  # or Keras adds cells
+    steps = {"kernel_size": k, "dilation": d, "padding": p, "stride": s}
+    covered = [(q - 1) * s + d * (k - 1) + 1 for q, s, d, k in zip(q, s, d, k, strict=True)]
+    size = tuple(c - 2 * p for c, p in zip(covered, p, strict=True))
+    if min(size) < 1:  # nothing but padding
+        size, steps["padding"] = tuple(covered), 0
+    x, columns = drawn(seed, (2, 3, *size), (2, 3 * k[0] * k[1], q[0] * q[1]))
+    for name, array, options in (("unfold", x, {}), ("fold", columns, {"output_size": size})):
+        ours, theirs = (
+            jax.vjp(jax.jit(partial(f, **steps, **options)), array)
+            for f in (getattr(compat, name), keras_s(name))
+        )
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[1](2 * ours[0]), theirs[1](2 * theirs[0]))
+
+
+def test_fold_leaves_zeros_where_no_window_lies():
+    found = compat.fold(jnp.ones((1, 2, 2)), (1, 5), (1, 2), stride=2)
+    assert found.ravel().tolist() == [1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("seed", thinned(range(16), 5))
+def test_extract_patches(seed):
+    rng = random.Random(seed)
+    rank = 2 + seed % 2
+    size = rng.choice([2, (3, 2)]) if rank == 2 else (2, 1, 3)
+    options = {
+        "size": size,
+        "strides": rng.choice([None, 1, 3]),
+        "padding": rng.choice(["valid", "same", "SAME"]),
+        "data_format": rng.choice([None, "channels_first"]),
+    }
+    if options["strides"] == 1:
+        options["dilation_rate"] = 2
+    i, batch = (7, 6, 5)[:rank], rng.choice([(), (2,)])
+    first = options["data_format"] == "channels_first"
+    (images,) = drawn(seed, (*batch, 3, *i) if first else (*batch, *i, 3))
+    assert_same("extract_patches", (images,), options)
+
+
+@pytest.mark.parametrize(
+    ("data_format", "padding", "size", "batch"),
+    [
+        (None, "valid", (3, 2), (2,)),
+        (None, "same", 2, ()),
+        ("channels_first", "valid", 2, ()),
+        ("channels_first", "same", (2, 1, 3), (2,)),
+    ],
+)
+def test_reconstruct_patches_is_the_inverse_of_keras_s_extract_patches(
+    data_format, padding, size, batch
+):
+    taps = size if isinstance(size, tuple) else (size, size)
+    big = tuple(
+        k * q - (padding == "same") * (k - 1) for k, q in zip(taps, (3, 4, 2), strict=False)
+    )
+    (images,) = drawn(3, (*batch, 5, *big) if data_format else (*batch, *big, 5))
+    options = {"padding": padding, "data_format": data_format}
+    patches = keras.ops.image.extract_patches(images, size, **options)
+    found = compat.reconstruct_patches(patches, size, big, **options)
+    np.testing.assert_array_equal(found, images)
+    if padding == "valid":
+        found = compat.reconstruct_patches(patches, size, strides=size, data_format=data_format)
+        np.testing.assert_array_equal(found, images)
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("strides", {"strides": 1}),
+        ("output_size", {"padding": "same"}),
+        ("output_size", {"output_size": (4, 5)}),
+        ("output_size", {"output_size": (4, 9), "padding": "same"}),
+        ("padding", {"padding": "full"}),
+        ("size", {"size": (1, 2, 3, 4)}),
+        ("patches", {"size": 3}),
+    ],
+)
+def test_reconstruct_patches_refuses(argument, options):
+    with pytest.raises(ValueError, match=f"^reconstruct_patches: {argument} ") as caught:
+        compat.reconstruct_patches(jnp.ones((1, 2, 2, 4)), **{"size": 2} | options)
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("name", [n for n in compat.__all__ if n != "reconstruct_patches"])
 def test_signatures_are_keras_s(name):
     ours, theirs = (
-        [(p.name, p.default) for p in inspect.signature(getattr(m, name)).parameters.values()]
-        for m in (compat, keras.ops)
+        [(p.name, p.default) for p in inspect.signature(f).parameters.values()]
+        for f in (getattr(compat, name), keras_s(name))
     )
     assert ours == theirs

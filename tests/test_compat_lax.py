@@ -178,6 +178,36 @@ def test_patches(seed):
     assert "conv_general" in str(jax.make_jaxpr(all_of, static_argnums=0)(lax, lhs))
 
 
+@pytest.mark.parametrize("seed", thinned(range(24), 6))
+def test_local(seed):
+    lhs, rhs, options = arguments(seed)
+    for name in ("feature_group_count", "batch_group_count"):
+        options.pop(name)
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, options["dimension_numbers"])
+    taps = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
+    patches = jax.eval_shape(
+        lambda a: lax.conv_general_dilated_patches(a, filter_shape=taps, **options), lhs
+    )
+    shape = [0] * rhs.ndim
+    sizes = [3, *(patches.shape[axis] for axis in numbers.out_spec[1:])]
+    for axis, size in zip(numbers.rhs_spec, sizes, strict=True):
+        shape[axis] = size
+    kernels = np.random.default_rng(seed).integers(-4, 5, shape).astype(np.float32)
+    ours, theirs = (
+        derivatives(partial(m.conv_general_dilated_local, filter_shape=taps, **options))
+        for m in (compat, lax)
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours(lhs, kernels), theirs(lhs, kernels))
+
+
+def test_local_needs_a_kernel_for_each_position():
+    lhs, rhs = jnp.ones((1, 2, 5)), jnp.ones((3, 6, 2))
+    with pytest.raises(
+        ValueError, match=r"rhs needs shape \(3, 6, 3\), a kernel for each position"
+    ):
+        compat.conv_general_dilated_local(lhs, rhs, (1,), "VALID", (3,))
+
+
 def test_patches_dtype_and_refusal():
     lhs = jnp.arange(12, dtype=jnp.int8).reshape(1, 2, 6)
     options = {"window_strides": (2,), "padding": "VALID", "preferred_element_type": np.int32}

@@ -133,15 +133,207 @@ def test_fold_is_unfold_s_adjoint_in_other_ranks(rank):
     np.testing.assert_array_equal(folded, vjp(cotangent)[0])
 
 
+@pytest.mark.parametrize("rank", thinned([1, 2, 3], {1}))
+def test_output_size_is_that_of_torch_s_layers(rank):
+    layer = getattr(torch.nn, f"ConvTranspose{rank}d")(2, 3, 3, stride=3, padding=1, dilation=2)
+    x, w, b = drawn(rank, (1, 2, *(3, 2, 4)[:rank]), (2, 3, *[3] * rank), (3,))
+    layer.load_state_dict({"weight": torch.tensor(w), "bias": torch.tensor(b)})
+    ours = getattr(compat, f"conv_transpose{rank}d")
+    options = {"stride": 3, "padding": 1, "dilation": 2}
+    size = layer(torch.tensor(x)).shape[2:]
+    for more in (0, 2):
+        wanted = [s + more for s in size]
+        expected = layer(torch.tensor(x), wanted).detach().numpy()
+        for given in (wanted, (1, 3, *wanted)):
+            found = ours(x, w, b, output_size=given, **options)
+            np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match=f"conv_transpose{rank}d: output_size needs"):
+        ours(x, w, output_size=[s + 3 for s in size], **options)
+
+
+def pooled(seed):
+    """The rank, an input with equal numbers, and arguments that max_pool and avg_pool share."""
+    rng = random.Random(seed)
+    rank = 1 + seed % 3
+    value = lambda least, most: rng.choice(  # noqa: E731
+        [rng.randint(least, most), tuple(rng.randint(least, most) for _ in range(rank))]
+    )
+    kernel = value(1, 3)
+    least = kernel if isinstance(kernel, int) else min(kernel)
+    options = {
+        "kernel_size": kernel,
+        "stride": rng.choice([None, value(1, 3)]),
+        "padding": rng.randint(0, least // 2),
+        "ceil_mode": rng.random() < 0.5,
+    }
+    batch = rng.choice([(), (2,)])
+    return rng, rank, drawn(seed, (*batch, 2, *(7, 6, 5)[:rank])), options
+
+
+@pytest.mark.parametrize("seed", thinned(range(36), 7))
+def test_max_pool(seed):
+    rng, rank, arrays, options = pooled(seed)
+    options["dilation"] = rng.randint(1, 2)
+    ours, theirs = (getattr(module, f"max_pool{rank}d") for module in (compat, functional))
+    options["return_indices"] = True
+    found = jax.jit(lambda x: ours(x, **options))(arrays[0])
+    for mine, expected in zip(found, theirs(torch.tensor(arrays[0]), **options), strict=True):
+        np.testing.assert_array_equal(mine, expected.numpy())
+    del options["return_indices"]
+    arrays[0] *= np.float32(0.5)  # so that equal numbers are more than once the largest
+    assert_same(
+        lambda x: ours(x, **options), lambda x: theirs(x, **options), arrays, has_tangents=False
+    )
+
+
+@pytest.mark.parametrize("seed", thinned(range(36), 7))
+def test_avg_pool(seed):
+    rng, rank, arrays, options = pooled(seed)
+    options["count_include_pad"] = rng.random() < 0.5
+    if rank > 1:
+        options["divisor_override"] = rng.choice([None, 3])
+    ours, theirs = (getattr(module, f"avg_pool{rank}d") for module in (compat, functional))
+    x = torch.tensor(arrays[0], requires_grad=True)
+    expected = theirs(x, **options)
+    found, vjp = jax.vjp(jax.jit(lambda x: ours(x, **options)), arrays[0])
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-6)
+    expected.backward(expected.detach())
+    np.testing.assert_allclose(vjp(found)[0], x.grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_pools_of_half_precision_integers_and_nan():
+    x = np.full((1, 1, 512), 1.25, np.float16)
+    assert compat.avg_pool1d(x, 512).tolist() == [[[1.25]]]
+    assert compat.max_pool1d(np.array([[[-7, -9, 3]]]), 2, 1, 1).tolist() == [[[-7, -7, 3, 3]]]
+    assert np.isnan(compat.max_pool1d(np.array([[[1.0, np.nan, 2.0]]]), 3)).all()
+    for module, array in ((compat, np.asarray), (functional, torch.tensor)):
+        with pytest.raises((ValueError, RuntimeError), match="half of"):
+            module.max_pool1d(array(np.ones((1, 1, 5), np.float32)), 3, padding=2)
+
+
+MODES = {
+    "nearest": (1, 2, 3),
+    "nearest-exact": (2,),
+    "area": (1, 2, 3),
+    "linear": (1,),
+    "bilinear": (2,),
+    "trilinear": (3,),
+    "bicubic": (2,),
+}
+RESIZED = [
+    (mode, rank, how, aligned, antialias)
+    for mode, ranks in MODES.items()
+    for rank in ranks
+    for how in ("up", "down", "factor", "recomputed")
+    for aligned in ((None, True, False) if mode.endswith(("linear", "cubic")) else (None,))
+    for antialias in ((False, True) if mode in ("bilinear", "bicubic") else (False,))
+]
+
+
+@pytest.mark.parametrize(("mode", "rank", "how", "aligned", "antialias"), thinned(RESIZED, 7))
+def test_interpolate(mode, rank, how, aligned, antialias):
+    (x,) = drawn(rank, (2, 3, *(7, 6, 5)[:rank]))
+    options = {"mode": mode, "align_corners": aligned, "antialias": antialias}
+    options |= {
+        "up": {"size": (13, 12, 8)[:rank]},
+        "down": {"size": 3},
+        "factor": {"scale_factor": (1.7, 2, 0.61)[:rank]},
+        "recomputed": {"scale_factor": 0.45, "recompute_scale_factor": True},
+    }[how]
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = functional.interpolate(tensor, **options)
+    found, vjp = jax.vjp(jax.jit(lambda x: compat.interpolate(x, **options)), x)
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=2e-5, atol=2e-5)
+    expected.backward(expected.detach())
+    np.testing.assert_allclose(vjp(found)[0], tensor.grad.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1.1, 1 / 3, 3.3, 0.7])
+def test_nearest_takes_torch_s_cells(factor):
+    for size in (30, 49, 97):
+        x = np.arange(size, dtype=np.float32).reshape(1, 1, -1)
+        for mode in ("nearest", "nearest-exact"):
+            expected = functional.interpolate(torch.tensor(x), scale_factor=factor, mode=mode)
+            found = compat.interpolate(x, scale_factor=factor, mode=mode)
+            np.testing.assert_array_equal(found, expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("size", {}),
+        ("size", {"size": 3, "scale_factor": 2}),
+        ("input", {"size": 3, "mode": "bilinear"}),
+        ("align_corners", {"size": 3, "align_corners": True}),
+        ("antialias", {"size": 3, "antialias": True}),
+        ("scale_factor", {"scale_factor": (2, 2)}),
+        ("recompute_scale_factor", {"size": 3, "recompute_scale_factor": True}),
+        ("mode", {"size": 3, "mode": "lanczos"}),
+    ],
+)
+def test_interpolate_refuses(argument, options):
+    with pytest.raises(ValueError, match=f"^interpolate: {argument} "):
+        compat.interpolate(np.ones((1, 1, 4), np.float32), **options)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 4), (2, 3, 2, 4)])
+@pytest.mark.parametrize("count", [2, 4])
+def test_batch_norm(training, shape, count):
+    x, mean, var, weight, bias = drawn(len(shape), shape, (3,), (3,), (3,), (3,))
+    arrays = (mean, abs(var) + 1, weight, bias)[:count]
+    options = {"training": training, "momentum": 0.3, "eps": 1e-3}
+    tensor = torch.tensor(x, requires_grad=True)
+    tensors = [torch.tensor(a) for a in arrays]
+    expected = functional.batch_norm(tensor, *tensors, **options)
+
+    def ours(x):
+        found = compat.batch_norm(x, *arrays, **options)
+        return (found[0], found[1:]) if training else (found, ())
+
+    found, vjp, new = jax.vjp(jax.jit(ours), x, has_aux=True)
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-5, atol=1e-5)
+    expected.backward(torch.tensor(2 * x))
+    np.testing.assert_allclose(vjp(2 * x)[0], tensor.grad.numpy(), rtol=1e-4, atol=1e-4)
+    for mine, theirs in zip(new, tensors, strict=False):  # which torch has changed
+        np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-5)
+    if training:
+        alone = compat.batch_norm(x, None, None, *arrays[2:], training=True, eps=1e-3)
+        np.testing.assert_allclose(alone, found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("argument", "args"),
+    [
+        ("running_mean", (None, None)),
+        ("running_var", (np.ones(3), None)),
+        ("running_var", (np.ones(3), np.ones(2))),
+        ("weight", (np.ones(3), np.ones(3), np.ones((1, 3)))),
+        ("input", (None, None, None, None, True)),
+    ],
+)
+def test_batch_norm_refuses(argument, args):
+    with pytest.raises(ValueError, match=f"^batch_norm: {argument} "):
+        compat.batch_norm(np.ones((1, 3), np.float32), *args)
+
+
+def signature(name):
+    """Names and defaults of torch's parameters, from its signature or the first line of its text."""
+    function = getattr(functional, name)
+    if name.startswith("max_pool"):  # which returns another function for other flags
+        function = getattr(functional, f"{name}_with_indices")
+    if callable(function) and name.startswith(("unfold", "fold", "interpolate", "batch", "max")):
+        found = inspect.signature(function).parameters.values()
+        return [(p.name, str(p.default)) for p in found]
+    documented = function.__doc__.strip().splitlines()[0]
+    names = re.findall(r"(\w+)(?:=([^,)]+))?[,)]", documented[documented.index("(") :])
+    return [(n, default or str(inspect.Parameter.empty)) for n, default in names]
+
+
 @pytest.mark.parametrize("name", compat.__all__)
 def test_signatures_are_torch_s(name):
     parameters = inspect.signature(getattr(compat, name)).parameters.values()
-    if name in ("unfold", "fold"):
-        theirs = list(inspect.signature(getattr(functional, name)).parameters.values())
-        assert [(p.name, p.default) for p in parameters] == [(p.name, p.default) for p in theirs]
-        return
-    documented = getattr(functional, name).__doc__.strip().splitlines()[0]
-    names = re.findall(r"(\w+)(?:=([^,)]+))?[,)]", documented[documented.index("(") :])
-    assert [p.name for p in parameters] == [n for n, _ in names]
-    for parameter, (_, default) in zip(parameters, names, strict=True):
-        assert str(parameter.default) == default or parameter.default is inspect.Parameter.empty
+    ours = [(p.name, str(p.default)) for p in parameters if p.kind != p.KEYWORD_ONLY]
+    if name == "avg_pool1d":  # which torch gives no divisor
+        ours.remove(("divisor_override", "None"))
+    assert ours == signature(name)

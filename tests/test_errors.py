@@ -50,8 +50,8 @@ TEXTS = [
         "conv2d: weight has size 3 on axis 1, but 9 channels in 1 group need 9",
     ),
     (
-        lambda: jdeconv.conv(X, K, padding="same"),
-        "conv: padding must be one of SAME, SAME_LOWER, VALID, got 'same'; did you mean 'SAME'?",
+        lambda: jdeconv.conv(X, K, padding="Same"),
+        "conv: padding must be one of SAME, SAME_LOWER, VALID, CAUSAL, FULL, got 'Same'; did you mean 'SAME'?",
     ),
     (
         lambda: torch.conv2d(X, K, padding="SAME"),

@@ -177,6 +177,44 @@ def test_dimension_numbers_permute_the_same_numbers(filler, spec):
     np.testing.assert_array_equal(weights, expected)
 
 
+@pytest.mark.parametrize("name", ["sparse", "positive_unitball", "xavier", "msra"])
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 3, 3, 32), (3, 3, 64, 64), (2, 2, 16, 8), (16, 16, 3, 64), (5, 8, 16), (3, 3, 3, 4, 8)],
+)
+def test_a_shape_that_looks_channels_last_needs_its_order(name, shape):
+    with pytest.raises(ValueError, match=r"shape .* may be \(o, c, \*k\) or \(\*k, c, o\)"):
+        DRAWN[name](shape)
+    space = "DHW"[-(len(shape) - 2) :]
+    for numbers in (f"{space}IO", f"OI{space}"):
+        fill = partial(DRAWN[name], shape, dimension_numbers=numbers)
+        assert jax.eval_shape(fill).shape == shape
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(64, 3, 7, 7), (768, 3, 16, 16), (3, 64, 9, 9), (1, 1, 5, 5), (3, 3, 1, 7), (16, 1, 15)],
+)
+def test_a_shape_with_channels_first_needs_no_order(shape):
+    assert jax.eval_shape(lambda: msra(KEY, shape)).shape == shape
+
+
+def test_the_scale_is_that_of_the_order():
+    shape = (3, 3, 3, 32)
+    weights = np.asarray(msra(KEY, shape, dimension_numbers=("NHWC", "HWIO", "NHWC")))
+    np.testing.assert_allclose(weights.std(), sqrt(2 / 27), rtol=0.05)
+
+
+@pytest.mark.parametrize("filler", DRAWN.values(), ids=DRAWN)
+def test_a_convolution_s_triple_names_the_kernel_s_order(filler):
+    for triple in (("NHWC", "HWIO", "NHWC"), ["NHWC", "NHWC", "HWIO"]):
+        found = filler((3, 2, 4, 5), dimension_numbers=triple)
+        np.testing.assert_array_equal(found, filler((3, 2, 4, 5), dimension_numbers="HWIO"))
+    for wrong in (("NHWC", "NCHW"), ("HWIO", "OIHW")):
+        with pytest.raises(TypeError, match="dimension_numbers must be a string such as 'HWIO'"):
+            filler((3, 2, 4, 5), dimension_numbers=wrong)
+
+
 @pytest.mark.parametrize("filler", DRAWN.values(), ids=DRAWN)
 def test_dtype(filler):
     with jax.enable_x64(False):

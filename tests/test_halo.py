@@ -287,7 +287,7 @@ X, K = np.ones((1, 2, 8, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
         ((X, K), {}, r"conv: spec is needed"),
         ((X[0], K), {"spec": SPEC}, r"conv: x needs 4 axes"),
         ((X, K[0, 0]), {"spec": SPEC}, r"conv: x needs 2 axes"),
-        ((X, K), {"spec": SPEC, "padding": "same"}, r"conv: padding must be one of SAME"),
+        ((X, K), {"spec": SPEC, "padding": "Same"}, r"conv: padding must be one of SAME"),
         ((X, K), {"spec": SPEC, "padding": 1, "groups": 3}, r"conv: groups must divide"),
     ],
 )  # fmt: skip

@@ -82,9 +82,11 @@ KINDS = {
     "lax precision": ((*THINGS[:6], 1, 1.5), ()),
     "positions": ((*NOT_INTS, None, *HUGE), ((), (1,), (1,) * 3)),
     "extra": ((*NOT_INTS, None, *HUGE), (-1, 9, (1,) * 3)),
+    "optional shape": ((*NOT_INTS, *HUGE), (0, 99, (1,), (7,) * 3)),
     "optional size": ((*NOT_INTS, *HUGE), (0, 99, (1,), (7,) * 3)),
     "count": ((*NOT_INTS, None, (1, 1), *HUGE[:3]), (0, -1, 5)),
     "optional count": ((*NOT_INTS, (1, 1), *HUGE[:3]), (-1, 5)),
+    "divisor": ((*NOT_INTS, (1, 1), *HUGE[:3]), (-1, 0)),
     "name": ((*THINGS, None, 1, "x", "Zeros", ""), ()),
     "optional name": ((*THINGS, 1, "x", "IM2COL", ""), ()),
     "layout": (
@@ -99,6 +101,11 @@ KINDS = {
     "key": ((*THINGS[:6], None, 0, 1.5, "x", ones(2), np.zeros((2, 2), np.uint32)), ()),
     "spec": ((*THINGS[:6], 1, "x", ("d",)), (jax.sharding.PartitionSpec("other"),)),
     "flag": ((*THINGS[:4], None, 1, "x", 0.5), ()),
+    "optional flag": ((*THINGS[:4], 1, "x", 0.5), ()),
+    "factor": (
+        (*THINGS[:6], "x", True, math.nan, math.inf, ones(2), 10**400, (1, "x")),
+        (0, -1.5, (1,), (2, 2, 2), (2, 2**40)),
+    ),
     "callable": ((object(), None, 1, "x", ones(2)), ()),
 }
 STATIC = [kind for kind in KINDS if kind not in ("array", "lax array", "bias", "key")]
@@ -145,6 +152,19 @@ TORCH = {
     "padding": ("widths", 0),
     "dilation": ("steps", 1),
     "groups": ("count", 2),
+}
+POOL = {
+    "input": ("array", X),
+    "kernel_size": ("taps", (3, 2)),
+    "stride": ("optional steps", None),
+    "padding": ("widths", 0),
+    "ceil_mode": ("flag", False),
+}
+RESIZED = {
+    "input": ("array", X),
+    "mode": ("name", "bilinear"),
+    "align_corners": ("optional flag", None),
+    "antialias": ("flag", False),
 }
 KERAS = {
     "strides": ("steps", 1),
@@ -242,7 +262,9 @@ CALLS = {
     "conv2d": (torch.conv2d, TORCH),
     "conv_transpose2d": (
         torch.conv_transpose2d,
-        TORCH | {"input": ("array", Y), "output_padding": ("extra", 0)},
+        TORCH
+        | {"input": ("array", Y), "output_padding": ("extra", 0)}
+        | {"output_size": ("optional shape", None)},
     ),
     "unfold": (
         torch.unfold,
@@ -254,6 +276,52 @@ CALLS = {
         {"input": ("array", ones(1, 24, 20)), "output_size": ("steps", (7, 5))}
         | {"kernel_size": ("steps", (3, 2)), "dilation": ("steps", 1)}
         | {"padding": ("widths", 0), "stride": ("steps", 1)},
+    ),
+    "max_pool2d": (
+        torch.max_pool2d,
+        POOL | {"dilation": ("steps", 1), "return_indices": ("flag", False)},
+    ),
+    "avg_pool2d": (
+        torch.avg_pool2d,
+        POOL | {"count_include_pad": ("flag", True), "divisor_override": ("divisor", None)},
+    ),
+    "interpolate": (
+        torch.interpolate,
+        RESIZED | {"size": ("optional steps", (9, 8))},
+    ),
+    "torch.interpolate": (
+        torch.interpolate,
+        RESIZED
+        | {"scale_factor": ("factor", 2.5), "recompute_scale_factor": ("optional flag", True)},
+    ),
+    "batch_norm": (
+        torch.batch_norm,
+        {"input": ("array", X), "running_mean": ("bias", ones(4)), "running_var": ("bias", ones(4))}
+        | {"weight": ("bias", ones(4)), "bias": ("bias", None), "training": ("flag", True)}
+        | {"momentum": ("number", 0.1), "eps": ("number", 1e-5)},
+    ),
+    "keras.unfold": (
+        keras.unfold,
+        {"x": ("array", X), "kernel_size": ("taps", (3, 2)), "dilation": ("steps", 1)}
+        | {"padding": ("widths", 0), "stride": ("steps", 1)},
+    ),
+    "keras.fold": (
+        keras.fold,
+        {"x": ("array", ones(1, 24, 20)), "output_size": ("steps", (7, 5))}
+        | {"kernel_size": ("steps", (3, 2)), "dilation": ("steps", 1)}
+        | {"padding": ("widths", 0), "stride": ("steps", 1)},
+    ),
+    "keras.extract_patches": (
+        keras.extract_patches,
+        KERAS
+        | {"images": ("array", LAST), "size": ("taps", (3, 2))}
+        | {"strides": ("optional steps", None)},
+    ),
+    "keras.reconstruct_patches": (
+        keras.reconstruct_patches,
+        {"patches": ("array", ones(1, 2, 3, 24)), "size": ("taps", (3, 2))}
+        | {"output_size": ("optional size", None), "strides": ("optional steps", None)}
+        | {"padding": ("name", "valid"), "data_format": ("optional name", None)},
     ),
     "keras.conv": (
         keras.conv,
@@ -325,6 +393,14 @@ CALLS = {
         | {"padding": ("padding", "VALID"), "rhs_dilation": ("optional steps", None), **LAX_KINDS}
         | LAX_LAYOUT
         | {"transpose_kernel": ("flag", False), "use_consistent_padding": ("flag", False)},
+    ),
+    "lax.conv_general_dilated_local": (
+        lax.conv_general_dilated_local,
+        LAX
+        | DILATIONS
+        | LAX_LAYOUT
+        | {"rhs": ("lax array", ones(6, 24, 5, 4)), "filter_shape": ("sizes", (3, 2))}
+        | {"precision": ("lax precision", None)},
     ),
     "lax.conv_general_dilated_patches": (
         lax.conv_general_dilated_patches,
@@ -632,6 +708,11 @@ OTHERWISE = {  # the names under which these are tried
     "compat.caffe.Filler": ("constant", "uniform", "gaussian", "Filler"),
     **{f"compat.torch.conv{rank}d": ("conv2d",) for rank in (1, 3)},
     **{f"compat.torch.conv_transpose{rank}d": ("conv_transpose2d",) for rank in (1, 3)},
+    **{
+        f"compat.torch.{kind}_pool{rank}d": (f"{kind}_pool2d",)
+        for kind in ("max", "avg")
+        for rank in (1, 3)
+    },
 }
 UNTRIED = ("compat.caffe.Net",)  # which `load` makes
 

@@ -1,4 +1,4 @@
-"""The convolutions of `keras.ops`, with its signatures and kernel layouts, on JAX arrays.
+"""The convolutions and patches of `keras.ops`, with its signatures and kernel layouts, on JAX arrays.
 
 Kernels are channels last in both data formats: (*k, in / groups, out) for conv, (*k, out, in) for
 conv_transpose, (*k, channels, multiplier) for depthwise_conv. `data_format=None` is "channels_last", Keras's
@@ -13,15 +13,43 @@ and K = dilation_rate*(k - 1) + 1:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.typing import ArrayLike
 
 from jdeconv import bilinear
-from jdeconv.checks import Ints, array, integers, one_of, refused, reporting, shown
+from jdeconv.axes import reshaped
+from jdeconv.checks import (
+    Ints,
+    array,
+    cells,
+    has_batch,
+    integers,
+    one_of,
+    refused,
+    reporting,
+    shown,
+    space,
+)
+from jdeconv.compat import torch
+from jdeconv.form import Axes
+from jdeconv.im2col import fold as add_windows
+from jdeconv.im2col import unfold as windows_of
+from jdeconv.window import Window
 
-__all__ = ["conv", "conv_transpose", "depthwise_conv", "separable_conv"]
+__all__ = [
+    "conv",
+    "conv_transpose",
+    "depthwise_conv",
+    "extract_patches",
+    "fold",
+    "reconstruct_patches",
+    "separable_conv",
+    "unfold",
+]
 
 SPACE = {1: "W", 2: "HW", 3: "DHW"}
 NAMES = {"x": "inputs", "y": "inputs", "stride": "strides", "dilation": "dilation_rate"}
@@ -158,9 +186,145 @@ def conv_transpose(
     return bilinear.deconv(inputs, kernel, padding=pads, **options)
 
 
-def _named(padding: str) -> Any:
+@reporting(input="x")
+def unfold(
+    x: ArrayLike,
+    kernel_size: Ints,
+    dilation: Ints = 1,
+    padding: Ints = 0,
+    stride: Ints = 1,
+) -> jax.Array:
+    """`keras.ops.unfold`, over two axes: im2col with the windows in one row.
+
+    Shapes: x (n, c, h, w), channels first always -> (n, c*prod(kernel_size), windows).
+
+    Differentiation: a `jax.custom_vjp` function; the backward pass is `fold`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> unfold(jnp.arange(4).reshape(1, 1, 2, 2), 2).tolist()
+      [[[0], [1], [2], [3]]]
+    """
+    _check_axes("x", x, 4)
+    kernel_size = integers("kernel_size", kernel_size, 2, 1)
+    return torch.unfold(x, kernel_size, dilation, padding, stride)
+
+
+@reporting(input="x")
+def fold(
+    x: ArrayLike,
+    output_size: Ints,
+    kernel_size: Ints,
+    dilation: Ints = 1,
+    padding: Ints = 0,
+    stride: Ints = 1,
+) -> jax.Array:
+    """`keras.ops.fold`, over two axes: the adjoint of `unfold`, col2im.
+
+    Shapes: x (n, c*prod(kernel_size), windows) -> (n, c, *output_size).
+
+    Raises:
+      ValueError: where x does not hold the windows of an output of this size.
+
+    As in PyTorch, cells of the output behind the last window are zero; Keras over JAX leaves them out.
+
+    Differentiation: a `jax.custom_vjp` function; the backward pass is `unfold`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> fold(jnp.ones((1, 2, 2), int), (1, 3), (1, 2)).tolist()
+      [[[[1, 2, 1]]]]
+    """
+    _check_axes("x", x, 3)
+    output_size = integers("output_size", output_size, 2, 1)
+    kernel_size = integers("kernel_size", kernel_size, 2, 1)
+    return torch.fold(x, output_size, kernel_size, dilation, padding, stride)
+
+
+@reporting(big="images")
+def extract_patches(
+    images: ArrayLike,
+    size: Ints,
+    strides: Ints | None = None,
+    dilation_rate: Ints = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> jax.Array:
+    """`keras.ops.image.extract_patches`, of images and volumes: im2col whose rows are (*taps, channel).
+
+    Shapes: images (n, *i, c) or without n -> (n, *q, prod(size)*c); with "channels_first" the channels are the
+    second axis.
+
+    Args:
+      size: of a patch, two or three ints; a single int is that of two axes.
+      strides: None is `size`, so that patches lie side by side.
+      padding: as in `conv`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> extract_patches(jnp.arange(8).reshape(1, 4, 2, 1), (2, 2)).tolist()
+      [[[[0, 1, 2, 3]], [[4, 5, 6, 7]]]]
+    """
+    taps, a, batched, axes = _patched("images", images, size, data_format)
+    steps: dict[str, Any] = {"stride": size if strides is None else strides}
+    steps["dilation"] = integers("dilation_rate", dilation_rate, len(taps), 1)
+    steps["stride"] = integers("strides", steps["stride"], len(taps), 1)
+    window = Window.of_conv(space("images", a, axes[2:]), taps, padding=_named(padding), **steps)
+    count = math.prod(taps) * a.shape[axes[1]]
+    cells("size", (a.shape[0], count, *window.small))
+    patches = windows_of(a, window, **_places(axes))
+    patches = reshaped(patches, axes[1], len(taps) + 1, (count,))
+    return patches if batched else patches[0]
+
+
+@reporting(big="output_size")
+def reconstruct_patches(
+    patches: ArrayLike,
+    size: Ints,
+    output_size: Sequence[int] | None = None,
+    strides: Ints | None = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> jax.Array:
+    """`keras.ops.image.reconstruct_patches`: the images whose patches, which lie side by side, these are.
+
+    Shapes: patches (n, *q, prod(size)*c) or without n -> (n, *output_size, c); with "channels_first" the
+    channels are the second axis.
+
+    Args:
+      size: of a patch, two or three ints; a single int is that of two axes.
+      output_size: of the images. With "valid" None is what the patches cover, and nothing else fits.
+      strides: None or `size`, as in Keras. For patches that overlap use `jdeconv.col2im`, which adds them up.
+      padding: that of `extract_patches`; "same" needs output_size, and takes off what had been padded.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> reconstruct_patches(jnp.arange(8).reshape(1, 2, 1, 4), 2).ravel().tolist()
+      [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+    taps, a, batched, axes = _patched("patches", patches, size, data_format)
+    if strides is not None and integers("strides", strides, len(taps), 1) != taps:
+        raise refused("strides", f"must be None or the size {taps}, got {shown(strides)}")
+    small, name = space("patches", a, axes[2:]), _named(padding)
+    covered = tuple(q * k for q, k in zip(small, taps, strict=True))
+    if output_size is None and name == "SAME":
+        raise refused("output_size", 'must be given with padding "same"')
+    big = covered if output_size is None else integers("output_size", output_size, len(taps), 1)
+    if name == "VALID" and big != covered:
+        raise refused("output_size", f'must be {covered} with padding "valid", got {big}')
+    if a.shape[axes[1]] % math.prod(taps):
+        reason = f"needs a multiple of {math.prod(taps)} numbers in a patch, got {a.shape[axes[1]]}"
+        raise refused("patches", reason)
+    window = Window.of_kernel_grad(big, small, taps, stride=taps, padding=name)
+    rows = (*taps, a.shape[axes[1]] // math.prod(taps))
+    images = add_windows(reshaped(a, axes[1], 1, rows), window, **_places(axes))
+    return images if batched else images[0]
+
+
+def _named(padding: Any) -> Any:
     """Under the name that it has here."""
-    return padding.upper()
+    name = padding.lower() if isinstance(padding, str) else padding
+    return one_of("padding", name, ("valid", "same")).upper()
 
 
 def _pads(padding: str, i: int, k: int, s: int, d: int, extra: int | None) -> tuple[int, int]:
@@ -193,7 +357,7 @@ def _read(inputs, kernel, strides, padding, data_format, dilation_rate):
         reason = f"needs {kernel.ndim} axes, as many as the kernel, got {shown(inputs)}"
         raise refused("inputs", reason)
     last = _format(data_format) == "channels_last"
-    one_of("padding", padding.lower() if isinstance(padding, str) else padding, ("valid", "same"))
+    _named(padding)
     side = f"N{SPACE[rank]}C" if last else f"NC{SPACE[rank]}"
     options = {
         "stride": integers("strides", strides, rank, 1),
@@ -201,6 +365,28 @@ def _read(inputs, kernel, strides, padding, data_format, dilation_rate):
         "dimension_numbers": (side, SPACE[rank] + "IO", side),
     }
     return inputs, kernel, options, inputs.shape[side.index("C")]
+
+
+def _patched(name: str, a: Any, size: Ints, data_format: str | None):
+    """The patch's size, the array with a batch axis, whether it came with one, and (batch, channel, *space)."""
+    rank = len(size) if isinstance(size, tuple | list) else 2
+    if rank not in (2, 3):
+        raise refused("size", f"must be an int, or two or three ints, got {shown(size)}")
+    taps, a = integers("size", size, rank, 1), array(name, a)
+    batched = has_batch(name, a, rank)
+    first = _format(data_format) == "channels_first"
+    axes = (0, *((1, *range(2, rank + 2)) if first else (rank + 1, *range(1, rank + 1))))
+    return taps, a if batched else a[None], batched, axes
+
+
+def _places(axes: Axes) -> dict[str, int]:
+    """Where space and taps begin, in jdeconv.im2col: the taps in front of the channels."""
+    return {"space": axes[2], "tap": axes[1]}
+
+
+def _check_axes(name: str, a: Any, count: int) -> None:
+    if array(name, a).ndim != count:
+        raise refused(name, f"needs {count} axes, got {shown(a)}")
 
 
 def _check_channels(name: str, kernel: jax.Array, axis: int, channels: int) -> None:

@@ -42,6 +42,7 @@ from jdeconv.xla import Convolution
 __all__ = [
     "conv",
     "conv_general_dilated",
+    "conv_general_dilated_local",
     "conv_general_dilated_patches",
     "conv_transpose",
     "conv_with_general_padding",
@@ -256,6 +257,46 @@ def conv_general_dilated_patches(
     return lax.transpose(columns, np.argsort(out))
 
 
+@reporting()
+def conv_general_dilated_local(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    window_strides: Sequence[int],
+    padding: Pads,
+    filter_shape: Sequence[int],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: ConvGeneralDilatedDimensionNumbers | None = None,
+    precision: PrecisionLike = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated_local`: a convolution with another kernel at each position of the result.
+
+    Shapes: rhs (o, c*prod(filter_shape), *q), in the layout of dimension_numbers, where q is the result's
+    spatial size; its second axis is that of the patches of `conv_general_dilated_patches`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> lhs, rhs = jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 0], [0, 10]]])
+      >>> conv_general_dilated_local(lhs, rhs, (1,), "VALID", (2,)).tolist()
+      [[[1, 30]]]
+    """
+    lhs, rhs = _arrays(lhs, rhs)
+    patches = conv_general_dilated_patches(
+        lhs, filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
+    )
+    rank = rhs.ndim - 2
+    _, right, out = lax.conv_dimension_numbers(lhs.shape, (1, 1, *filter_shape), dimension_numbers)
+    needed = tuple(patches.shape[axis] for axis in out[1:])
+    if tuple(rhs.shape[axis] for axis in right[1:]) != needed:
+        shape = _at(right, (rhs.shape[right[0]], *needed))
+        raise refused("rhs", f"needs shape {shape}, a kernel for each position, got {shown(rhs)}")
+    space = "abcdefgh"[:rank]
+    terms = [
+        "".join(_at(axes, word + space)) for axes, word in ((out, "np"), (right, "op"), (out, "no"))
+    ]
+    return jnp.einsum("{},{}->{}".format(*terms), patches, rhs, precision=precision)
+
+
 def _arrays(lhs: Any, rhs: Any) -> tuple[jax.Array, jax.Array]:
     lhs, rhs = array("lhs", lhs), array("rhs", rhs)
     if not lhs.ndim == rhs.ndim >= 2:
@@ -273,6 +314,6 @@ def _check_steps(rank: int, padding: Any, **steps: Any) -> None:
     paddings(padding.upper() if isinstance(padding, str) else padding, rank)
 
 
-def _at(axes: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
-    """The shape that has each of these sizes at its axis."""
+def _at(axes: Sequence[int], sizes: Sequence) -> tuple:
+    """The shape that has each of these sizes, or the term that has each of these letters, at its axis."""
     return tuple(size for _, size in sorted(zip(axes, sizes, strict=True)))

@@ -1,6 +1,7 @@
 """ONNX's operators Conv, ConvTranspose and Col2Im, with their inputs and attributes, on JAX arrays.
 
-An attribute that a node lacks is None here, or the specification's default. Where the specification is vague
+An attribute that a node lacks is None here, or the specification's default. A string may be bytes, as a file
+holds it. Where the specification is vague
 the meaning is onnxruntime's: `output_shape` and `auto_pad` of ConvTranspose pad by no less than zero, and the
 odd cell of that padding goes behind for SAME_UPPER and in front for everything else, NOTSET too. Two things
 that it refuses work here as the operators define them: "SAME" with dilation, and an `output_padding` not less
@@ -35,7 +36,7 @@ def Conv(  # noqa: N802
     W: ArrayLike,
     B: ArrayLike | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: str | bytes = "NOTSET",
     dilations: Sequence[int] | None = None,
     group: int = 1,
     kernel_shape: Sequence[int] | None = None,
@@ -60,7 +61,7 @@ def Conv(  # noqa: N802
     """
     rank = _rank(X, W, kernel_shape)
     steps = _steps(strides, dilations, rank)
-    pairs = _pads(auto_pad, pads, rank)
+    auto_pad, pairs = _pads(auto_pad, pads, rank)
     padding: Any = {"SAME_UPPER": "SAME", "SAME_LOWER": "SAME_LOWER"}.get(auto_pad, pairs)
     return bilinear.conv(X, W, B, padding=padding, groups=group, **steps)
 
@@ -71,7 +72,7 @@ def ConvTranspose(  # noqa: N802
     W: ArrayLike,
     B: ArrayLike | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: str | bytes = "NOTSET",
     dilations: Sequence[int] | None = None,
     group: int = 1,
     kernel_shape: Sequence[int] | None = None,
@@ -89,7 +90,8 @@ def ConvTranspose(  # noqa: N802
     Args:
       auto_pad: "SAME_UPPER" and "SAME_LOWER" pad for the size i*stride, as far as there is anything to cut off.
       output_padding: cells more behind, less than the larger of stride and dilation.
-      output_shape: the spatial size of the result; `pads` must be absent, since it follows.
+      output_shape: the spatial size of the result; the padding follows, and `pads` is ignored, as the
+        specification says.
       dilations, kernel_shape, pads, strides: as in `Conv`.
 
     Example:
@@ -99,7 +101,7 @@ def ConvTranspose(  # noqa: N802
     """
     rank = _rank(X, W, kernel_shape)
     steps = _steps(strides, dilations, rank)
-    pairs = _pads(auto_pad, pads, rank)
+    auto_pad, pairs = _pads(auto_pad, pads, rank)
     extra = _per_axis("output_padding", output_padding, rank, 0)
     for cells, s, d in zip(extra, *steps.values(), strict=True):
         if cells >= max(s, d):
@@ -108,11 +110,6 @@ def ConvTranspose(  # noqa: N802
     axes = zip(np.shape(X)[2:], np.shape(W)[2:], *steps.values(), strict=True)
     full = [(i - 1) * s + d * (k - 1) + 1 for i, k, s, d in axes]
     if output_shape is not None:
-        if pads is not None and any(integers("pads", pads, 2 * rank)):
-            reason = (
-                "came together with output_shape, from which they follow; leave one of them out"
-            )
-            raise refused("pads", reason)
         wanted = integers("output_shape", output_shape, rank, 1)
     elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         wanted = tuple(i * s for i, s in zip(np.shape(X)[2:], steps["stride"], strict=True))
@@ -166,7 +163,7 @@ def Col2Im(  # noqa: N802
     rank = len(block)
     image = integers("image_shape", image_shape, rank, 1)
     steps = _steps(strides, dilations, rank)
-    pairs = _pads("NOTSET", pads, rank)
+    _, pairs = _pads("NOTSET", pads, rank)
     axes = zip(image, block, pairs, *steps.values(), strict=True)
     windows = [(i + sum(pair) - d * (k - 1) - 1) // s + 1 for i, k, pair, s, d in axes]
     if min(windows) < 1 or math.prod(windows) != a.shape[2]:
@@ -197,12 +194,15 @@ def _steps(strides, dilations, rank: int) -> dict[str, Any]:
     }
 
 
-def _pads(auto_pad: str, pads: Sequence[int] | None, rank: int) -> list[Pair]:
+def _pads(auto_pad: Any, pads: Sequence[int] | None, rank: int) -> tuple[str, list[Pair]]:
+    """The name of the padding as a string, and the padding in pairs."""
+    if isinstance(auto_pad, bytes):
+        auto_pad = auto_pad.decode("ascii", "replace")
     one_of("auto_pad", auto_pad, AUTO_PADS)
     numbers = (0,) * 2 * rank if pads is None else integers("pads", pads, 2 * rank, 0)
     if auto_pad != "NOTSET" and any(numbers):
         raise refused("pads", f"came together with auto_pad {auto_pad!r}; leave one of them out")
-    return list(zip(numbers[:rank], numbers[rank:], strict=True))
+    return auto_pad, list(zip(numbers[:rank], numbers[rank:], strict=True))
 
 
 def _per_axis(name: str, value, rank: int, least: int) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from string import ascii_lowercase
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from jdeconv.checks import (
     refused,
     reporting,
     shown,
+    sizes,
 )
 from jdeconv.im2col import im2col
 
@@ -73,15 +75,18 @@ class Filler:
         norm: dict[str, Any] = {"variance_norm": self.variance_norm.lower()}
         dtype = jnp.float32
         sparse = None if self.sparse == -1 else self.sparse
+        space = ascii_lowercase[: max(len(sizes("shape", shape)) - 2, 0)]
+        # Caffe's order, said so that no filler asks; a blob of one axis has no order.
+        order: dict[str, Any] = {"dimension_numbers": f"OI{space}" if len(shape) > 1 else None}
         made = {
             "constant": lambda: fillers.constant(shape, dtype, value=self.value),
             "uniform": lambda: fillers.uniform(key, shape, dtype, min=self.min, max=self.max),
             "gaussian": lambda: fillers.gaussian(
-                key, shape, dtype, mean=self.mean, std=self.std, sparse=sparse
+                key, shape, dtype, mean=self.mean, std=self.std, sparse=sparse, **order
             ),
-            "positive_unitball": lambda: fillers.positive_unitball(key, shape, dtype),
-            "xavier": lambda: fillers.xavier(key, shape, dtype, **norm),
-            "msra": lambda: fillers.msra(key, shape, dtype, **norm),
+            "positive_unitball": lambda: fillers.positive_unitball(key, shape, dtype, **order),
+            "xavier": lambda: fillers.xavier(key, shape, dtype, **norm, **order),
+            "msra": lambda: fillers.msra(key, shape, dtype, **norm, **order),
             "bilinear": lambda: fillers.bilinear_kernel(shape, dtype),
         }
         return made[one_of("type", self.type, made)]()

@@ -1,11 +1,4 @@
-"""The convolutions of `torch.nn.functional`, with its signatures and weight layouts, on JAX arrays.
-
-Arrays are channels first, with or without a batch axis. Weights are PyTorch's: (out, in / groups, *k) for conv,
-(in, out / groups, *k) for conv_transpose, both as they come from a `state_dict`. PyTorch's convolutions are
-cross-correlations, as Caffe's are, and its conv_transpose is the adjoint of its conv: nothing is reversed.
-
-Each function of a fixed rank refuses arrays of another; `unfold` and `fold` take any.
-"""
+"""The convolutions of `torch.nn.functional`, and its `unfold` and `fold`."""
 
 from __future__ import annotations
 
@@ -14,28 +7,29 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from jdeconv import bilinear
-from jdeconv.checks import Ints, array, integer, integers, one_of, refused, reporting, shown, sizes
+from jdeconv.checks import (
+    Ints,
+    array,
+    integer,
+    integers,
+    listed,
+    one_of,
+    refused,
+    reporting,
+    shown,
+    sizes,
+)
 from jdeconv.im2col import col2im, im2col
-
-__all__ = [
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    "fold",
-    "unfold",
-]
 
 Pads = Ints | Literal["valid", "same"]
 F = TypeVar("F", bound=Callable)
 
 
-def _named(function: F, rank: int) -> F:
+def named(function: F, rank: int) -> F:
     """The function under the name of its rank, which its text names too."""
     function.__name__ = function.__qualname__ = f"{function.__name__}{rank}d"
     function.__doc__ = (function.__doc__ or "").replace("RANK", str(rank))
@@ -78,7 +72,7 @@ def _conv(rank: int):
         options = {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
         return bilinear.conv(input, weight, bias, **options)
 
-    return _named(conv, rank)
+    return named(conv, rank)
 
 
 def _conv_transpose(rank: int):
@@ -92,6 +86,8 @@ def _conv_transpose(rank: int):
         output_padding: Ints = 0,
         groups: int = 1,
         dilation: Ints = 1,
+        *,
+        output_size: Sequence[int] | None = None,
     ) -> jax.Array:
         """`torch.nn.functional.conv_transposeRANKd`; `groups` stands before `dilation`, as it does there.
 
@@ -100,6 +96,8 @@ def _conv_transpose(rank: int):
 
         Args:
           output_padding: cells more behind, less than the larger of stride and dilation.
+          output_size: the spatial size of the result, instead of output_padding, as in
+            `torch.nn.ConvTransposeRANKd`; or the whole shape, of which the last RANK sizes count.
 
         Example:
           >>> import jax.numpy as jnp
@@ -110,9 +108,11 @@ def _conv_transpose(rank: int):
         _check_rank(weight, rank)
         pads = integers("padding", padding, rank, 0)
         options = {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
+        if output_size is not None:
+            options["output_size"] = _last("output_size", output_size, rank, np.ndim(input))
         return bilinear.deconv(input, weight, bias, output_padding=output_padding, **options)
 
-    return _named(conv_transpose, rank)
+    return named(conv_transpose, rank)
 
 
 conv1d, conv2d, conv3d = _conv(1), _conv(2), _conv(3)
@@ -199,6 +199,12 @@ def _check_rank(weight: ArrayLike, rank: int) -> None:
     if weight.ndim != rank + 2:
         reason = f"needs {rank + 2} axes, {rank} of them spatial, got {shown(weight)}"
         raise refused("weight", reason)
+
+
+def _last(name: str, value: Any, rank: int, ndim: int) -> tuple[int, ...]:
+    """So many sizes, or the last of those of a whole shape."""
+    shape = listed(name, value, "ints")
+    return integers(name, shape[-rank:] if len(shape) == ndim else shape, rank, 1)
 
 
 def _per_axis(argument: str, value: Ints) -> tuple[int, ...]:
