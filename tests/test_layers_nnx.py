@@ -500,10 +500,10 @@ def test_wrong_calls_are_named():
         TypeError, match=r"TiedConvTranspose: conv must be a jdeconv\.layers\.nnx\.Conv"
     ):
         layers.TiedConvTranspose(nnx.Conv(2, 3, 3, rngs=rngs), rngs=rngs)
+    dilated = layers.Conv(2, 3, 3, padding=1, input_dilation=2, rngs=rngs)
     with pytest.raises(
         ValueError, match="TiedConvTranspose: conv must have input_dilation 1, got 2"
     ):
-        dilated = layers.Conv(2, 3, 3, padding=1, input_dilation=2, rngs=rngs)
         layers.TiedConvTranspose(dilated, rngs=rngs)
     tied = layers.TiedConvTranspose(conv, rngs=rngs)
     with pytest.raises(ValueError, match="inputs needs out_features=3 channels on axis -1"):

@@ -89,7 +89,7 @@ class ConvTranspose(eqx.nn.ConvTranspose):
 
     Shapes: x (in_channels, *i), weight (out_channels, in_channels / groups, *k), bias (out_channels, 1, .., 1)
     -> (out_channels, *size), where size = (i - 1)*stride + dilation*(k - 1) + 1 - low - high + output_padding,
-    or i*stride for "SAME" and "SAME_LOWER". For a batch, ``jax.vmap(layer)``.
+    or i*stride - output_padding for "SAME" and "SAME_LOWER". For a batch, ``jax.vmap(layer)``.
 
     Args:
       num_spatial_dims, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, use_bias,
@@ -160,26 +160,15 @@ class ConvTranspose(eqx.nn.ConvTranspose):
         """
         del key
         x = _checked(x, self.num_spatial_dims, ("in_channels", self.in_channels))
-        options = _options(self) | {
-            "output_padding": self.output_padding,
-            "output_size": output_size,
-        }
-        if output_size is None and any(self.output_padding) and isinstance(self.padding, str):
-            options |= self._padded_by_name()
+        extra = self.output_padding
+        if output_size is None and self.padding in ("SAME", "SAME_LOWER"):
+            axes = zip(x.shape[1:], self.stride, extra, strict=True)
+            output_size, extra = (
+                [i * s - less for i, s, less in axes],
+                0,
+            )  # as in Equinox: less, not more
+        options = _options(self) | {"output_padding": extra, "output_size": output_size}
         return _biased(reversed_deconv(x, self.weight, **options), self.bias)
-
-    def _padded_by_name(self) -> dict[str, Any]:
-        """Equinox's padding by name where there is output padding: that of a result without it."""
-        if self.padding == "VALID":
-            return {}
-        pads = []
-        axes = zip(self.kernel_size, self.dilation, self.stride, self.output_padding, strict=True)
-        for k, d, s, extra in axes:
-            excess = d * (k - 1) + 1 - s + extra
-            total = max(excess, 0)
-            low = (total + (self.padding == "SAME_LOWER")) // 2
-            pads.append((low, total - low - (extra if excess >= 0 else -excess)))
-        return {"padding": pads, "output_padding": 0}
 
 
 class ConvTranspose1d(eqx.nn.ConvTranspose1d, ConvTranspose):
