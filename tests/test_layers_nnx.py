@@ -291,6 +291,16 @@ def test_the_tied_layers_share_one_parameter(rng):
     np.testing.assert_array_equal(found["up"]["bias"][...], bias)
     assert found["down"]["bias"].shape == (2,)
 
+    optimizer = nnx.Optimizer(model, pytest.importorskip("optax").sgd(1 / 64), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(lambda model: (model(x) * weights).sum())(model))
+
+    step(model, optimizer)
+    assert model.up.conv.kernel is model.down.kernel
+    np.testing.assert_array_equal(model.down.kernel[...], kernel - (first + second) / 64)
+
 
 def test_a_tied_layer_has_its_convs_mask_and_dtypes(rng):
     mask = integers(rng, 3, 2, 3)

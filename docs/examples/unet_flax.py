@@ -83,11 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = training.options(__spec__.name, __doc__, arguments, steps=300, quick_steps=30)
     widths, patch, size = ((8, 16), 32, 95) if options.quick else ((16, 32, 64), 64, 287)
     steps = trained(widths, options.steps, patch, options.seed)
-    apply = jax.jit(training.finished(steps, options.steps))
+    model, apply = training.finished(steps, options.steps), nnx.jit(UNet.__call__)
     rng, rows = np.random.default_rng(options.seed), []
     for name, truth in training.held_out(size).items():
         seen = noisy(truth, rng)
-        ours = np.asarray(apply(seen[..., None]))[..., 0]
+        ours = np.asarray(apply(model, seen[..., None]))[..., 0]
         rows.append({f"{name} with noise": seen, "without": ours, "original": truth})
         before, after = training.psnr(seen, truth), training.psnr(ours, truth)
         print(f"{name:10}{before:6.2f} dB with noise, {after:6.2f} dB without")

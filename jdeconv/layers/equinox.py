@@ -87,15 +87,15 @@ class Conv3d(eqx.nn.Conv3d, Conv):
 class ConvTranspose(eqx.nn.ConvTranspose):
     """`equinox.nn.ConvTranspose`, with output sizes and every padding mode.
 
+    Arguments and defaults are Equinox's. The weight lies as Equinox has it: that of the conv which this
+    transposes has its taps reversed and its channels exchanged. `TiedConvTranspose` takes it as it is.
+
     Shapes: x (in_channels, *i), weight (out_channels, in_channels / groups, *k), bias (out_channels, 1, .., 1)
     -> (out_channels, *size), where size = (i - 1)*stride + dilation*(k - 1) + 1 - low - high + output_padding,
     or i*stride - output_padding for "SAME" and "SAME_LOWER". For a batch, ``jax.vmap(layer)``.
 
     Args:
-      num_spatial_dims, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, use_bias,
-        dtype, key: as in Equinox. The weight lies as Equinox has it, so that of the conv which this transposes
-        has its taps reversed and its channels exchanged; `TiedConvTranspose` takes a conv's weight as it is.
-      output_padding: as in Equinox, and it may be up to dilation - 1 too.
+      output_padding: as in Equinox, or up to dilation - 1.
       padding_mode: "ZEROS", "REFLECT", "REPLICATE" or "CIRCULAR", with any padding. The cells that padding
         takes off the result are added to the cells that they are copies of.
 

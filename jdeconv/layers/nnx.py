@@ -47,16 +47,15 @@ FIELDS = {
 class Conv(nnx.Conv):
     """`flax.nnx.Conv`, with any padding mode.
 
+    All arguments of Flax's layer with Flax's defaults, but conv_general_dilated, and those below.
+
     Shapes: inputs (*batch, *i, in_features), kernel (*k, in_features / feature_group_count, out_features), bias
     (out_features,) -> (*batch, *q, out_features). Any number of batch axes, also none.
 
     Args:
-      in_features, out_features, kernel_size, strides, padding, input_dilation, kernel_dilation,
-        feature_group_count, use_bias, mask, dtype, param_dtype, precision, kernel_init, bias_init,
-        promote_dtype, preferred_element_type, rngs, kernel_metadata, bias_metadata: as in Flax. There is no
-        conv_general_dilated.
-      padding_mode: what a padding of numbers, "SAME", "SAME_LOWER" or "CAUSAL" holds: "ZEROS", "REFLECT",
-        "REPLICATE" or "CIRCULAR". With an input_dilation, padding is of numbers and holds zeros.
+      padding: as in Flax; with an input_dilation an int, or ints.
+      padding_mode: what a padding of ints, "SAME", "SAME_LOWER" or "CAUSAL" holds: "ZEROS", "REFLECT",
+        "REPLICATE" or "CIRCULAR"; with an input_dilation "ZEROS".
 
     Raises:
       TypeError, ValueError: for arguments of the wrong kind, and sizes that do not fit; the text names the
@@ -104,15 +103,13 @@ class Conv(nnx.Conv):
         """Return the convolved inputs, under explicit sharding with `out_sharding`."""
         if self._dilates_input:
             return super().__call__(inputs, out_sharding)
-        channels = "in_features", self.in_features
-        return _applied(
-            bilinear.conv, inputs, self, self.bias, channels, out_sharding, **self._steps()
-        )
+        channels, steps = ("in_features", self.in_features), self._steps()
+        result = _applied(bilinear.conv, inputs, self, self.bias, channels, **steps)
+        return result if out_sharding is None else jax.sharding.reshard(result, out_sharding)
 
     @property
     def _dilates_input(self) -> bool:
-        dilation = _per_axis(self, "input_dilation")
-        return max(dilation) > 1
+        return max(_per_axis(self, "input_dilation")) > 1
 
     def _steps(self) -> dict[str, Any]:
         """The geometry, as jdeconv.conv takes it."""
@@ -136,6 +133,8 @@ class Conv(nnx.Conv):
 class ConvTranspose(nnx.ConvTranspose):
     """`flax.nnx.ConvTranspose`, with groups, output sizes and padding modes.
 
+    All arguments of Flax's layer with Flax's defaults, and those below.
+
     Shapes: inputs (*batch, *i, in_features), kernel (*k, in_features / groups, out_features), or with
     transpose_kernel (*k, out_features / groups, in_features), bias (out_features,) -> (*batch, *size,
     out_features). Any number of batch axes, also none.
@@ -145,11 +144,8 @@ class ConvTranspose(nnx.ConvTranspose):
     plus output_padding.
 
     Args:
-      in_features, out_features, kernel_size, strides, padding, kernel_dilation, use_bias, mask, dtype,
-        param_dtype, precision, kernel_init, bias_init, transpose_kernel, promote_dtype, preferred_element_type,
-        rngs, kernel_metadata, bias_metadata: as in Flax. Three names of padding are new: "SAME_LOWER";
-        "REFLECT", with transpose_kernel the adjoint of a `Conv` of that padding; "CAUSAL", where a cell of the
-        result depends on no later input.
+      padding: as in Flax, and by three more names: "SAME_LOWER"; "REFLECT", with transpose_kernel the adjoint
+        of a `Conv` of that padding; "CAUSAL", where a cell of the result depends on no later input.
       padding_mode: "ZEROS", "REFLECT", "REPLICATE" or "CIRCULAR". The cells that padding takes off the result
         are added to the cells that they are copies of.
       feature_group_count: independent sets of channels.
@@ -183,10 +179,8 @@ class ConvTranspose(nnx.ConvTranspose):
         output_padding: Ints = 0,
         **others: Any,
     ) -> None:
-        groups, channels = (
-            feature_group_count,
-            {"in_features": in_features, "out_features": out_features},
-        )
+        groups = feature_group_count
+        channels = {"in_features": in_features, "out_features": out_features}
         check_channels(("feature_group_count", groups), **channels)
         init = others.pop("kernel_init", nnx.initializers.lecun_normal())
 
@@ -219,10 +213,8 @@ class ConvTranspose(nnx.ConvTranspose):
             every padding by name but "VALID" up to strides - 1 less than i*strides.
         """
         contract = bilinear.deconv if self.transpose_kernel else reversed_deconv
-        steps = self._steps(output_size)
-        return _applied(
-            contract, inputs, self, self.bias, ("in_features", self.in_features), None, **steps
-        )
+        channels, steps = ("in_features", self.in_features), self._steps(output_size)
+        return _applied(contract, inputs, self, self.bias, channels, **steps)
 
     def _steps(self, output_size: Ints | None) -> dict[str, Any]:
         """The geometry, as jdeconv.deconv takes it."""
@@ -314,23 +306,12 @@ class TiedConvTranspose(nnx.Module):
         conv, steps = self.conv, self.conv._steps()
         channels = "out_features", conv.out_features
         inputs = check_input("inputs", inputs, len(conv.kernel_size), -1, channels)
-        if (
-            output_size is None
-            and isinstance(conv.padding, str)
-            and conv.padding.upper() != "VALID"
-        ):
+        is_sized = isinstance(conv.padding, str) and conv.padding.upper() != "VALID"
+        if output_size is None and is_sized:
             space = inputs.shape[-1 - len(conv.kernel_size) : -1]
             output_size = [q * s for q, s in zip(space, steps["stride"], strict=True)]
-        return _applied(
-            bilinear.deconv,
-            inputs,
-            conv,
-            self.bias,
-            channels,
-            None,
-            output_size=output_size,
-            **steps,
-        )
+        steps["output_size"] = output_size
+        return _applied(bilinear.deconv, inputs, conv, self.bias, channels, **steps)
 
 
 def _kernel_size(value: Any) -> tuple[int, ...]:
@@ -377,7 +358,6 @@ def _applied(
     layer: Any,
     bias: Any,
     channels: tuple[str, int],
-    out_sharding: Any,
     **steps: Any,
 ) -> jax.Array:
     """The contraction of the inputs, of any number of batch axes, and a layer's kernel, plus the bias."""
@@ -396,8 +376,6 @@ def _applied(
         preferred_element_type=layer.preferred_element_type,
         **steps,
     )
-    if out_sharding is not None:
-        result = jax.sharding.reshard(result, out_sharding)
     if bias is not None:
         result += bias.reshape((1,) * (rank + 1) + (-1,))
     return result.reshape(*batch, *result.shape[1:])
