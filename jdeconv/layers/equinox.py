@@ -163,10 +163,8 @@ class ConvTranspose(eqx.nn.ConvTranspose):
         extra = self.output_padding
         if output_size is None and self.padding in ("SAME", "SAME_LOWER"):
             axes = zip(x.shape[1:], self.stride, extra, strict=True)
-            output_size, extra = (
-                [i * s - less for i, s, less in axes],
-                0,
-            )  # as in Equinox: less, not more
+            output_size = [i * s - less for i, s, less in axes]  # as in Equinox: less, not more
+            extra = 0
         options = _options(self) | {"output_padding": extra, "output_size": output_size}
         return _biased(reversed_deconv(x, self.weight, **options), self.bias)
 
