@@ -1,6 +1,6 @@
 """Convolution and its transpose in JAX, each written as the other's backward pass."""
 
-from jdeconv import bilinear, compat, halo, testing
+from jdeconv import bilinear, compat, halo, layers, testing
 from jdeconv.accelerate import accelerate
 from jdeconv.api import conv, deconv, kernel_grad
 from jdeconv.fillers import (
@@ -31,6 +31,7 @@ __all__ = [
     "halo",
     "im2col",
     "kernel_grad",
+    "layers",
     "msra",
     "positive_unitball",
     "testing",

@@ -80,12 +80,15 @@ def _report(error: Any, function: Callable, names: dict[str, str], args: Any, kw
     """Write the error's text anew, in the names of a function."""
     signature = inspect.signature(function)
     given, known = signature.bind(*args, **kwargs).arguments, {*signature.parameters}
+    passed_on = inspect.Parameter.VAR_KEYWORD
+    given = {k: v for k, v in given.items() if signature.parameters[k].kind is not passed_on}
     call = function.__qualname__.lstrip("_")
     given.pop("cls", None)
     owner = given.pop("self", None)
-    if owner is not None:  # a record, whose fields are arguments too
+    if owner is not None:
         call = type(owner).__name__
-        fields = [f for f in dataclasses.fields(owner) if f.repr]
+    if dataclasses.is_dataclass(owner):  # a record, whose fields are arguments too
+        fields = [f for f in dataclasses.fields(owner) if f.repr and hasattr(owner, f.name)]
         given = {f.name: getattr(owner, f.name) for f in fields} | given
         known |= given.keys()
         given = {k: given[k] for k in given if not any(given[k] is f.default for f in fields)}

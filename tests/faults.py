@@ -336,6 +336,28 @@ FAULTS = (
         "self.owners[shared] = (layer.name, index, shape)",
         "compat_caffe files",
     ),
+    # Layers.
+    Fault(
+        "the groups of a reversed kernel stay with its outputs",
+        "jdeconv/layers/reading.py",
+        "regrouped(jnp.flip(kernel, space), groups, ",
+        "regrouped(jnp.flip(kernel, space), 1, ",
+        "layers_nnx layers_equinox",
+    ),
+    Fault(
+        "a tied layer of Flax forgets the mask of its conv",
+        "jdeconv/layers/nnx.py",
+        "layer.kernel[...] if layer.mask is None else layer.kernel[...] * layer.mask",
+        "layer.kernel[...]",
+        "layers_nnx",
+    ),
+    Fault(
+        "output_padding adds to a size by name, where Equinox subtracts it",
+        "jdeconv/layers/equinox.py",
+        "[i * s - less for i, s, less in axes]",
+        "[i * s for i, s, _ in axes]",
+        "layers_equinox",
+    ),
     Fault(
         "assert_adjoint lets NaN pass",
         "jdeconv/testing.py",

@@ -14,6 +14,7 @@ FRAMEWORKS = (
     "onnx",
     "onnxruntime",
     "caffe",
+    "equinox",
     "flax",
     "google.protobuf",
 )

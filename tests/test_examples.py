@@ -547,8 +547,48 @@ def test_deepbet_says_what_it_cannot_do(tmp_path, capsys):
     assert "absent.nii" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", [waifu2x, deepbet])
-def test_help(script, capsys):
+# Training on photographs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet_flax", "autoencoder_equinox"])
+def test_it_trains_on_photographs(name, tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    script = pytest.importorskip(f"docs.examples.{name}")
+    out = tmp_path / "new" / "picture.png"
+    assert script.main(["--quick", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    first, last = map(float, re.findall(r"[\d.]+(?= at)", told))
+    assert last < 0.75 * first
+    measured = np.array(re.findall(r"(-?[\d.]+) dB", told), float)
+    if name == "unet_flax":
+        before, after = measured.reshape(3, 2).T
+        assert (after > before + 1).all()
+    else:
+        assert (measured > 15).all()
+    with image.open(out) as picture:
+        assert picture.size == (95 * (3 if name == "unet_flax" else 2), 3 * (95 + 14))
+
+
+def test_the_tied_decoder_has_few_parameters_of_its_own():
+    script = pytest.importorskip("docs.examples.autoencoder_equinox")
+    model = script.Autoencoder((4, 6), jax.random.key(0))
+    sizes = [leaf.shape for leaf in jax.tree.leaves(model)]
+    assert sizes == [(4, 1, 4, 4), (4, 1, 1), (6, 4, 4, 4), (6, 1, 1), (1, 1, 1), (4, 1, 1)]
+    code, picture = jax.eval_shape(model.__call__, np.ones((1, 9, 11), np.float32))
+    assert (code.shape, picture.shape) == ((6, 3, 3), (1, 9, 11))
+
+
+def test_no_steps_are_refused(capsys):
+    script = pytest.importorskip("docs.examples.unet_flax")
+    with pytest.raises(SystemExit, match="2"):
+        script.main(["--steps", "0"])
+    assert "--steps 0: must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["waifu2x", "deepbet", "unet_flax", "autoencoder_equinox"])
+def test_help(name, capsys):
+    script = pytest.importorskip(f"docs.examples.{name}")
     with pytest.raises(SystemExit, match="0"):
         script.main(["--help"])
     assert f"usage: python -m {script.__name__}" in capsys.readouterr().out
