@@ -193,7 +193,7 @@ class Net:
         blobs = {name: array("inputs", a) for name, a in inputs.items()}
         for name, a in blobs.items():
             known = self.inputs[name]
-            if known is None or len(known) != 4 or known[1] is None:
+            if known is None or len(known) != 4 or None in known:
                 continue
             if a.ndim != 4 or a.shape[1] != known[1]:
                 reason = f"need shape {known} for {name!r} (the batch and the space may differ)"

@@ -53,7 +53,8 @@ def wired(definition: Definition, own: Mapping[str, Any], until: str | None) -> 
     known = dict.fromkeys(inputs)
     for layer in definition.layers:
         mine = own.get(layer.name, own.get(layer.type))
-        if mine is None and not layer.bottom and layer.type not in LAYERS:
+        is_source = not layer.bottom and layer.type not in LAYERS
+        if is_source and not isinstance(mine, Layer):  # a function needs bottoms
             reason = layer.problem if layer.type in READ or not layer.top else ""
             if reason or not layer.top:
                 reason = reason or "it has neither bottoms nor tops"

@@ -52,7 +52,7 @@ def embed(layer: Any, bottoms: Sequence[Shape]) -> Layer:
 
     def apply(blobs, bottoms):
         top = blobs[0][whole(bottoms[0])]
-        return [top + blobs[1] if message.bias_term else top]
+        return [top + spread(blobs[1], top.ndim - 1, top.ndim) if message.bias_term else top]
 
     shapes = [(k, n), (n,)][: 1 + message.bias_term]
     fills = [filler_of(message.weight_filler), filler_of(message.bias_filler)][: len(shapes)]

@@ -134,7 +134,7 @@ def hinge(layer: Any, bottoms: Sequence[Shape]) -> Layer:
 
     def apply(_, bottoms):
         x = bottoms[0].reshape(items, classes)
-        own = whole(bottoms[1]).reshape(items, 1) == jnp.arange(classes)
+        own = whole(bottoms[1]).reshape(items, 1) == jnp.arange(classes)[None]
         lack = jax.nn.relu(1 + jnp.where(own, -x, x))
         return [(lack if norm == 1 else lack**2).sum() / items]
 
@@ -207,7 +207,7 @@ def accuracy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         share = right.sum() / jnp.maximum(valid.sum(), 1)
         tops = [share.astype(scores.dtype)]
         if len(layer.top) > 1:
-            of_class = (labels[:, None] == jnp.arange(classes)[:, None]) & valid[:, None]
+            of_class = (labels[:, None] == jnp.arange(classes)[None, :, None]) & valid[:, None]
             counts = of_class.sum((0, 2))
             rights = (of_class & right[:, None]).sum((0, 2))
             tops.append((rights / jnp.maximum(counts, 1)).astype(scores.dtype))

@@ -89,7 +89,7 @@ def _interpolated(x: jax.Array, axis: int, size: int, new: int) -> jax.Array:
     step = np.float32(size - 1) / np.float32(new - 1) if new > 1 else np.float32(0)
     places = np.arange(new, dtype=np.float32) * step
     low = np.minimum(places.astype(np.int64), size - 1)
-    part = (places - low.astype(np.float32)).reshape(-1, *[1] * (x.ndim - 1 - axis))
+    part = (places - low.astype(np.float32)).reshape(*[1] * axis, -1, *[1] * (x.ndim - 1 - axis))
     near, far = (jnp.take(x, i, axis) for i in (low, np.minimum(low + 1, size - 1)))
     return jnp.asarray((1 - part) * near + part * far, x.dtype)
 
@@ -115,7 +115,8 @@ def roi_pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         parts = jnp.arange(count, dtype=jnp.float32)
         starts = jnp.clip(jnp.floor(parts * extent) + first, 0, length)[:, None]
         stops = jnp.clip(jnp.ceil((parts + 1) * extent) + first, 0, length)[:, None]
-        return (jnp.arange(length) >= starts) & (jnp.arange(length) < stops)
+        cells = jnp.arange(length)[None]
+        return (cells >= starts) & (cells < stops)
 
     def apply(_, bottoms):
         x, rows = bottoms[0], jax.lax.stop_gradient(bottoms[1]).reshape(-1, 5)
@@ -131,7 +132,7 @@ def roi_pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
             def part(cells):  # of all columns, one row of parts after the other
                 rows_of, columns_of = cells
                 seen = rows_of[:, None] & columns_of[None]
-                hidden = jnp.where(seen, fixed, -jnp.inf).reshape(shape[1], -1)
+                hidden = jnp.where(seen[None], fixed, -jnp.inf).reshape(shape[1], -1)
                 place = hidden.argmax(1, keepdims=True)  # the first among equals
                 value = jnp.take_along_axis(item.reshape(shape[1], -1), place, 1)[:, 0]
                 return jnp.where(seen.any(), value, 0)
