@@ -7,6 +7,7 @@ layers        what each layer of a net computes
 definition    a prototxt's text, read into a message for each layer
 sources       data layers as inputs
 wiring        which layer reads what
+align         offsets of Crop layers that have none
 plan          shapes of all tops, and where each blob is kept
 summary       a net as a table
 net           `load`: a net, with a pytree of blobs and pure functions of it

@@ -45,6 +45,10 @@ class LayerMessage:
             return getattr(message_class("LayerParameter")(), name)  # V1 lacks it: its defaults
         return getattr(self._message, name)
 
+    def set_offset(self, offset: Sequence[int]) -> None:
+        """Give a Crop layer the offset that its file leaves out."""
+        self._message.crop_param.offset[:] = offset
+
     @property
     def where(self) -> str:
         """How errors call it."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jdeconv import checks
 from jdeconv.checks import array, flag, integers, listed, one_of, refused, reporting, shown
 from jdeconv.compat.caffe import files
+from jdeconv.compat.caffe.align import offsets
 from jdeconv.compat.caffe.definition import read, read_text
 from jdeconv.compat.caffe.layers import Layer, Shape
 from jdeconv.compat.caffe.plan import Blob, Places, Plan, named, planned
@@ -271,6 +272,10 @@ def _loaded(source: dict[str, Any], params: Params | None) -> Net:
     definition = read(source["text"], source["file"], source["phase"] == "TRAIN")
     wiring = wired(definition, source["layers"], source["until"])
     inputs = wiring.inputs | _shapes(source["shapes"], wiring.inputs)
+    derived = offsets(wiring.steps, inputs, source["align"], _error_of(source["file"]))
+    for step in wiring.steps:
+        if step.name in derived:
+            step.message.set_offset(derived[step.name])
     plan = _plan(source["file"], inputs, wiring, None, needed=False)
     head = (wiring.outputs, params, source["phase"], definition.head.name)
     return Net(inputs, *head, wiring.steps, plan, source)
@@ -288,7 +293,12 @@ def _plan(
         example = ", ".join(f"{name!r}: (...)" for name in missing)
         reason = f"must have the sizes of {missing}, which {file} does not say: {{{example}}}"
         raise refused("shapes", reason)
-    return planned(wiring, known, lambda reason: refused("prototxt", f"{file}: {reason}"))
+    return planned(wiring, known, _error_of(file))
+
+
+def _error_of(file: str) -> Callable[[str], Exception]:
+    """The error for a reason that lies in a definition."""
+    return lambda reason: refused("prototxt", f"{file}: {reason}")
 
 
 def _shapes(shapes: Any, inputs: Mapping[str, Known]) -> dict[str, Shape]:
