@@ -6,6 +6,7 @@ code with the package; gradients are compared with their central differences.
 
 import itertools
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -789,3 +790,245 @@ def test_filter_and_silence():
     np.testing.assert_array_equal(net({}, given)["t"], [[0, 1], [4, 5]])
     with pytest.raises(ValueError, match="selector must be known while tracing"):
         jax.jit(net)({}, given)
+
+
+# What a net can do.
+
+TRAIN_VAL = """
+name: "every construct"
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+  transform_param { crop_size: 8 mean_value: 104 mean_value: 117 mean_file: "mean" mirror: true }
+  data_param { source: "train" batch_size: 2 backend: LMDB prefetch: 4 } }
+layer { name: "data" type: "ImageData" top: "data" top: "label" include { phase: TEST stage: "val" }
+  image_data_param { batch_size: 3 new_height: 8 new_width: 8 } transform_param { crop_size: 8 } }
+layer { name: "dummy" type: "DummyData" top: "noise" dummy_data_param { shape { dim: 2 dim: 2 }
+  data_filler { value: 1 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 decay_mult: 1 }
+  param { lr_mult: 2 decay_mult: 0 }
+  convolution_param { num_output: 4 kernel_size: 3 pad: 2 hole: 2 engine: CAFFE
+  weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn"
+  batch_norm_param { moving_average_fraction: 0.5 } }
+layer { name: "relu" type: "ReLU" bottom: "bn" top: "bn" relu_param { } other_param { } }
+layer { name: "lrn" type: "LRN" bottom: "bn" top: "lrn" lrn_param { local_size: 3 } }
+layer { name: "pool" type: "Pooling" bottom: "lrn" top: "pool" top: "mask"
+  pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "up" type: "Upsample" bottom: "pool" bottom: "mask" top: "up" upsample_param { scale: 2 } }
+layer { name: "sum" type: "Eltwise" bottom: "up" bottom: "lrn" top: "sum" }
+layer { name: "drop" type: "Dropout" bottom: "sum" top: "sum" include { phase: TRAIN } }
+layer { name: "ip" type: "InnerProduct" bottom: "sum" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "aux" type: "InnerProduct" bottom: "noise" top: "aux" propagate_down: false
+  inner_product_param { num_output: 3 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" loss_weight: 2
+  include { phase: TRAIN } top: "loss" loss_param { ignore_label: 255 } }
+layer { name: "far" type: "EuclideanLoss" bottom: "ip" bottom: "aux" top: "far" loss_weight: 0.5
+  include { phase: TRAIN } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "quiet" type: "Silence" bottom: "noise" }
+layer { name: "elsewhere" type: "Unheard" bottom: "ip" top: "x" include { stage: "deploy" }
+  unheard_param { a: 1 } }
+"""
+
+
+def given(batch, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "data": jnp.asarray(rng.normal(size=(batch, 2, 8, 8)), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, 3, batch)),
+        "noise": jnp.asarray(rng.normal(size=(batch, 2)), jnp.float32),
+    }
+
+
+def test_a_training_net_with_every_construct():
+    net = caffe.load(TRAIN_VAL, phase="TRAIN")
+    assert net.inputs == {"data": (2, 2, 8, 8), "label": (2,), "noise": (2, 2)}
+    assert net.outputs == ("loss", "far")
+    assert net.lr_mult["conv"] == [1, 2]
+    assert net.decay_mult["conv"] == [1, 0]
+    assert net.lr_mult["bn"] == [0, 0, 0]
+    inputs, key = given(2), jax.random.key(1)
+    step = jax.jit(jax.value_and_grad(net.loss, has_aux=True))
+    (loss, new), slopes = step(net.params, inputs, key=key)
+    names = ("loss", "far", "conv")
+    tops, also_new = jax.jit(lambda *args, key: net.apply(*args, names, key=key))(
+        net.params, inputs, key=key
+    )
+    np.testing.assert_allclose(loss, 2 * tops["loss"] + 0.5 * tops["far"], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), new, also_new)
+    conv = np.asarray(tops["conv"], float)
+    mean, variance = conv.mean((0, 2, 3)), conv.var((0, 2, 3)) * 128 / 127
+    for found, expected in zip(new["bn"], (mean, variance, [1]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert all(np.abs(slope).max() == 0 for slope in slopes["bn"])
+    assert all(np.isfinite(slope).all() for slope in jax.tree.leaves(slopes))
+    assert all(np.abs(slopes[name][0]).max() > 0 for name in ("conv", "ip", "aux"))
+    (other, _), _ = step(net.params, inputs, key=jax.random.key(2))
+    assert other != loss  # another dropout
+    _, twice = net.apply(new, inputs, key=key)
+    np.testing.assert_allclose(twice["bn"][2], [1.5])
+    with pytest.raises(ValueError, match=r"Net: key is needed: line \d+, layer 'drop' \(Dropout\)"):
+        net.loss(net.params, inputs)
+
+
+def test_a_testing_net_of_the_same_text():
+    """Sources of other stages become inputs; sizes are free; a net is pickled, and cut."""
+    net = caffe.load(TRAIN_VAL, shapes={"data": (3, 2, 8, 8), "noise": (3, 2)})
+    assert net.inputs == {"data": (3, 2, 8, 8), "label": (3,), "noise": (3, 2)}
+    assert net.outputs == ("aux", "accuracy")
+    assert repr(net).startswith(
+        "Net('every construct', TEST, 12 layers, 872 parameters; inputs data"
+    )
+    table = net.summary().splitlines()
+    assert [line.split()[0] for line in table[:5]] == ["layer", "noise", "data", "label", "conv"]
+    assert table[4].split()[-2:] == ["76", f"{3 * 64 * 4 * 18:,}"]
+    inputs = given(3)
+    again = pickle.loads(pickle.dumps(net))
+    tops = net(net.params, inputs)
+    for name, top in again(again.params, inputs).items():
+        np.testing.assert_array_equal(top, tops[name])
+    trunk = caffe.load(TRAIN_VAL, until="pool", shapes={"data": (1, 2, 6, 10)})
+    assert (set(trunk.params), set(trunk.inputs)) == ({"conv", "bn"}, {"data"})
+    assert trunk.outputs == ("pool", "mask")
+    wide = trunk(trunk.params, {"data": jnp.ones((2, 2, 12, 6))})
+    assert wide["pool"].shape == (2, 4, 6, 3)
+    with pytest.raises(ValueError, match=r"params need shape \(3, 576\) for blob 0 of layer 'ip'"):
+        net(net.params, inputs | {"data": jnp.ones((3, 2, 12, 12))})
+
+
+OPEN = """
+layer { name: "data" type: "Python" top: "data" top: "label"
+  python_param { module: "m" layer: "l" param_str: "{'a': 1}" } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 2 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "crf" type: "MultiStageMeanfield" bottom: "conv" top: "crf" multi_stage_meanfield_param { a: 1 } }
+layer { name: "mine" type: "Python" bottom: "crf" bottom: "label" top: "mine" loss_weight: 1
+  python_param { layer: "l" } }
+"""
+
+
+def test_sizes_that_the_text_leaves_open_and_layers_that_the_caller_brings():
+    with pytest.raises(ValueError, match="2 problems") as caught:
+        caffe.load(OPEN)
+    assert "line 6, layer 'crf' (MultiStageMeanfield): there is no such type; pass layers=" in str(
+        caught.value
+    )
+    assert "line 7, layer 'mine' (Python): there is no such type" in str(caught.value)
+
+    def mine(x, y):
+        return ((x - y) ** 2).sum()
+
+    net = caffe.load(OPEN, layers={"MultiStageMeanfield": lambda x: 2 * x, "mine": mine})
+    assert net.inputs == {"data": None, "label": None}
+    assert net.params is None
+    assert "sizes open" in repr(net)
+    with pytest.raises(ValueError, match=r"shapes must have the sizes of .'data', 'label'."):
+        net.init(jax.random.key(0))
+    params = net.init(jax.random.key(0), {"data": (1, 3, 4, 4), "label": (1, 2, 4, 4)})
+    x, y = jnp.ones((1, 3, 5, 4)), jnp.zeros((1, 2, 5, 4))
+    tops = net(params, {"data": x, "label": y}, ["conv", "mine"])
+    np.testing.assert_allclose(tops["mine"], (4 * tops["conv"] ** 2).sum(), rtol=1e-5)
+    np.testing.assert_allclose(net.loss(params, {"data": x, "label": y})[0], tops["mine"])
+    trunk = caffe.load(OPEN, until="conv", shapes={"data": (1, 3, 4, 4)})
+    assert set(trunk.inputs) == {"data"}
+    with pytest.raises(
+        ValueError, match=r"layers must name layers or types of the phase, got .'Foo'."
+    ):
+        caffe.load(OPEN, until="conv", layers={"Foo": abs})
+
+
+def test_moments_of_pspnet_and_dropout_of_segnet():
+    text = input_layer("x", (2, 3, 2, 2))
+    text += layer_text(
+        "bn", "BN", "x", "b", "bn_param { slope_filler { value: 2 } momentum: 0.75 }"
+    )
+    text += layer_text("drop", "Dropout", "b", "d", "dropout_param { sample_weights_test: true }")
+    x = jnp.asarray(drawn(40, (2, 3, 2, 2)), jnp.float32)
+    for phase in ("TRAIN", "TEST"):
+        net = caffe.load(text, phase=phase)
+        params = net.params | {
+            "bn": [*net.params["bn"][:2], jnp.ones((1, 3, 1, 1)), 4 * jnp.ones((1, 3, 1, 1))]
+        }
+        tops, new = net.apply(params, {"x": x}, ["b", "d"], key=jax.random.key(0))
+        mean = np.mean(x, (0, 2, 3), keepdims=True) if phase == "TRAIN" else 1.0
+        variance = np.var(x, (0, 2, 3), keepdims=True) if phase == "TRAIN" else 4.0
+        np.testing.assert_allclose(
+            tops["b"], 2 * (x - mean) / np.sqrt(variance + 1e-5), rtol=1e-4, atol=1e-5
+        )
+        kept = np.asarray(tops["d"]) != 0
+        assert 0 < kept.sum() < kept.size
+        np.testing.assert_allclose(tops["d"][kept], 2 * tops["b"][kept], rtol=1e-6)
+        if phase == "TRAIN":
+            np.testing.assert_allclose(new["bn"][2], 0.75 + 0.25 * mean, rtol=1e-5)
+            np.testing.assert_allclose(new["bn"][3], 3 + 0.25 * variance, rtol=1e-5)
+
+
+HED = """
+input: "data" input_dim: 1 input_dim: 3 input_dim: 12 input_dim: 16
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 2 kernel_size: 3 pad: 35 } }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "up" type: "Deconvolution" bottom: "pool1" top: "up"
+  convolution_param { num_output: 1 kernel_size: 4 stride: 2 } }
+layer { name: "crop" type: "Crop" bottom: "up" bottom: "data" top: "crop" }
+layer { name: "crop1" type: "Crop" bottom: "conv1" bottom: "data" top: "crop1" crop_param { offset: 34 } }
+"""
+
+
+def test_crop_layers_without_an_offset():
+    with pytest.warns(
+        UserWarning, match=r"line 8, layer 'crop' \(Crop\) has no offset.* take \[35, 35\]"
+    ):
+        plain = caffe.load(HED)
+    aligned = caffe.load(HED, align=True)
+    x = {"data": jnp.asarray(drawn(41, (1, 3, 12, 16)), jnp.float32)}
+    params = jax.tree.map(
+        lambda a: jnp.arange(a.size, dtype=a.dtype).reshape(a.shape) % 3, plain.params
+    )
+    up = plain(params, x, ["up"])["up"]
+    np.testing.assert_array_equal(plain(params, x)["crop"], up[:, :, :12, :16])
+    np.testing.assert_array_equal(aligned(params, x)["crop"], up[:, :, 35:47, 35:51])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            'layer { name: "r" type: "relu" bottom: "x" top: "r" }',
+            r"line 2, layer 'r' \(relu\): .* did you mean 'ReLU'",
+        ),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "r" relu_param { slope: 2 } }',
+            r"2:\d+ : .* no field named .slope",
+        ),
+        (layer_text("l", "SoftmaxWithLoss", "xx", "l"), "bottom needs a label for each of"),
+        (
+            layer_text("l", "LRN", "x", "l", "lrn_param { local_size: 4 }"),
+            "local_size must be odd, got 4",
+        ),
+        (
+            layer_text("u", "Upsample", "xx", "u", "upsample_param { scale: 2147483647 }"),
+            "upsample_param asks for",
+        ),
+        (
+            layer_text("b", "BN", "x", "b", "bn_param { scale_filler { } frozen: true }"),
+            "has scale_filler of SegNet",
+        ),
+        (
+            layer_text("d", "Dropout", "x", "d", "dropout_param { dropout_ratio: 1 }"),
+            "dropout_ratio must be at least 0",
+        ),
+        (layer_text("i", "Interp", "x", "i"), "needs height and width"),
+        (
+            layer_text("a", "ReLU", "x", "a")
+            + layer_text("b", "ReLU", "z", "b")
+            + layer_text("c", "Nil", "x", "c"),
+            "2 problems",
+        ),
+        ("layer { name: 'l'", "is no net's definition"),
+        ("} layer { }", "is no net's definition"),
+    ],
+)
+def test_what_a_text_refuses(text, reason):
+    with pytest.raises(ValueError, match=f"(?s)load: prototxt the text:? .*{reason}"):
+        caffe.load(input_layer("x", (1, 3, 4, 4)) + text)

@@ -112,7 +112,7 @@ def archive():
 def read_prototxt(data, folder):
     path = folder / "net.prototxt"
     path.write_bytes(data)
-    with mock.patch("jdeconv.compat.caffe.net.MAX_NUMBERS", MAX_NUMBERS):
+    with mock.patch("jdeconv.compat.caffe.plan.MAX_NUMBERS", MAX_NUMBERS):
         caffe.load(path)
 
 
@@ -297,10 +297,10 @@ def test_a_few_bytes_ask_for_no_memory(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ((b'"xavier"', b'"xaver"'), r"layer 'conv' \(Convolution\): type must be one of"),
-        ((b"value: 0.5", b"value: nan"), r"layer 'conv' \(Convolution\): value must be finite, got nan"),
+        ((b'"xavier"', b'"xaver"'), r"layer 'conv', filler of blob 0: must be one of"),
+        ((b"value: 0.5", b"value: nan"), r"layer 'conv', filler of blob 1: must be finite, got nan"),
         ((b'"Concat" bottom: "crop" bottom: "conv" top: "both"', b'"Slice" bottom: "crop"'),
-         r"layer 'both' \(Slice\): top count must divide"),
+         r"line \d+, layer 'both' \(Slice\): top count must divide"),
     ],
 )  # fmt: skip
 def test_fillers_and_tops_are_refused_with_file_and_layer(change, reason, tmp_path):
@@ -337,7 +337,7 @@ def test_many_layers_ask_for_no_more_than_one(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_bytes(head + b"".join(layers).replace(b"num_output: 4", b"num_output: 5000"))
     with (
-        mock.patch("jdeconv.compat.caffe.net.MAX_NUMBERS", 1 << 20),
+        mock.patch("jdeconv.compat.caffe.plan.MAX_NUMBERS", 1 << 20),
         pytest.raises(ValueError, match=r"layer '7'.*1048576 numbers the most"),
     ):
         caffe.load(path)

@@ -448,6 +448,15 @@ def loaded(**files):
         return caffe.load(path, **files)
 
 
+def scaled():
+    """A net with a layer that has a blob."""
+    x, y = (
+        'input: "x" input_shape { dim: 1 dim: 2 }',
+        '{ name: "y" type: "Scale" bottom: "x" top: "y" }',
+    )
+    return caffe.load(f"{x} layer {y}")
+
+
 def filled(**fields):
     return caffe.Filler(**fields)(KEY, (2, 3))
 
@@ -587,6 +596,24 @@ REFUSED = {
     ],
     "load: prototxt ": [lambda value=v: caffe.load(value) for v in (None, 5, "a\0b", "no/such")],
     "load: key ": [lambda: caffe.load("no/such", key=7)],
+    "load: phase ": [
+        lambda value=v: caffe.load("no/such", phase=value) for v in (None, "train", 1)
+    ],
+    "load: layers ": [lambda value=v: loaded(layers=value) for v in (5, {"X": 5}, {"X": abs})],
+    "load: until ": [lambda value=v: loaded(until=value) for v in (5, "no such")],
+    "load: shapes ": [
+        lambda value=v: loaded(shapes=value) for v in (5, {"y": (1,)}, {"x": 3}, {"x": (0, 2)})
+    ],
+    "load: align ": [lambda: loaded(align=1)],
+    "Net: params ": [
+        lambda value=v: scaled()(value, {"x": ones(1, 2)}) for v in (None, 5, {}, {"y": []})
+    ],
+    "Net: inputs ": [
+        lambda value=v: scaled()({}, value) for v in (None, ones(1, 2), {}, {"x": None}, {"z": 1})
+    ],
+    "Net: tops ": [lambda value=v: scaled()({}, {"x": ones(1, 2)}, value) for v in (5, "y", ["z"])],
+    "Net: key ": [lambda: scaled()({}, {"x": ones(1, 2)}, key=7), lambda: scaled().init(None)],
+    "Net: shapes ": [lambda value=v: scaled().summary(value) for v in (5, {"z": (1,)}, {"x": 3})],
     **{
         f"Halo: {name} ": [
             lambda name=name, value=value: halo.Halo(**HALO | {name: value})
@@ -633,7 +660,7 @@ OTHERWISE = {  # the names under which these are tried
     **{f"compat.torch.conv{rank}d": ("conv2d",) for rank in (1, 3)},
     **{f"compat.torch.conv_transpose{rank}d": ("conv_transpose2d",) for rank in (1, 3)},
 }
-UNTRIED = ("compat.caffe.Net",)  # which `load` makes
+UNTRIED = ("compat.caffe.Net", "compat.caffe.Layer")  # which `load` makes, and reads
 
 
 def test_every_argument_of_every_public_function_is_among_these():

@@ -101,7 +101,7 @@ class Net:
     @reporting()
     def init(self, key: jax.Array, shapes: Mapping[str, Sequence[int]] | None = None) -> Params:
         """Params that the fillers draw; `shapes` gives inputs' sizes that the file leaves open."""
-        return _drawn(self._planned(shapes).blobs, checks.key(key))
+        return _drawn(self._planned(shapes).blobs, checks.key(key), self.source["file"])
 
     @property
     def blobs(self) -> dict[str, list[Blob]]:
@@ -252,6 +252,15 @@ def load(
       [[[3.0, 5.0, 7.0]]]
     """
     drawing = jax.random.key(0) if key is None else checks.key(key)
+    if not isinstance(layers, Mapping | None):
+        reason = f"must be a dict of functions or Layers by type or name, got {shown(layers)}"
+        raise refused("layers", reason, TypeError)
+    for name, layer in (layers or {}).items():
+        if not callable(layer):
+            reason = f"must hold functions or Layers, got {shown(layer)} for {name!r}"
+            raise refused("layers", reason, TypeError)
+    if not isinstance(until, str | None):
+        raise refused("until", f"must be a layer's or a top's name, got {shown(until)}", TypeError)
     text, file = read_text(prototxt)
     source = {
         "text": text, "file": file, "phase": one_of("phase", phase, PHASES), "layers": dict(layers or {}),
@@ -260,7 +269,9 @@ def load(
     net = _loaded(source, None)
     if net.plan is not None:
         blobs = net.plan.blobs
-        params = _drawn(blobs, drawing) if caffemodel is None else _stored(blobs, caffemodel, file)
+        params = (
+            _drawn(blobs, drawing, file) if caffemodel is None else _stored(blobs, caffemodel, file)
+        )
         object.__setattr__(net, "params", params)
     elif caffemodel is not None:
         net.init(drawing)  # which says what sizes are missing
@@ -317,14 +328,21 @@ def _shapes(shapes: Any, inputs: Mapping[str, Known]) -> dict[str, Shape]:
     }
 
 
-def _drawn(blobs: Mapping[str, list[Blob]], key: Any) -> Params:
+def _drawn(blobs: Mapping[str, list[Blob]], key: Any, file: str) -> Params:
     """What the fillers make."""
     params: Params = {}
     count = 0
     for name, layer in blobs.items():
         params[name] = []
         for blob in layer:
-            params[name].append(blob.filler(jax.random.fold_in(key, count), blob.shape))
+            try:
+                made = blob.filler(jax.random.fold_in(key, count), blob.shape)
+            except ValueError as error:
+                reason = (
+                    f"{file}: layer {name!r}, filler of blob {blob.index}: {vars(error)['reason']}"
+                )
+                raise refused("prototxt", reason) from None
+            params[name].append(made)
             count += 1
     return params
 

@@ -32,6 +32,14 @@ class Layer:
       updates: whether apply returns (tops, new values of the statistics).
       random: whether apply takes a key.
       per_top, per_bottom: multiply-adds for each number of the tops, or of the bottoms.
+
+    Example: a layer that `load` does not know, with a blob.
+      >>> from jdeconv.compat import caffe
+      >>> text = 'input: "x" input_shape { dim: 3 } layer { name: "y" type: "Times" bottom: "x" top: "y" }'
+      >>> times = caffe.Layer(lambda blobs, bottoms: [blobs[0] * bottoms[0]], [(1,)], [caffe.Filler(value=2)])
+      >>> net = caffe.load(text, layers={"Times": times})
+      >>> net(net.params, {"x": jnp.array([1.0, 2.0, 3.0])})["y"].tolist()
+      [2.0, 4.0, 6.0]
     """
 
     apply: Callable[..., Any]
