@@ -877,7 +877,7 @@ def test_a_testing_net_of_the_same_text():
     assert net.inputs == {"data": (3, 2, 8, 8), "label": (3,), "noise": (3, 2)}
     assert net.outputs == ("aux", "accuracy")
     assert repr(net).startswith(
-        "Net('every construct', TEST, 12 layers, 872 parameters; inputs data"
+        "Net('every construct', TEST, 11 layers, 865 parameters; inputs noise"
     )
     table = net.summary().splitlines()
     assert [line.split()[0] for line in table[:5]] == ["layer", "noise", "data", "label", "conv"]

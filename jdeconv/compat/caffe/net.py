@@ -252,6 +252,8 @@ def load(
       [[[3.0, 5.0, 7.0]]]
     """
     drawing = jax.random.key(0) if key is None else checks.key(key)
+    one_of("phase", phase, PHASES)
+    flag("align", align)
     if not isinstance(layers, Mapping | None):
         reason = f"must be a dict of functions or Layers by type or name, got {shown(layers)}"
         raise refused("layers", reason, TypeError)
@@ -263,8 +265,8 @@ def load(
         raise refused("until", f"must be a layer's or a top's name, got {shown(until)}", TypeError)
     text, file = read_text(prototxt)
     source = {
-        "text": text, "file": file, "phase": one_of("phase", phase, PHASES), "layers": dict(layers or {}),
-        "until": until, "shapes": shapes, "align": flag("align", align),
+        "text": text, "file": file, "phase": phase, "layers": dict(layers or {}),
+        "until": until, "shapes": shapes, "align": align,
     }  # fmt: skip
     net = _loaded(source, None)
     if net.plan is not None:
