@@ -289,6 +289,15 @@ def test_random_poolings_beside_opencv(seed, files):
         ("Reshape", "reshape_param { shape { dim: 0 dim: -1 dim: 2 } }", (2, 3, 4, 5)),
         ("Scale", "scale_param { bias_term: true }", (2, 3, 4, 5)),
         ("BatchNorm", "batch_norm_param { eps: 0.01 }", (2, 3, 4, 5)),
+        ("LRN", "lrn_param { local_size: 3 alpha: 0.5 }", (2, 5, 4, 3)),
+        ("LRN", "lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 }", (2, 2, 6, 5)),
+        ("AbsVal", "", (2, 3, 4)),
+        ("BNLL", "", (2, 3, 4)),
+        ("ELU", "elu_param { alpha: 0.5 }", (2, 3, 4)),
+        ("Power", "power_param { power: 2 scale: 0.5 shift: 1 }", (2, 3, 4)),
+        ("MVN", "mvn_param { eps: 0.001 }", (2, 3, 4, 5)),
+        ("Permute", "permute_param { order: [0, 2, 3, 1] }", (2, 3, 4, 5)),
+        ("ReLU6", "", (2, 3, 4)),
     ],
 )
 def test_other_layers_beside_opencv(kind, options, shape, files):

@@ -792,6 +792,21 @@ def test_filter_and_silence():
         jax.jit(net)({}, given)
 
 
+def test_other_names():
+    fields = "convolution_param { num_output: 2 kernel_size: 2 group: 2 weight_filler { type: 'xavier' } }"
+    kinds = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
+    text = input_layer("x", (1, 2, 3, 3))
+    text += "".join(
+        layer_text(f"c{i}", kind, "x", [f"c{i}"], fields) for i, kind in enumerate(kinds)
+    )
+    net = caffe.load(text + layer_text("out", "HDF5Output", ["c2"], []))
+    assert net.outputs == ("c0", "c1")
+    params = dict.fromkeys(net.params, net.params["c0"])
+    tops = net(params, {"x": jnp.ones((1, 2, 3, 3))}, ("c0", "c1", "c2"))
+    np.testing.assert_array_equal(tops["c0"], tops["c1"])
+    np.testing.assert_array_equal(tops["c0"], tops["c2"])
+
+
 # What a net can do.
 
 TRAIN_VAL = """
