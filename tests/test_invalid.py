@@ -455,6 +455,10 @@ def scaled():
         '{ name: "y" type: "Scale" bottom: "x" top: "y" }',
     )
     return caffe.load(f"{x} layer {y}")
+def updated(**mults):
+    """One update, where the multipliers meet a tree of another structure."""
+    optimizer = caffe.Solver().optimizer(**mults)
+    return optimizer.update([ones(2)], optimizer.init([ones(2)]))
 
 
 def filled(**fields):
@@ -489,6 +493,29 @@ FIELDS = {
     ]
     for kind, fields in KINDS_OF_LAYER.items()
     for name, values in fields.items()
+}
+
+
+SOLVED = {
+    "type": (None, "sgd", "LARS"),
+    "lr_policy": (None, "Fixed", 5),
+    "regularization_type": ("L3", None),
+    **dict.fromkeys(("base_lr", "power", "weight_decay", "clip_gradients"), ("1", math.nan, None)),
+    **dict.fromkeys(("gamma", "momentum", "momentum2", "rms_decay", "delta"), ("1", -1, math.inf)),
+    **dict.fromkeys(
+        ("stepsize", "max_iter", "display", "average_loss", "snapshot"), (1.5, -1, "1")
+    ),
+    "test_interval": (-1, None),
+    "random_seed": (-2, 1.5),
+    "iter_size": (0, True),
+    **dict.fromkeys(("stepvalue", "test_iter"), (5, "12", (-1,), (1.5,))),
+    **dict.fromkeys(("snapshot_prefix", "net"), (None, 5)),
+}
+FIELDS |= {
+    f"Solver: {name} ": [
+        lambda name=name, value=value: caffe.Solver(**{name: value}) for value in values
+    ]
+    for name, values in SOLVED.items()
 }
 
 
@@ -614,6 +641,16 @@ REFUSED = {
     "Net: tops ": [lambda value=v: scaled()({}, {"x": ones(1, 2)}, value) for v in (5, "y", ["z"])],
     "Net: key ": [lambda: scaled()({}, {"x": ones(1, 2)}, key=7), lambda: scaled().init(None)],
     "Net: shapes ": [lambda value=v: scaled().summary(value) for v in (5, {"z": (1,)}, {"x": 3})],
+    "load_solver: prototxt ": [
+        lambda value=v: caffe.load_solver(value) for v in (None, 5, "a\0b", "no/such", "x: 1")
+    ],
+    "Solver: iteration ": [lambda: caffe.Solver().rate("x"), lambda: caffe.Solver().rate(None)],
+    **{
+        f"Optimizer: {name} ": [
+            lambda name=name, value=v: updated(**{name: value}) for v in (5, {"w": 1})
+        ]
+        for name in ("lr_mult", "decay_mult")
+    },
     **{
         f"Halo: {name} ": [
             lambda name=name, value=value: halo.Halo(**HALO | {name: value})
@@ -640,7 +677,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("beginning", sorted({*REFUSED, *FIELDS, *MORE}))
 def test_layers_halos_and_oracles_name_what_is_wrong(beginning):
-    if beginning.startswith("load:"):
+    if beginning.startswith("load"):
         pytest.importorskip("google.protobuf")
     for calls in (REFUSED, FIELDS, MORE):
         for call in calls.get(beginning, ()):
@@ -656,11 +693,13 @@ def test_one_value_serves_every_axis_of_a_layer():
 
 
 OTHERWISE = {  # the names under which these are tried
+    "compat.caffe.Solver.optimizer": ("Optimizer",),  # by the functions that it returns
     "compat.caffe.Filler": ("constant", "uniform", "gaussian", "Filler"),
     **{f"compat.torch.conv{rank}d": ("conv2d",) for rank in (1, 3)},
     **{f"compat.torch.conv_transpose{rank}d": ("conv_transpose2d",) for rank in (1, 3)},
 }
 UNTRIED = ("compat.caffe.Net", "compat.caffe.Layer")  # which `load` makes, and reads
+UNTRIED = ("compat.caffe.Net", "compat.caffe.SolverState")  # which `load` and an optimizer make
 
 
 def test_every_argument_of_every_public_function_is_among_these():

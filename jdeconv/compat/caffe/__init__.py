@@ -11,10 +11,23 @@ align         offsets of Crop layers that have none
 plan          shapes of all tops, and where each blob is kept
 summary       a net as a table
 net           `load`: a net, with a pytree of blobs and pure functions of it
+solver        `load_solver`: a solver's prototxt as an optimizer with Caffe's update rules
 """
 
 from jdeconv.compat.caffe.convolution import Convolution, Deconvolution, Filler, Im2col
 from jdeconv.compat.caffe.layers import Layer
 from jdeconv.compat.caffe.net import Net, load
+from jdeconv.compat.caffe.solver import Solver, SolverState, load_solver
 
-__all__ = ["Convolution", "Deconvolution", "Filler", "Im2col", "Layer", "Net", "load"]
+__all__ = [
+    "Convolution",
+    "Deconvolution",
+    "Filler",
+    "Im2col",
+    "Layer",
+    "Net",
+    "Solver",
+    "SolverState",
+    "load",
+    "load_solver",
+]

@@ -19,6 +19,7 @@ TOKEN = re.compile(
 )
 SOURCES = re.compile(r"([a-z_]+)\s*:\s*(\d+)")
 UNKNOWN = re.compile(r'has no field named "(\w+)"')
+IS_TEXT = re.compile(r"[{\n]|^\s*\w+\s*:\s")  # a brace, a second line, or a field with its value
 MAX_SHOWN = 20  # problems of one file in an error's text
 
 
@@ -115,12 +116,12 @@ class Definition:
 def read_text(prototxt: str | os.PathLike) -> tuple[str, str]:
     """The text, and how errors call it: by its path, or as what it is."""
     need_protobuf()
-    if isinstance(prototxt, str) and ("\n" in prototxt or "{" in prototxt):
+    if isinstance(prototxt, str) and IS_TEXT.search(prototxt):
         return prototxt, "the text"
     try:
         return read_bytes("prototxt", prototxt).decode(), repr(str(prototxt))
     except UnicodeDecodeError as error:
-        reason = f"{str(prototxt)!r} is no net's definition: {error}"
+        reason = f"{str(prototxt)!r} is no text: {error}"
         raise refused("prototxt", reason) from None
 
 
@@ -131,18 +132,18 @@ def read(text: str, file: str, train: bool) -> Definition:
     problems: list[str] = []
     blocks, rest = _blocks(text)
     if blocks is None:  # braces that do not match: the parser says where
-        head, problem = _parsed("NetParameter", text)
+        head, problem = parsed("NetParameter", text)
         raise refused(
             "prototxt", f"{file} is no net's definition: {problem or 'a brace is left open'}"
         )
-    head, problem = _parsed("NetParameter", rest)
+    head, problem = parsed("NetParameter", rest)
     if problem:
         problems.append(problem)
     layers: list[LayerMessage] = []
     sources: dict[str, LayerMessage] = {}
     for kind, line, column, block, bare in blocks:
         name = "LayerParameter" if kind == "layer" else "V1LayerParameter"
-        message, problem = _parsed(name, block, line, column)
+        message, problem = parsed(name, block, line, column)
         if problem:  # which does not matter in a layer that is left out, or that the caller brings
             try:
                 message = text_format.Parse(block, message_class(name)(), allow_unknown_field=True)
@@ -170,7 +171,7 @@ def listing(problems: Sequence[str]) -> str:
     return f"{len(problems)} problems" + "".join(f"\n  {line}" for line in lines)
 
 
-def _parsed(name: str, text: str, line: int = 1, column: int = 1) -> tuple[Any, str]:
+def parsed(name: str, text: str, line: int = 1, column: int = 1) -> tuple[Any, str]:
     """The message in a text that begins at a line and a column, and the problem, if any."""
     from google.protobuf import text_format
 
@@ -181,7 +182,7 @@ def _parsed(name: str, text: str, line: int = 1, column: int = 1) -> tuple[Any, 
             empty = re.compile(rf"\b{unknown.group(1)}\s*:?\s*\{{\s*\}}")
             shorter = empty.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
             if shorter != text:
-                return _parsed(name, shorter, line, column)
+                return parsed(name, shorter, line, column)
         at, across = error.GetLine() or 1, error.GetColumn() or 1
         reason = str(error).split(" : ", 1)[-1].replace('"jdeconv.caffe.', '"')
         return None, f"{at + line - 1}:{across + (column - 1 if at == 1 else 0)} : {reason}"

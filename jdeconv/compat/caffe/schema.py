@@ -145,7 +145,8 @@ MESSAGES = {
         test_initialization 32 bool=true; average_loss 33 int32=1; stepvalue 34 int32*;
         clip_gradients 35 float=-1;
         iter_size 36 int32=1; snapshot_format 37 SnapshotFormat=BINARYPROTO; rms_decay 38 float=0.99;
-        momentum2 39 float=0.999; type 40 string=SGD; layer_wise_reduce 41 bool=true; weights 42 string*""",
+        momentum2 39 float=0.999; type 40 string=SGD; layer_wise_reduce 41 bool=true; weights 42 string*;
+        eval_type 5001 string; ap_version 5002 string; show_per_class_result 5003 bool=false""",
 }
 ENUMS = {
     "Phase": {"TRAIN": 0, "TEST": 1},
