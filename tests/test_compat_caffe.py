@@ -476,6 +476,7 @@ def test_what_weights_refuse(files, tmp_path):
             caffe.load(definition, weights)
 
 
+@pytest.mark.filterwarnings("ignore:layers .* keep their fillers")
 def test_damaged_weights_give_a_net_or_one_error(files):
     prototxt = one_layer(
         "Convolution", "convolution_param { num_output: 2 kernel_size: 1 }", (1, 2, 3, 3)

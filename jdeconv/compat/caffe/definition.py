@@ -113,7 +113,7 @@ class Definition:
     sources: dict[str, LayerMessage] = field(repr=False)
 
 
-def read_text(prototxt: str | os.PathLike) -> tuple[str, str]:
+def read_text(prototxt: str | os.PathLike, what: str = "net") -> tuple[str, str]:
     """The text, and how errors call it: by its path, or as what it is."""
     need_protobuf()
     if isinstance(prototxt, str) and IS_TEXT.search(prototxt):
@@ -121,7 +121,7 @@ def read_text(prototxt: str | os.PathLike) -> tuple[str, str]:
     try:
         return read_bytes("prototxt", prototxt).decode(), repr(str(prototxt))
     except UnicodeDecodeError as error:
-        reason = f"{str(prototxt)!r} is no text: {error}"
+        reason = f"{str(prototxt)!r} is no {what}'s definition: {error}"
         raise refused("prototxt", reason) from None
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jdeconv import checks
 from jdeconv.checks import array, flag, integers, listed, one_of, refused, reporting, shown
-from jdeconv.compat.caffe import files
 from jdeconv.compat.caffe.align import offsets
 from jdeconv.compat.caffe.definition import read, read_text
 from jdeconv.compat.caffe.layers import Layer, Shape
 from jdeconv.compat.caffe.plan import Blob, Places, Plan, named, planned
 from jdeconv.compat.caffe.sources import Known
 from jdeconv.compat.caffe.summary import table
+from jdeconv.compat.caffe.weights import read_params, write_weights
 from jdeconv.compat.caffe.wiring import Step, wired
 
 Params = dict[str, list[jax.Array]]
@@ -39,6 +39,7 @@ class Net:
       steps: the layers, in the order of the file.
       plan: the layers for the known sizes of the inputs; None while some are unknown.
       source: the text, and what `load` was given.
+      filled: the layers whose blobs the fillers made, for want of weights.
 
     The calls are pure functions of params and inputs, through which jit, grad, vmap and the others pass. All
     sizes of the inputs are free, as far as the shapes of the params let them. A net can be pickled.
@@ -52,6 +53,7 @@ class Net:
     steps: tuple[Step, ...] = field(repr=False)
     plan: Plan | None = field(repr=False)
     source: dict[str, Any] = field(repr=False)
+    filled: tuple[str, ...] = ()
 
     @reporting()
     def __call__(
@@ -124,11 +126,32 @@ class Net:
         known = self.inputs | _shapes(shapes, self.inputs)
         return table(self.steps, self._planned(shapes), known)
 
+    @reporting()
+    def save(self, params: Params, path: str | os.PathLike) -> None:
+        """Write params as a file of weights that Caffe and OpenCV read, in float32.
+
+        A path that ends in .h5 or .hdf5 gets HDF5, every other one a caffemodel. A blob that layers share is
+        written with each.
+
+        Raises:
+          ValueError: for params that are not this net's, and a file that cannot be written.
+          ModuleNotFoundError: without protobuf or h5py, which are in the extra "caffe".
+        """
+        places, layers = Places(), []
+        for step, made in zip(self.steps, self._planned(None).layers, strict=True):
+            found = zip(places.of(step, made), made.blobs, strict=True)
+            blobs = [_blob(params, step, place, shape) for place, shape in found]
+            if blobs:
+                layers.append((step.name, step.message.type, blobs))
+        write_weights(path, layers)
+
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name} {_readable(shape)}" for name, shape in self.inputs.items())
         count = "sizes open"
         if self.params is not None:
             count = f"{sum(a.size for blobs in self.params.values() for a in blobs):,} parameters"
+        if self.params is not None and 0 < len(self.filled) < len(self.params):
+            count += f", those of {', '.join(self.filled)} from fillers"
         called = f"{self.name!r}, " if self.name else ""
         return (
             f"Net({called}{self.phase}, {len(self.steps)} layers, {count}; inputs {inputs or 'none'}; "
@@ -136,7 +159,7 @@ class Net:
         )
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        return _loaded, (self.source, self.params)
+        return _loaded, (self.source, self.params, self.filled)
 
     def _planned(self, shapes: Mapping[str, Sequence[int]] | None) -> Plan:
         if self.plan is not None and not shapes:
@@ -222,7 +245,8 @@ def load(
 
     Args:
       prototxt: the definition, of today's layers or of V1's: a path, or the text itself.
-      caffemodel: the weights; None lets the fillers make them.
+      caffemodel: the weights, a caffemodel or HDF5; None lets the fillers make them. Layers that the file lacks
+        keep their fillers, as in Caffe; `net.filled` names them, and a warning does in phase "TEST".
       key: for the fillers; None is `jax.random.key(0)`.
       phase: "TEST" or "TRAIN"; it decides which layers there are, and what Dropout and BatchNorm do.
       layers: layers that the file needs and that are not known here, by type or by name: a function of the
@@ -271,16 +295,19 @@ def load(
     net = _loaded(source, None)
     if net.plan is not None:
         blobs = net.plan.blobs
-        params = (
-            _drawn(blobs, drawing, file) if caffemodel is None else _stored(blobs, caffemodel, file)
-        )
-        object.__setattr__(net, "params", params)
+        known = {} if caffemodel is None else read_params(caffemodel, blobs, file)
+        filled = tuple(name for name in blobs if name not in known)
+        if caffemodel is not None and filled and phase == "TEST":
+            text = f"layers {shown(list(filled))} are not in {str(caffemodel)!r} and keep their fillers"
+            warnings.warn(text, stacklevel=3)
+        object.__setattr__(net, "params", _drawn(blobs, drawing, file, known))
+        object.__setattr__(net, "filled", filled)
     elif caffemodel is not None:
         net.init(drawing)  # which says what sizes are missing
     return net
 
 
-def _loaded(source: dict[str, Any], params: Params | None) -> Net:
+def _loaded(source: dict[str, Any], params: Params | None, filled: tuple[str, ...] = ()) -> Net:
     """The net of a text, with these params."""
     definition = read(source["text"], source["file"], source["phase"] == "TRAIN")
     wiring = wired(definition, source["layers"], source["until"])
@@ -291,7 +318,7 @@ def _loaded(source: dict[str, Any], params: Params | None) -> Net:
             step.message.set_offset(derived[step.name])
     plan = _plan(source["file"], inputs, wiring, None, needed=False)
     head = (wiring.outputs, params, source["phase"], definition.head.name)
-    return Net(inputs, *head, wiring.steps, plan, source)
+    return Net(inputs, *head, wiring.steps, plan, source, filled)
 
 
 def _plan(
@@ -330,43 +357,24 @@ def _shapes(shapes: Any, inputs: Mapping[str, Known]) -> dict[str, Shape]:
     }
 
 
-def _drawn(blobs: Mapping[str, list[Blob]], key: Any, file: str) -> Params:
-    """What the fillers make."""
+def _drawn(
+    blobs: Mapping[str, list[Blob]], key: Any, file: str, known: Mapping[str, list] | None = None
+) -> Params:
+    """What the fillers make, and what is known of some layers."""
     params: Params = {}
     count = 0
     for name, layer in blobs.items():
-        params[name] = []
-        for blob in layer:
+        params[name] = [jax.device_put(value) for value in (known or {}).get(name, ())]
+        for blob in layer[len(params[name]) :]:
             try:
-                made = blob.filler(jax.random.fold_in(key, count), blob.shape)
+                made = blob.filler(jax.random.fold_in(key, count + blob.index), blob.shape)
             except ValueError as error:
                 reason = (
                     f"{file}: layer {name!r}, filler of blob {blob.index}: {vars(error)['reason']}"
                 )
                 raise refused("prototxt", reason) from None
             params[name].append(made)
-            count += 1
-    return params
-
-
-def _stored(blobs: Mapping[str, list[Blob]], path: str | os.PathLike, file: str) -> Params:
-    """What a file of weights holds."""
-    message = files.read_caffemodel(path)
-    stored = {layer.name: layer for layer in (*message.layer, *message.layers)}
-    params: Params = {}
-    for name, layer in blobs.items():
-        found = stored[name].blobs if name in stored else []
-        params[name] = []
-        for blob in layer:
-            if len(found) != blob.count:
-                reason = f"layer {name!r}: {len(found)} blobs, where {file} needs {blob.count}"
-                raise refused("caffemodel", f"{str(path)!r}: {reason}")
-            value = files.blob(found[blob.index], blob.shape)
-            if value is None:
-                came = files.stored(found[blob.index])
-                reason = f"layer {name!r}, blob {blob.index}: {came}, needed is {list(blob.shape)}"
-                raise refused("caffemodel", f"{str(path)!r}: {reason}")
-            params[name].append(jnp.asarray(value).reshape(blob.shape))
+        count += sum(blob.count for blob in layer[:1])
     return params
 
 

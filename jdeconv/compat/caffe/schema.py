@@ -130,8 +130,10 @@ MESSAGES = {
     "NetParameter": """name 1 string; layers 2 V1LayerParameter*; input 3 string*; input_dim 4 int32*;
         force_backward 5 bool; state 6 NetState; debug_info 7 bool; input_shape 8 BlobShape*;
         layer 100 LayerParameter*""",
-    "StoredLayer": "name 1 string; type 2 string; bottom 3 string*; top 4 string*; blobs 7 BlobProto*",
-    "StoredV1Layer": "bottom 2 string*; top 3 string*; name 4 string; type 5 int32; blobs 6 BlobProto*",
+    "StoredBlob": """num 1 int32; channels 2 int32; height 3 int32; width 4 int32; data 5 bytes;
+        shape 7 BlobShape; double_data 8 bytes""",  # numbers as they lie in the file
+    "StoredLayer": "name 1 string; type 2 string; bottom 3 string*; top 4 string*; blobs 7 StoredBlob*",
+    "StoredV1Layer": "bottom 2 string*; top 3 string*; name 4 string; type 5 int32; blobs 6 StoredBlob*",
     "StoredNet": "name 1 string; layers 2 StoredV1Layer*; layer 100 StoredLayer*",
     "SolverParameter": """train_net 1 string; test_net 2 string*; test_iter 3 int32*; test_interval 4 int32=0;
         base_lr 5 float; display 6 int32; max_iter 7 int32; lr_policy 8 string; gamma 9 float; power 10 float;

@@ -269,7 +269,7 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
       >>> solver.type, [float(solver.rate(i)) for i in (0, 9, 10, 20)]
       ('SGD', [0.5, 0.5, 0.25, 0.125])
     """
-    text, file = read_text(prototxt)
+    text, file = read_text(prototxt, "solver")
     message, problem = parsed("SolverParameter", text)
     if problem:
         raise refused("prototxt", f"{file} is no solver's definition: {problem}")
