@@ -62,8 +62,8 @@ layer { name: "both" type: "Concat" bottom: "crop" bottom: "conv" top: "both" co
 """
 SOLVER = b"""
 net: "train_val.prototxt" type: "SGD" base_lr: 0.01 lr_policy: "multistep" gamma: 0.1 stepvalue: 10
-stepvalue: 20 momentum: 0.9 weight_decay: 0.0005 regularization_type: "L2" clip_gradients: 35 iter_size: 2 max_iter: 100
-display: 20 snapshot: 50 snapshot_prefix: "net" solver_mode: GPU
+stepvalue: 20 momentum: 0.9 weight_decay: 0.0005 regularization_type: "L2" clip_gradients: 35 iter_size: 2
+max_iter: 100 display: 20 snapshot: 50 snapshot_prefix: "net" solver_mode: GPU
 """
 POOLING = b"kernel_size: 2 stride: 2"
 NCNN = (
