@@ -35,6 +35,11 @@ class SolverState(NamedTuple):
       calls: how many gradients it has got; the iteration is calls // iter_size.
       history: Caffe's history blobs, a tuple of trees with the structure of params.
       gradients: the sum of the gradients since the last update; () for an iter_size of 1.
+
+    Example:
+      >>> state = Solver(type="Adam").optimizer().init(jnp.array([1.0, 2.0]))
+      >>> int(state.calls), [blob.tolist() for blob in state.history]
+      (0, [[0.0, 0.0], [0.0, 0.0]])
     """
 
     calls: jax.Array
