@@ -47,6 +47,7 @@ def gradients(params, data, label):
     }
 
 
+@pytest.mark.slow
 def test_a_training_takes_caffes_steps():
     """Five iterations, the last two of which have a tenth of the rate."""
     solver = caffe.load_solver(SOLVER)

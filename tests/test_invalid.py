@@ -455,6 +455,16 @@ def scaled():
         '{ name: "y" type: "Scale" bottom: "x" top: "y" }',
     )
     return caffe.load(f"{x} layer {y}")
+def saved(**arguments):
+    """A net of one layer, saved."""
+    net = caffe.load(
+        'layer { type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
+        'layer { name: "y" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 } }'
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        net.save(**{"params": net.params, "path": Path(folder, "net")} | arguments)
+
+
 def updated(**mults):
     """One update, where the multipliers meet a tree of another structure."""
     optimizer = caffe.Solver().optimizer(**mults)
@@ -644,6 +654,12 @@ REFUSED = {
     "load_solver: prototxt ": [
         lambda value=v: caffe.load_solver(value) for v in (None, 5, "a\0b", "no/such", "x: 1")
     ],
+    "Net: path ": [
+        lambda value=v: saved(path=value) for v in (None, 5, "no/such/net.h5", "no/such/net")
+    ],
+    "Net: params ": [
+        lambda value=v: saved(params=value) for v in (None, {}, {"y": [ones(2)]}, [ones(2, 2)])
+    ],
     "Solver: iteration ": [lambda: caffe.Solver().rate("x"), lambda: caffe.Solver().rate(None)],
     **{
         f"Optimizer: {name} ": [
@@ -677,7 +693,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("beginning", sorted({*REFUSED, *FIELDS, *MORE}))
 def test_layers_halos_and_oracles_name_what_is_wrong(beginning):
-    if beginning.startswith("load"):
+    if beginning.startswith(("load", "Net")):
         pytest.importorskip("google.protobuf")
     for calls in (REFUSED, FIELDS, MORE):
         for call in calls.get(beginning, ()):

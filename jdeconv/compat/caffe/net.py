@@ -136,7 +136,19 @@ class Net:
         Raises:
           ValueError: for params that are not this net's, and a file that cannot be written.
           ModuleNotFoundError: without protobuf or h5py, which are in the extra "caffe".
+
+        Example:
+          >>> import pathlib, tempfile
+          >>> text = '''
+          ...     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }
+          ...     layer { name: "y" type: "InnerProduct" bottom: "x" top: "y"
+          ...       inner_product_param { num_output: 1 bias_term: false } }'''
+          >>> net, path = load(text), pathlib.Path(tempfile.mkdtemp(), "y.caffemodel")
+          >>> net.save({"y": [jax.numpy.array([[3.0, 4.0]])]}, path)
+          >>> load(text, path).params["y"][0].tolist()
+          [[3.0, 4.0]]
         """
+        _check_tree(params)
         places, layers = Places(), []
         for step, made in zip(self.steps, self._planned(None).layers, strict=True):
             found = zip(places.of(step, made), made.blobs, strict=True)
@@ -171,9 +183,7 @@ class Net:
     ) -> tuple[dict[str, jax.Array], Params, list[tuple[float, jax.Array]]]:
         """All blobs, the params with changed statistics, and the tops that count as losses."""
         blobs = self._checked(inputs)
-        if not isinstance(params, Mapping):
-            reason = f"must be a dict of lists of arrays, such as net.params, got {shown(params)}"
-            raise refused("params", reason, TypeError)
+        _check_tree(params)
         key = None if key is None else checks.key(key)
         places, terms = Places(), []
         new = {name: list(arrays) for name, arrays in params.items()}
@@ -376,6 +386,12 @@ def _drawn(
             params[name].append(made)
         count += sum(blob.count for blob in layer[:1])
     return params
+
+
+def _check_tree(params: Any) -> None:
+    if not isinstance(params, Mapping):
+        reason = f"must be a dict of lists of arrays, such as net.params, got {shown(params)}"
+        raise refused("params", reason, TypeError)
 
 
 def _blob(params: Mapping[str, Any], step: Step, place: tuple[str, int], shape: Shape) -> jax.Array:

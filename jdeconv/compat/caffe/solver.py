@@ -181,7 +181,8 @@ class Solver:
         Args:
           lr_mult, decay_mult: pytrees of the structure of params, of numbers by which the learning rate and
             the weight decay of each blob are multiplied: ``net.lr_mult`` and ``net.decay_mult``. None is 1
-            everywhere. As in Caffe, a blob whose lr_mult is 0 has no part in the norm that is clipped.
+            everywhere, and then weight decay reaches BatchNorm's statistics too, whose lr_mult is 0. As in
+            Caffe, a blob whose lr_mult is 0 has no part in the norm that is clipped.
 
         The order is Caffe's: gradients are added up over iter_size calls, clipped, divided by iter_size and
         given their weight decay, and then meet the rule of `type`. With an iter_size of more than 1 the

@@ -94,6 +94,8 @@ def write_weights(
     path: str | os.PathLike, layers: Iterable[tuple[str, str, Sequence[Any]]]
 ) -> None:
     """Write each layer's name, type and blobs: as HDF5 where the path ends so, else as a caffemodel."""
+    if not isinstance(path, str | os.PathLike):
+        raise refused("path", f"must be a path, got {shown(path)}", TypeError)
     try:
         if str(path).endswith(ENDINGS):
             _write_hdf5(path, layers)
