@@ -118,6 +118,10 @@ def test_a_whole_file_is_read(tmp_path):
         (736,),
     )
     assert (solver.net, solver.snapshot_prefix) == ("train_val.prototxt", "snapshot/train")
+    nets = (
+        'net_param { layer { type: "Data" data_param { x: "}" } } } test_net_param: { layer { } }\n'
+    )
+    assert caffe.load_solver(nets + WHOLE) == solver
     assert solver.base_lr == np.float32(1e-14)
     assert solver.momentum == np.float32(0.99)
     assert caffe.load_solver('train_net: "a" lr_policy: "fixed"').net == "a"
@@ -132,6 +136,8 @@ def test_a_whole_file_is_read(tmp_path):
         ('lr_policy: "plateau"', "the text: lr_policy must be one of fixed, step"),
         ('lr_policy: "Fixed"', "did you mean 'fixed'"),
         ('lr_policy: "step"', "the text: stepsize must be at least 1, got 0"),
+        ('lr_policy: "sigmoid"', "the text: stepsize must be at least 1, got 0"),
+        ('net_param { layer {\n} }\nlr_policy: "fixed" larc: 1', "definition: 3:20 .* field named"),
         ('lr_policy: "poly"', "the text: max_iter must be at least 1, got 0"),
         ('lr_policy: "exp" gamma: -1', "the text: gamma must be at least 0, got -1"),
         ('lr_policy: "fixed" type: "Sgd"', "type must be one of SGD, .* did you mean 'SGD'"),

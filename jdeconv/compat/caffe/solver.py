@@ -10,6 +10,7 @@ Source: BVLC Caffe, src/caffe/solver.cpp and src/caffe/solvers.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -20,11 +21,12 @@ import numpy as np
 
 from jdeconv import checks
 from jdeconv.checks import integer, one_of, refused, reporting
-from jdeconv.compat.caffe.definition import parsed, read_text
+from jdeconv.compat.caffe.definition import TOKEN, parsed, read_text
 from jdeconv.form import accumulator
 
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 REGULARIZATIONS = ("L2", "L1")
+NET = re.compile(r"\b(?:train_|test_)?net_param\s*:?\s*\{")
 OLD_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")  # by their old numbers
 
 
@@ -127,7 +129,7 @@ class Solver:
             if getattr(self, name) < 0:
                 raise refused(name, f"must be at least 0, got {getattr(self, name)}")
         integer("iter_size", self.iter_size, 1)
-        if self.lr_policy == "step":
+        if self.lr_policy in ("step", "sigmoid"):
             integer("stepsize", self.stepsize, 1)
         if self.lr_policy == "poly":
             integer("max_iter", self.max_iter, 1)
@@ -261,8 +263,8 @@ class Optimizer:
 def load_solver(prototxt: str | os.PathLike) -> Solver:
     """A solver from its prototxt: the path of a file, or the text itself.
 
-    Fields that a training on one device has no use for, such as solver_mode and snapshot_format, are read over.
-    A field that Caffe does not have is an error.
+    Fields that a training on one device has no use for, such as solver_mode and snapshot_format, are read over,
+    and so is a net in the place of its file's name. A field that Caffe does not have is an error.
 
     Raises:
       ValueError: for a file that cannot be read as such, with the line, and for a value that Caffe refuses.
@@ -276,7 +278,7 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
       ('SGD', [0.5, 0.5, 0.25, 0.125])
     """
     text, file = read_text(prototxt, "solver")
-    message, problem = parsed("SolverParameter", text)
+    message, problem = parsed("SolverParameter", _without_nets(text))
     if problem:
         raise refused("prototxt", f"{file} is no solver's definition: {problem}")
     known = {field.name for field in message.DESCRIPTOR.fields}
@@ -300,6 +302,19 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
         found: Any = vars(error)
         reason = f"{file}: {found['argument']} {found['reason']}"
         raise refused("prototxt", reason) from None
+
+
+def _without_nets(text: str) -> str:
+    """The text with nothing but line ends in its messages for nets, which are read elsewhere."""
+    for match in reversed(list(NET.finditer(text))):
+        depth, end = 1, match.end()
+        for token in TOKEN.finditer(text, match.end()):
+            depth += {"{": 1, "}": -1}.get(token.group(), 0)
+            end = token.start()
+            if depth == 0:
+                break
+        text = text[: match.end()] + re.sub(r"[^\n]", " ", text[match.end() : end]) + text[end:]
+    return text
 
 
 def _is_given(message: Any, name: str) -> bool:
