@@ -74,6 +74,38 @@ def test_a_training_takes_caffes_steps():
     assert np.abs(held[0]["conv1"][0] - net.params["conv1"][0]).max() > 1e-4
 
 
+STATISTICS = """
+layer { name: "data" type: "Input" top: "x" top: "y"
+  input_param { shape { dim: 6 dim: 3 } shape { dim: 6 dim: 2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "ip" top: "ip" }
+layer { name: "drop" type: "Dropout" bottom: "ip" top: "drop" }
+layer { name: "loss" type: "EuclideanLoss" bottom: "drop" bottom: "y" top: "loss" }
+"""
+
+
+def test_statistics_are_collected_and_not_trained():
+    """Neither momentum nor weight decay reaches them, and the key decides what is dropped."""
+    net = caffe.load(STATISTICS, phase="TRAIN")
+    solver = caffe.Solver(base_lr=0.1, momentum=0.9, weight_decay=0.5)
+    optimizer = solver.optimizer(net.lr_mult, net.decay_mult)
+    step = caffe_fcn.stepper(net, optimizer)
+    held, params = (net.params, optimizer.init(net.params)), net.params
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        batch = {"x": rng.normal(size=(6, 3)) + 5, "y": rng.normal(size=(6, 2))}
+        batch = {name: a.astype(np.float32) for name, a in batch.items()}
+        _, expected = net.loss(held[0], batch, key=jax.random.key(i))
+        held, loss = step(held, batch, jax.random.key(i))
+        for ours, collected in zip(held[0]["bn"], expected["bn"], strict=True):
+            np.testing.assert_allclose(ours, collected, rtol=1e-5)
+        assert (held[0]["ip"][0] != params["ip"][0]).all()
+        params = held[0]
+    np.testing.assert_allclose(params["bn"][2], 1 + 0.999 + 0.999**2, rtol=1e-5)
+    assert loss != step(held, batch, jax.random.key(7))[1]
+
+
 @pytest.mark.slow
 def test_a_training_goes_on_and_opencv_reads_its_end(tmp_path, capsys):
     cv2 = pytest.importorskip("cv2")
