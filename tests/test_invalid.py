@@ -455,6 +455,8 @@ def scaled():
         '{ name: "y" type: "Scale" bottom: "x" top: "y" }',
     )
     return caffe.load(f"{x} layer {y}")
+
+
 def saved(**arguments):
     """A net of one layer, saved."""
     net = caffe.load(
@@ -643,7 +645,8 @@ REFUSED = {
     ],
     "load: align ": [lambda: loaded(align=1)],
     "Net: params ": [
-        lambda value=v: scaled()(value, {"x": ones(1, 2)}) for v in (None, 5, {}, {"y": []})
+        *(lambda value=v: scaled()(value, {"x": ones(1, 2)}) for v in (None, 5, {}, {"y": []})),
+        *(lambda value=v: saved(params=value) for v in (None, {}, {"y": [ones(2)]}, [ones(2, 2)])),
     ],
     "Net: inputs ": [
         lambda value=v: scaled()({}, value) for v in (None, ones(1, 2), {}, {"x": None}, {"z": 1})
@@ -656,9 +659,6 @@ REFUSED = {
     ],
     "Net: path ": [
         lambda value=v: saved(path=value) for v in (None, 5, "no/such/net.h5", "no/such/net")
-    ],
-    "Net: params ": [
-        lambda value=v: saved(params=value) for v in (None, {}, {"y": [ones(2)]}, [ones(2, 2)])
     ],
     "Solver: iteration ": [lambda: caffe.Solver().rate("x"), lambda: caffe.Solver().rate(None)],
     **{
@@ -714,8 +714,9 @@ OTHERWISE = {  # the names under which these are tried
     **{f"compat.torch.conv{rank}d": ("conv2d",) for rank in (1, 3)},
     **{f"compat.torch.conv_transpose{rank}d": ("conv_transpose2d",) for rank in (1, 3)},
 }
-UNTRIED = ("compat.caffe.Net", "compat.caffe.Layer")  # which `load` makes, and reads
-UNTRIED = ("compat.caffe.Net", "compat.caffe.SolverState")  # which `load` and an optimizer make
+UNTRIED = tuple(
+    f"compat.caffe.{name}" for name in ("Net", "Layer", "SolverState")
+)  # made or read by others
 
 
 def test_every_argument_of_every_public_function_is_among_these():
