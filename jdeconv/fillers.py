@@ -4,7 +4,7 @@ Each returns an array of the given shape and dtype; those that draw take a PRNG 
 initializers do. A kernel's shape is (o, c, *k), output channels first, unless `dimension_numbers` names
 another order of axes, such as "HWIO", or is the triple that the convolution takes; the same key fills every
 order with the same numbers. Where a scale depends on the order, a shape that looks like (*k, c, o) is refused
-unless dimension_numbers says which order it has.
+unless dimension_numbers says which order it has. Outside of traces no shape needs a program of its own.
 
 Source: Caffe's filler.hpp.
 """
@@ -12,12 +12,14 @@ Source: Caffe's filler.hpp.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from jdeconv import checks
@@ -27,6 +29,7 @@ from jdeconv.form import accumulator
 Fan = Literal["fan_in", "fan_out", "average"]
 Order = str | Sequence[str] | None
 FANS = ("fan_in", "fan_out", "average")
+BLOCK = 1 << 16  # numbers that one call draws
 REACH = 9  # standard deviations within which jax.random.normal draws, in any dtype
 
 
@@ -42,7 +45,7 @@ def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0
       [3, 3]
     """
     dtype = _dtype(dtype, jnp.number)
-    return jnp.full(_shape(shape), _number("value", value, dtype), dtype)
+    return jax.device_put(_repeated(_number("value", value, dtype), _shape(shape), dtype))
 
 
 @reporting()
@@ -68,7 +71,7 @@ def uniform(
     if low > high:
         raise refused("min", f"must not be greater than {high}, got {low}")
     _number("max", high - low, dtype, "max - min")
-    return jax.random.uniform(key, _shape(shape), dtype, low, high)
+    return jax.device_put(_drawn(_even, key, _shape(shape), dtype, low, high))
 
 
 @reporting()
@@ -96,14 +99,13 @@ def gaussian(
     if std < 0:
         raise refused("std", f"must be at least 0, got {std}")
     _number("std", abs(mean) + REACH * std, dtype, f"mean + {REACH} std")
-    draw, choice = jax.random.split(key)
-    weights = (mean + std * jax.random.normal(draw, shape, dtype)).astype(dtype)
-    if sparse is not None:
-        kept = integer("sparse", sparse, 0)
-        if kept > shape[0]:
-            raise refused("sparse", f"must not exceed the {shape[0]} outputs, got {kept}")
-        weights *= jax.random.bernoulli(choice, kept / shape[0], shape).astype(dtype)
-    return weights.transpose(order)
+    if sparse is None:
+        return jax.device_put(_drawn(_normal, key, shape, dtype, mean, std).transpose(order))
+    kept = integer("sparse", sparse, 0)
+    if kept > shape[0]:
+        raise refused("sparse", f"must not exceed the {shape[0]} outputs, got {kept}")
+    weights = _drawn(_normal, key, shape, dtype, mean, std, kept / shape[0])
+    return jax.device_put(weights.transpose(order))
 
 
 @reporting()
@@ -124,9 +126,9 @@ def positive_unitball(
     """
     key, dtype = checks.key(key), _dtype(dtype, jnp.floating)
     shape, order = _kernel_axes(shape, dimension_numbers)
-    weights = 1 - jax.random.uniform(key, shape, accumulator(dtype))  # no output of zeros alone
+    weights = 1 - _drawn(_even, key, shape, accumulator(dtype), 0.0, 1.0)  # not all 0 in an output
     total = weights.sum(axis=tuple(range(1, len(shape))), keepdims=True)
-    return (weights / total).astype(dtype).transpose(order)
+    return jax.device_put((weights / total).astype(dtype).transpose(order))
 
 
 @reporting()
@@ -152,7 +154,7 @@ def xavier(
     key, dtype = checks.key(key), _dtype(dtype, jnp.floating)
     shape, order = _kernel_axes(shape, dimension_numbers)
     bound = math.sqrt(3 / _fan(shape, variance_norm))
-    return jax.random.uniform(key, shape, dtype, -bound, bound).transpose(order)
+    return jax.device_put(_drawn(_even, key, shape, dtype, -bound, bound).transpose(order))
 
 
 @reporting()
@@ -175,7 +177,7 @@ def msra(
     key, dtype = checks.key(key), _dtype(dtype, jnp.inexact)
     shape, order = _kernel_axes(shape, dimension_numbers)
     std = math.sqrt(2 / _fan(shape, variance_norm))
-    return (std * jax.random.normal(key, shape, dtype)).transpose(order)
+    return jax.device_put(_drawn(_normal, key, shape, dtype, 0.0, std).transpose(order))
 
 
 @reporting()
@@ -203,7 +205,51 @@ def bilinear_kernel(
     for k in shape[2:]:
         f = -(-k // 2)
         weights = np.multiply.outer(weights, 1 - np.abs(np.arange(k) / f - (k - 1) / (2 * f)))
-    return jnp.broadcast_to(jnp.asarray(weights, dtype), shape).transpose(order)
+    return jax.device_put(_repeated(weights, shape, dtype).transpose(order))
+
+
+def _even(key: jax.Array, dtype: np.dtype, low: float, high: float) -> jax.Array:
+    return jax.random.uniform(key, (BLOCK,), dtype, low, high)
+
+
+def _normal(
+    key: jax.Array, dtype: np.dtype, mean: float, std: float, kept: float | None = None
+) -> jax.Array:
+    draw, choice = jax.random.split(key)
+    weights = (mean + std * jax.random.normal(draw, (BLOCK,), dtype)).astype(dtype)
+    if kept is None:
+        return weights
+    return weights * jax.random.bernoulli(choice, kept, (BLOCK,)).astype(dtype)
+
+
+@partial(jax.jit, static_argnames=("draw", "dtype"))
+def _block(draw: Callable, key: jax.Array, index: Any, dtype: np.dtype, *numbers: float):
+    return draw(jax.random.fold_in(key, index), dtype, *numbers)
+
+
+def _drawn(
+    draw: Callable, key: jax.Array, shape: tuple[int, ...], dtype: np.dtype, *numbers: float
+) -> Any:
+    """Numbers drawn block after block, by one program for every shape; numpy's array outside of traces."""
+    count = math.prod(shape)
+    blocks = -(-count // BLOCK)
+    first = _block(draw, key, 0, dtype, *numbers)
+    if isinstance(first, Tracer):
+        indices = jnp.arange(blocks)
+        rows = jax.lax.map(lambda index: _block(draw, key, index, dtype, *numbers), indices)
+        return rows.reshape(-1)[:count].reshape(shape)
+    weights = np.empty(count, dtype)
+    for index in range(blocks):
+        drawn = _block(draw, key, index, dtype, *numbers) if index else first
+        piece = weights[index * BLOCK : (index + 1) * BLOCK]
+        piece[:] = np.asarray(drawn)[: piece.size]
+    return weights.reshape(shape)
+
+
+def _repeated(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """The value, broadcast; by numpy outside of traces, since it need not compile."""
+    numpy: Any = jnp if isinstance(jnp.zeros(()), Tracer) else np
+    return numpy.broadcast_to(numpy.asarray(value, dtype), shape)
 
 
 def _fan(shape: tuple[int, ...], variance_norm: str) -> float:

@@ -267,10 +267,31 @@ FAULTS = (
     # Readers of files, and the commands.
     Fault(
         "a caffemodel's reader trusts the length that the file names",
-        "jdeconv/compat/caffe/files.py",
-        "if not fits or len(data) != np.prod(shape, dtype=object):",
-        "if not fits:",
+        "jdeconv/compat/caffe/weights.py",
+        "if self.sizes != needed or self.values.size != np.prod(needed, dtype=object):",
+        "if self.sizes != needed:",
         "compat_caffe files",
+    ),
+    Fault(
+        "Caffe's gradients are clipped after their weight decay",
+        "jdeconv/compat/caffe/solver.py",
+        "    if solver.clip_gradients >= 0:\n",
+        "    if solver.clip_gradients >= 0 and not solver.weight_decay:\n",
+        "caffe_solver",
+    ),
+    Fault(
+        "the learning rate lies outside of the momentum",
+        "jdeconv/compat/caffe/solver.py",
+        "    v = rate * g + s.momentum * v\n    return v, v\n",
+        "    v = g + s.momentum * v\n    return rate * v, v\n",
+        "caffe_solver",
+    ),
+    Fault(
+        "all blocks of a filler hold the same numbers",
+        "jdeconv/fillers.py",
+        "jax.random.fold_in(key, index)",
+        "jax.random.fold_in(key, 0 * index)",
+        "fillers",
     ),
     Fault(
         "check hides what it found",

@@ -60,6 +60,11 @@ layer { name: "up" type: "Deconvolution" bottom: "pool" top: "up" include { phas
 layer { name: "crop" type: "Crop" bottom: "up" bottom: "conv" top: "crop" crop_param { axis: 2 offset: 0 } }
 layer { name: "both" type: "Concat" bottom: "crop" bottom: "conv" top: "both" concat_param { axis: 1 } }
 """
+SOLVER = b"""
+net: "train_val.prototxt" type: "SGD" base_lr: 0.01 lr_policy: "multistep" gamma: 0.1 stepvalue: 10
+stepvalue: 20 momentum: 0.9 weight_decay: 0.0005 regularization_type: "L2" clip_gradients: 35 iter_size: 2
+max_iter: 100 display: 20 snapshot: 50 snapshot_prefix: "net" solver_mode: GPU
+"""
 POOLING = b"kernel_size: 2 stride: 2"
 NCNN = (
     b"7767517\n3 3\nInput data 0 1 data 0=4 1=4 2=3\n"
@@ -91,6 +96,14 @@ def caffemodel():
     return message.SerializeToString()
 
 
+def hdf5():
+    """The net's own weights in HDF5."""
+    net = caffe.load(PROTOTXT.decode())
+    with tempfile.TemporaryDirectory() as folder:
+        net.save(net.params, Path(folder, "net.h5"))
+        return Path(folder, "net.h5").read_bytes()
+
+
 def archive():
     """A TorchScript archive's bytes: a zip with a pickle of one module, and one array."""
     program = (
@@ -106,13 +119,15 @@ def archive():
     return stream.getvalue()
 
 
+CAFFES = ("prototxt", "caffemodel", "hdf5", "solver")
+
 # A target writes bytes to a file and reads it. What it may raise, all readers say in their docstrings.
 
 
 def read_prototxt(data, folder):
     path = folder / "net.prototxt"
     path.write_bytes(data)
-    with mock.patch("jdeconv.compat.caffe.net.MAX_NUMBERS", MAX_NUMBERS):
+    with mock.patch("jdeconv.compat.caffe.plan.MAX_NUMBERS", MAX_NUMBERS):
         caffe.load(path)
 
 
@@ -121,6 +136,16 @@ def read_caffemodel(data, folder):
     definition.write_bytes(PROTOTXT)
     weights.write_bytes(data)
     caffe.load(definition, weights)
+
+
+def read_hdf5(data, folder):
+    (folder / "weights.h5").write_bytes(data)
+    caffe.load(PROTOTXT.decode(), folder / "weights.h5")
+
+
+def read_solver(data, folder):
+    (folder / "solver.prototxt").write_bytes(data)
+    caffe.load_solver(folder / "solver.prototxt")
 
 
 def read_ncnn_param(data, folder):
@@ -150,6 +175,8 @@ REFUSALS = (ValueError, TypeError, NotImplementedError)
 TARGETS = {  # reader, what it may raise, real files
     "prototxt": (read_prototxt, ValueError, lambda: [PROTOTXT]),
     "caffemodel": (read_caffemodel, ValueError, lambda: [caffemodel()]),
+    "hdf5": (read_hdf5, ValueError, lambda: [hdf5()]),
+    "solver": (read_solver, ValueError, lambda: [SOLVER]),
     "ncnn_param": (read_ncnn_param, REFUSALS, lambda: [NCNN]),
     "ncnn_bin": (read_ncnn_bin, REFUSALS, lambda: [bytes(4 + 4 * 54 + 8 + 4 + 4 * 32 + 4)]),
     "torchscript": (read_archive, REFUSALS, lambda: [archive()]),
@@ -170,7 +197,7 @@ def attempt(name, data, folder):
         text = str(error)
     else:
         return False
-    assert name not in ("prototxt", "caffemodel") or str(folder) in text, text
+    assert name not in CAFFES or str(folder) in text, text
     return True
 
 
@@ -221,8 +248,10 @@ def test_misspelt_definitions_are_read_or_refused(tmp_path):
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore::UserWarning")
 def test_damaged_files_are_read_or_refused(name, tmp_path):
-    if name in ("prototxt", "caffemodel"):
+    if name in CAFFES:
         pytest.importorskip("google.protobuf")
+    if name == "hdf5":
+        pytest.importorskip("h5py")
     outcomes = []
 
     @settings(derandomize=True, max_examples=250, deadline=10_000)
@@ -297,10 +326,10 @@ def test_a_few_bytes_ask_for_no_memory(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ((b'"xavier"', b'"xaver"'), r"layer 'conv' \(Convolution\): type must be one of"),
-        ((b"value: 0.5", b"value: nan"), r"layer 'conv' \(Convolution\): value must be finite, got nan"),
+        ((b'"xavier"', b'"xaver"'), r"layer 'conv', filler of blob 0: must be one of"),
+        ((b"value: 0.5", b"value: nan"), r"layer 'conv', filler of blob 1: must be finite, got nan"),
         ((b'"Concat" bottom: "crop" bottom: "conv" top: "both"', b'"Slice" bottom: "crop"'),
-         r"layer 'both' \(Slice\): top count must divide"),
+         r"line \d+, layer 'both' \(Slice\): top count must divide"),
     ],
 )  # fmt: skip
 def test_fillers_and_tops_are_refused_with_file_and_layer(change, reason, tmp_path):
@@ -337,7 +366,7 @@ def test_many_layers_ask_for_no_more_than_one(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_bytes(head + b"".join(layers).replace(b"num_output: 4", b"num_output: 5000"))
     with (
-        mock.patch("jdeconv.compat.caffe.net.MAX_NUMBERS", 1 << 20),
+        mock.patch("jdeconv.compat.caffe.plan.MAX_NUMBERS", 1 << 20),
         pytest.raises(ValueError, match=r"layer '7'.*1048576 numbers the most"),
     ):
         caffe.load(path)

@@ -13,6 +13,7 @@ from jdeconv import (
     checks,
     constant,
     deconv,
+    fillers,
     gaussian,
     msra,
     positive_unitball,
@@ -146,6 +147,35 @@ def test_msra(fan, n):
     np.testing.assert_allclose(weights.std(), std, rtol=0.03)
     np.testing.assert_allclose(weights.mean() / std, 0, atol=0.03)
     np.testing.assert_allclose(within(weights, std), 0.683, atol=0.02)
+
+
+@pytest.mark.parametrize("filler", [uniform, partial(gaussian, sparse=30_000)])
+def test_many_numbers_are_drawn_in_blocks(filler):
+    """Three of them, of which none repeats another, and the same in a trace."""
+    weights = np.asarray(filler(KEY, (60_000, 3)))
+    blocks = weights.ravel()[: 2 * fillers.BLOCK].reshape(2, -1)
+    assert abs(np.corrcoef(*blocks)[0, 1]) < 0.02
+    assert weights.ravel()[-40_000:].std() > 0.2
+    np.testing.assert_allclose(
+        jax.jit(filler, static_argnums=1)(KEY, (60_000, 3)), weights, rtol=1e-6
+    )
+    two = jax.vmap(lambda key: filler(key, (60_000, 3)))(KEY[None])
+    np.testing.assert_allclose(two[0], weights, rtol=1e-6)
+
+
+def test_a_new_shape_compiles_nothing(caplog):
+    def fill(o):
+        for filler in (uniform, gaussian, positive_unitball, xavier, msra):
+            filler(KEY, (o, 3, 2))
+        gaussian(KEY, (o, 3, 2), sparse=1)
+        xavier(KEY, (2, o, 3), dimension_numbers="WOI")
+        bilinear_kernel((o, 1, 4, 4))
+        constant((o,), value=2)
+
+    fill(5)
+    with jax.log_compiles():
+        fill(6)
+    assert [record.message for record in caplog.records] == []
 
 
 @pytest.mark.parametrize("filler", [xavier, msra])

@@ -524,6 +524,31 @@ def loaded(**files):
         return caffe.load(path, **files)
 
 
+def scaled():
+    """A net with a layer that has a blob."""
+    x, y = (
+        'input: "x" input_shape { dim: 1 dim: 2 }',
+        '{ name: "y" type: "Scale" bottom: "x" top: "y" }',
+    )
+    return caffe.load(f"{x} layer {y}")
+
+
+def saved(**arguments):
+    """A net of one layer, saved."""
+    net = caffe.load(
+        'layer { type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
+        'layer { name: "y" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 } }'
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        net.save(**{"params": net.params, "path": Path(folder, "net")} | arguments)
+
+
+def updated(**mults):
+    """One update, where the multipliers meet a tree of another structure."""
+    optimizer = caffe.Solver().optimizer(**mults)
+    return optimizer.update([ones(2)], optimizer.init([ones(2)]))
+
+
 def filled(**fields):
     return caffe.Filler(**fields)(KEY, (2, 3))
 
@@ -556,6 +581,29 @@ FIELDS = {
     ]
     for kind, fields in KINDS_OF_LAYER.items()
     for name, values in fields.items()
+}
+
+
+SOLVED = {
+    "type": (None, "sgd", "LARS"),
+    "lr_policy": (None, "Fixed", 5),
+    "regularization_type": ("L3", None),
+    **dict.fromkeys(("base_lr", "power", "weight_decay", "clip_gradients"), ("1", math.nan, None)),
+    **dict.fromkeys(("gamma", "momentum", "momentum2", "rms_decay", "delta"), ("1", -1, math.inf)),
+    **dict.fromkeys(
+        ("stepsize", "max_iter", "display", "average_loss", "snapshot"), (1.5, -1, "1")
+    ),
+    "test_interval": (-1, None),
+    "random_seed": (-2, 1.5),
+    "iter_size": (0, True),
+    **dict.fromkeys(("stepvalue", "test_iter"), (5, "12", (-1,), (1.5,))),
+    **dict.fromkeys(("snapshot_prefix", "net"), (None, 5)),
+}
+FIELDS |= {
+    f"Solver: {name} ": [
+        lambda name=name, value=value: caffe.Solver(**{name: value}) for value in values
+    ]
+    for name, values in SOLVED.items()
 }
 
 
@@ -663,6 +711,38 @@ REFUSED = {
     ],
     "load: prototxt ": [lambda value=v: caffe.load(value) for v in (None, 5, "a\0b", "no/such")],
     "load: key ": [lambda: caffe.load("no/such", key=7)],
+    "load: phase ": [
+        lambda value=v: caffe.load("no/such", phase=value) for v in (None, "train", 1)
+    ],
+    "load: layers ": [lambda value=v: loaded(layers=value) for v in (5, {"X": 5}, {"X": abs})],
+    "load: until ": [lambda value=v: loaded(until=value) for v in (5, "no such")],
+    "load: shapes ": [
+        lambda value=v: loaded(shapes=value) for v in (5, {"y": (1,)}, {"x": 3}, {"x": (0, 2)})
+    ],
+    "load: align ": [lambda: loaded(align=1)],
+    "Net: params ": [
+        *(lambda value=v: scaled()(value, {"x": ones(1, 2)}) for v in (None, 5, {}, {"y": []})),
+        *(lambda value=v: saved(params=value) for v in (None, {}, {"y": [ones(2)]}, [ones(2, 2)])),
+    ],
+    "Net: inputs ": [
+        lambda value=v: scaled()({}, value) for v in (None, ones(1, 2), {}, {"x": None}, {"z": 1})
+    ],
+    "Net: tops ": [lambda value=v: scaled()({}, {"x": ones(1, 2)}, value) for v in (5, "y", ["z"])],
+    "Net: key ": [lambda: scaled()({}, {"x": ones(1, 2)}, key=7), lambda: scaled().init(None)],
+    "Net: shapes ": [lambda value=v: scaled().summary(value) for v in (5, {"z": (1,)}, {"x": 3})],
+    "load_solver: prototxt ": [
+        lambda value=v: caffe.load_solver(value) for v in (None, 5, "a\0b", "no/such", "x: 1")
+    ],
+    "Net: path ": [
+        lambda value=v: saved(path=value) for v in (None, 5, "no/such/net.h5", "no/such/net")
+    ],
+    "Solver: iteration ": [lambda: caffe.Solver().rate("x"), lambda: caffe.Solver().rate(None)],
+    **{
+        f"Optimizer: {name} ": [
+            lambda name=name, value=v: updated(**{name: value}) for v in (5, {"w": 1})
+        ]
+        for name in ("lr_mult", "decay_mult")
+    },
     **{
         f"Halo: {name} ": [
             lambda name=name, value=value: halo.Halo(**HALO | {name: value})
@@ -689,7 +769,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("beginning", sorted({*REFUSED, *FIELDS, *MORE}))
 def test_layers_halos_and_oracles_name_what_is_wrong(beginning):
-    if beginning.startswith("load:"):
+    if beginning.startswith(("load", "Net")):
         pytest.importorskip("google.protobuf")
     for calls in (REFUSED, FIELDS, MORE):
         for call in calls.get(beginning, ()):
@@ -705,6 +785,7 @@ def test_one_value_serves_every_axis_of_a_layer():
 
 
 OTHERWISE = {  # the names under which these are tried
+    "compat.caffe.Solver.optimizer": ("Optimizer",),  # by the functions that it returns
     "compat.caffe.Filler": ("constant", "uniform", "gaussian", "Filler"),
     **{f"compat.torch.conv{rank}d": ("conv2d",) for rank in (1, 3)},
     **{f"compat.torch.conv_transpose{rank}d": ("conv_transpose2d",) for rank in (1, 3)},
@@ -714,9 +795,9 @@ OTHERWISE = {  # the names under which these are tried
         for rank in (1, 3)
     },
 }
-# `load` makes a Net. Most arguments of the layers are checked by their frameworks, and the others in
-# tests/test_layers_nnx.py and tests/test_layers_equinox.py.
-UNTRIED = ("compat.caffe.Net", "layers.")
+# `load` and `load_solver` make the first three. Most arguments of the layers are checked by their frameworks, and
+# the others in tests/test_layers_nnx.py and tests/test_layers_equinox.py.
+UNTRIED = ("compat.caffe.Net", "compat.caffe.Layer", "compat.caffe.SolverState", "layers.")
 
 
 def test_every_argument_of_every_public_function_is_among_these():

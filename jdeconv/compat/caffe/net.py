@@ -1,77 +1,238 @@
-"""A deploy net read from Caffe's own files: a pytree of blobs and a pure function."""
+"""A net read from Caffe's own files: a pytree of blobs and pure functions of it."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jdeconv import checks
-from jdeconv.checks import array, refused, reporting
-from jdeconv.compat.caffe import files
-from jdeconv.compat.caffe.files import MAX_LAYERS, MAX_NUMBERS, LayerMessage
-from jdeconv.compat.caffe.layers import LAYERS, Layer, Shape
+from jdeconv.checks import array, flag, integers, listed, one_of, refused, reporting, shown
+from jdeconv.compat.caffe.align import offsets
+from jdeconv.compat.caffe.definition import read, read_text
+from jdeconv.compat.caffe.layers import Layer, Shape
+from jdeconv.compat.caffe.plan import Blob, Places, Plan, named, planned
+from jdeconv.compat.caffe.sources import Known
+from jdeconv.compat.caffe.summary import table
+from jdeconv.compat.caffe.weights import read_params, write_weights
+from jdeconv.compat.caffe.wiring import Step, wired
 
 Params = dict[str, list[jax.Array]]
+PHASES = ("TRAIN", "TEST")
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One layer in its place: which tops it reads and writes, and where each of its blobs is kept."""
-
-    name: str
-    layer: Layer
-    bottoms: tuple[str, ...]
-    tops: tuple[str, ...]
-    blobs: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Net:
-    """A deploy net: ``net(net.params, {"data": x})`` gives the net's top blobs by name.
+    """A net: ``net(net.params, {"data": x})`` gives the net's top blobs by name.
 
     Args:
-      inputs: the shape of each input blob, by name.
-      steps: the layers, in the order of the file.
+      inputs: the shape of each input, by name: None, or a tuple with None in it, where the file does not say.
       outputs: the names of the tops that no layer reads.
-      params: the blobs of each layer that learns, by its name; layers that share a blob find it with the first.
+      params: the blobs of each layer that has some, by its name; layers that share a blob find it with the
+        first. None while sizes of inputs are unknown; `init` makes them.
+      phase: "TRAIN" or "TEST".
+      name: the file's name for the net.
+      steps: the layers, in the order of the file.
+      plan: the layers for the known sizes of the inputs; None while some are unknown.
+      source: the text, and what `load` was given.
+      filled: the layers whose blobs the fillers made, for want of weights.
 
-    The call is a pure function of params and inputs, through which jit, grad, vmap and the others pass. The
-    size of the batch is free.
+    The calls are pure functions of params and inputs, through which jit, grad, vmap and the others pass. All
+    sizes of the inputs are free, as far as the shapes of the params let them. A net can be pickled.
     """
 
-    inputs: dict[str, Shape]
-    steps: tuple[_Step, ...] = field(repr=False)
+    inputs: dict[str, Known]
     outputs: tuple[str, ...]
-    params: Params = field(repr=False)
+    params: Params | None = field(repr=False)
+    phase: str
+    name: str
+    steps: tuple[Step, ...] = field(repr=False)
+    plan: Plan | None = field(repr=False)
+    source: dict[str, Any] = field(repr=False)
+    filled: tuple[str, ...] = ()
 
     @reporting()
     def __call__(
-        self, params: Params, inputs: Mapping[str, jax.Array], tops: Sequence[str] | None = None
+        self,
+        params: Params,
+        inputs: Mapping[str, jax.Array],
+        tops: Sequence[str] | None = None,
+        *,
+        key: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """The tops by name: those of the net's end, or the ones named."""
+        """The tops by name: those of the net's end, or the ones named.
+
+        Layers that draw numbers, such as Dropout in phase TRAIN, need a key.
+        """
+        return self.apply(params, inputs, tops, key=key)[0]
+
+    @reporting()
+    def apply(
+        self,
+        params: Params,
+        inputs: Mapping[str, jax.Array],
+        tops: Sequence[str] | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> tuple[dict[str, jax.Array], Params]:
+        """The tops by name, and the params with the statistics that this batch has changed."""
+        wanted = self.outputs if tops is None else tuple(listed("tops", tops, "names"))
+        known = {*self.inputs, *(top for step in self.steps for top in step.tops)}
+        if unknown := set(wanted) - known:
+            raise refused("tops", f"must be of {sorted(known)}, got {sorted(unknown)}")
+        blobs, new, _ = self._run(params, inputs, key)
+        return {name: blobs[name] for name in wanted}, new
+
+    @reporting()
+    def loss(
+        self, params: Params, inputs: Mapping[str, jax.Array], *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Params]:
+        """The sum of all tops times their loss_weight, and the params with changed statistics.
+
+        Differentiation: ``jax.value_and_grad(net.loss, has_aux=True)``. No gradient reaches statistics.
+        """
+        _, new, terms = self._run(params, inputs, key)
+        if not terms:
+            raise refused("net", "has no top with a loss_weight, and no layer that is a loss")
+        return sum(weight * top.sum() for weight, top in terms), new  # pyright: ignore[reportReturnType]
+
+    @reporting()
+    def init(self, key: jax.Array, shapes: Mapping[str, Sequence[int]] | None = None) -> Params:
+        """Params that the fillers draw; `shapes` gives inputs' sizes that the file leaves open."""
+        return _drawn(self._planned(shapes).blobs, checks.key(key), self.source["file"])
+
+    @property
+    def blobs(self) -> dict[str, list[Blob]]:
+        """Shape, filler and multipliers of each blob, in the structure of params."""
+        return self._planned(None).blobs
+
+    @property
+    def lr_mult(self) -> dict[str, list[float]]:
+        """The factor of the learning rate for each blob; 0 for statistics."""
+        return {name: [blob.lr_mult for blob in blobs] for name, blobs in self.blobs.items()}
+
+    @property
+    def decay_mult(self) -> dict[str, list[float]]:
+        """The factor of the weight decay for each blob."""
+        return {name: [blob.decay_mult for blob in blobs] for name, blobs in self.blobs.items()}
+
+    @reporting()
+    def summary(self, shapes: Mapping[str, Sequence[int]] | None = None) -> str:
+        """A table of the layers: tops with shapes, parameters, multiply-adds; for inputs of these shapes."""
+        known = self.inputs | _shapes(shapes, self.inputs)
+        return table(self.steps, self._planned(shapes), known)
+
+    @reporting()
+    def save(self, params: Params, path: str | os.PathLike) -> None:
+        """Write params as a file of weights that Caffe and OpenCV read, in float32.
+
+        A path that ends in .h5 or .hdf5 gets HDF5, every other one a caffemodel. A blob that layers share is
+        written with each.
+
+        Raises:
+          ValueError: for params that are not this net's, and a file that cannot be written.
+          ModuleNotFoundError: without protobuf or h5py, which are in the extra "caffe".
+
+        Example:
+          >>> import pathlib, tempfile
+          >>> text = '''
+          ...     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }
+          ...     layer { name: "y" type: "InnerProduct" bottom: "x" top: "y"
+          ...       inner_product_param { num_output: 1 bias_term: false } }'''
+          >>> net, path = load(text), pathlib.Path(tempfile.mkdtemp(), "y.caffemodel")
+          >>> net.save({"y": [jax.numpy.array([[3.0, 4.0]])]}, path)
+          >>> load(text, path).params["y"][0].tolist()
+          [[3.0, 4.0]]
+        """
+        _check_tree(params)
+        places, layers = Places(), []
+        for step, made in zip(self.steps, self._planned(None).layers, strict=True):
+            found = zip(places.of(step, made), made.blobs, strict=True)
+            blobs = [_blob(params, step, place, shape) for place, shape in found]
+            if blobs:
+                layers.append((step.name, step.message.type, blobs))
+        write_weights(path, layers)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name} {_readable(shape)}" for name, shape in self.inputs.items())
+        count = "sizes open"
+        if self.params is not None:
+            count = f"{sum(a.size for blobs in self.params.values() for a in blobs):,} parameters"
+        if self.params is not None and 0 < len(self.filled) < len(self.params):
+            count += f", those of {', '.join(self.filled)} from fillers"
+        called = f"{self.name!r}, " if self.name else ""
+        return (
+            f"Net({called}{self.phase}, {len(self.steps)} layers, {count}; inputs {inputs or 'none'}; "
+            f"outputs {', '.join(self.outputs)})"
+        )
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return _loaded, (self.source, self.params, self.filled)
+
+    def _planned(self, shapes: Mapping[str, Sequence[int]] | None) -> Plan:
+        if self.plan is not None and not shapes:
+            return self.plan
+        return _plan(self.source["file"], self.inputs, self, shapes, needed=True)  # pyright: ignore[reportReturnType]
+
+    def _run(
+        self, params: Params, inputs: Mapping[str, jax.Array], key: Any
+    ) -> tuple[dict[str, jax.Array], Params, list[tuple[float, jax.Array]]]:
+        """All blobs, the params with changed statistics, and the tops that count as losses."""
+        blobs = self._checked(inputs)
+        _check_tree(params)
+        key = None if key is None else checks.key(key)
+        places, terms = Places(), []
+        new = {name: list(arrays) for name, arrays in params.items()}
+        for index, step in enumerate(self.steps):
+            bottoms = [blobs[name] for name in step.bottoms]
+            for i, wanted in enumerate(
+                step.message.propagate_down if not step.message.is_v1 else ()
+            ):
+                if not wanted:
+                    bottoms[i] = jax.lax.stop_gradient(bottoms[i])
+            with named(step, lambda reason: refused("inputs", f"do not fit: {reason}")):
+                made = step.maker(step.message, [a.shape for a in bottoms])
+                found = places.of(step, made)
+                if made.random and key is None:
+                    reason = f"is needed: {step.message.where} draws numbers"
+                    raise refused("key", reason)
+                learned = [
+                    _blob(params, step, place, shape)
+                    for place, shape in zip(found, made.blobs, strict=True)
+                ]
+                drawn = None if key is None else jax.random.fold_in(key, index)
+                results, changed = made(learned, bottoms, drawn)
+                if len(results) != len(step.tops):
+                    reason = f"names {list(step.tops)}, and the layer has {len(results)}"
+                    raise refused("top", reason)
+            if made.updates:
+                for (name, place), value in zip(found, changed, strict=True):
+                    new[name][place] = value
+            for weight, top in zip(step.loss_weights, results, strict=True):
+                terms += [(weight, top)] if weight else []
+            blobs.update(zip(step.tops, results, strict=True))
+        return blobs, new, terms
+
+    def _checked(self, inputs: Any) -> dict[str, jax.Array]:
+        if not isinstance(inputs, Mapping):
+            names = ", ".join(f"{name!r}: ..." for name in self.inputs)
+            reason = f"must be a dict of arrays, {{{names}}}, got {shown(inputs)}"
+            raise refused("inputs", reason, TypeError)
         if set(inputs) != set(self.inputs):
             raise refused("inputs", f"need {sorted(self.inputs)}, got {sorted(inputs)}")
         blobs = {name: array("inputs", a) for name, a in inputs.items()}
         for name, a in blobs.items():
-            if a.shape[1:] != self.inputs[name][1:] or a.ndim != len(self.inputs[name]):
-                reason = f"need shape {self.inputs[name]} for {name!r} (the batch size may differ)"
+            known = self.inputs[name]
+            if known is None or len(known) != 4 or None in known:
+                continue
+            if a.ndim != 4 or a.shape[1] != known[1]:
+                reason = f"need shape {known} for {name!r} (the batch and the space may differ)"
                 raise refused("inputs", f"{reason}, got {a.shape}")
-        wanted = self.outputs if tops is None else tuple(tops)
-        known = {*self.inputs, *(top for step in self.steps for top in step.tops)}
-        if unknown := set(wanted) - known:
-            raise refused("tops", f"must be of {sorted(known)}, got {sorted(unknown)}")
-        for step in self.steps:
-            learned = [params[owner][index] for owner, index in step.blobs]
-            results = step.layer.apply(learned, [blobs[name] for name in step.bottoms])
-            blobs.update(zip(step.tops, results, strict=True))
-        return {name: blobs[name] for name in wanted}
+        return blobs
 
 
 @reporting()
@@ -80,13 +241,30 @@ def load(
     caffemodel: str | os.PathLike | None = None,
     *,
     key: jax.Array | None = None,
+    phase: str = "TEST",
+    layers: Mapping[str, Callable | Layer] | None = None,
+    until: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    align: bool = False,
 ) -> Net:
-    """A net from its definition and its weights, in phase TEST.
+    """A net from its definition and its weights.
+
+    Layers without bottoms, such as Data, become inputs of the net. Their shapes come from the fields of the
+    layer, from `shapes`, or from the arrays of a call. A file may have data layers for other phases or stages
+    only; those that the net needs become inputs too.
 
     Args:
-      prototxt: the definition, of today's layers or of V1's.
-      caffemodel: the weights; None lets the fillers make them.
+      prototxt: the definition, of today's layers or of V1's: a path, or the text itself.
+      caffemodel: the weights, a caffemodel or HDF5; None lets the fillers make them. Layers that the file lacks
+        keep their fillers, as in Caffe; `net.filled` names them, and a warning does in phase "TEST".
       key: for the fillers; None is `jax.random.key(0)`.
+      phase: "TEST" or "TRAIN"; it decides which layers there are, and what Dropout and BatchNorm do.
+      layers: layers that the file needs and that are not known here, by type or by name: a function of the
+        bottoms that gives a top or a list of them, or a `Layer`, which may have blobs.
+      until: the layer, or else the top, at which the net ends; what it does not need is left out.
+      shapes: the shapes of inputs, by name, instead of those in the file.
+      align: whether Crop layers without an offset align their bottoms, as the Caffe of HED does. BVLC's Caffe
+        takes an offset of 0, as is done here; a warning says where it matters.
 
     Returns:
       The `Net`.
@@ -94,165 +272,147 @@ def load(
     Raises:
       ValueError: for a file that cannot be read as such, a layer or a field that is not known, a blob that is
         missing or of another shape, sizes that do not fit, more than 2**29 numbers in a top or in all blobs
-        together, more than 2**13 layers; with file, layer and field.
+        together, more than 2**13 layers; with file, line, layer and field.
       TypeError: for what is no path and no key.
       ModuleNotFoundError: without protobuf, which is in the extra "caffe".
 
-    Example: a layer that adds neighbors, from a file of two layers.
-      >>> import pathlib, tempfile
+    Example: a layer that adds neighbors, from a text of two layers.
       >>> import jax.numpy as jnp
-      >>> file = pathlib.Path(tempfile.mkdtemp(), "sum.prototxt")
-      >>> _ = file.write_text('''
+      >>> net = load('''
       ...     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 4 } } }
       ...     layer { name: "y" type: "Convolution" bottom: "x" top: "y" convolution_param {
       ...       num_output: 1 kernel_size: 2 weight_filler { type: "constant" value: 1 } } }''')
-      >>> net = load(file)
       >>> net(net.params, {"x": jnp.array([[[1.0, 2.0, 3.0, 4.0]]])})["y"].tolist()
       [[[3.0, 5.0, 7.0]]]
     """
-    key = jax.random.key(0) if key is None else checks.key(key)
-    message = files.read_prototxt(prototxt)
-    build = _Build(str(prototxt), key)
-    if caffemodel is not None:
-        weights = files.layers(files.read_caffemodel(caffemodel))
-        build.weights, build.stored = str(caffemodel), {layer.name: layer for layer in weights}
-    build.declare(message)
-    used = [layer for layer in files.layers(message) if layer.in_test]
-    if len(used) > MAX_LAYERS:
-        raise build.refused(f"{len(used)} layers, {MAX_LAYERS} are the most")
-    for layer in used:
-        build.add(layer)
-    return Net(build.inputs, tuple(build.steps), tuple(build.available), build.params)
+    drawing = jax.random.key(0) if key is None else checks.key(key)
+    one_of("phase", phase, PHASES)
+    flag("align", align)
+    if not isinstance(layers, Mapping | None):
+        reason = f"must be a dict of functions or Layers by type or name, got {shown(layers)}"
+        raise refused("layers", reason, TypeError)
+    for name, layer in (layers or {}).items():
+        if not callable(layer):
+            reason = f"must hold functions or Layers, got {shown(layer)} for {name!r}"
+            raise refused("layers", reason, TypeError)
+    if not isinstance(until, str | None):
+        raise refused("until", f"must be a layer's or a top's name, got {shown(until)}", TypeError)
+    text, file = read_text(prototxt)
+    source = {
+        "text": text, "file": file, "phase": phase, "layers": dict(layers or {}),
+        "until": until, "shapes": shapes, "align": align,
+    }  # fmt: skip
+    net = _loaded(source, None)
+    if net.plan is not None:
+        blobs = net.plan.blobs
+        known = {} if caffemodel is None else read_params(caffemodel, blobs, file)
+        filled = tuple(name for name in blobs if name not in known)
+        if caffemodel is not None and filled and phase == "TEST":
+            text = f"layers {shown(list(filled))} are not in {str(caffemodel)!r} and keep their fillers"
+            warnings.warn(text, stacklevel=3)
+        object.__setattr__(net, "params", _drawn(blobs, drawing, file, known))
+        object.__setattr__(net, "filled", filled)
+    elif caffemodel is not None:
+        net.init(drawing)  # which says what sizes are missing
+    return net
 
 
-class _Build:
-    """A net in the making: what is known after each layer of the file."""
+def _loaded(source: dict[str, Any], params: Params | None, filled: tuple[str, ...] = ()) -> Net:
+    """The net of a text, with these params."""
+    definition = read(source["text"], source["file"], source["phase"] == "TRAIN")
+    wiring = wired(definition, source["layers"], source["until"])
+    inputs = wiring.inputs | _shapes(source["shapes"], wiring.inputs)
+    derived = offsets(wiring.steps, inputs, source["align"], _error_of(source["file"]))
+    for step in wiring.steps:
+        if step.name in derived:
+            step.message.set_offset(derived[step.name])
+    plan = _plan(source["file"], inputs, wiring, None, needed=False)
+    head = (wiring.outputs, params, source["phase"], definition.head.name)
+    return Net(inputs, *head, wiring.steps, plan, source, filled)
 
-    def __init__(self, file: str, key: Any) -> None:
-        self.file, self.key = file, key
-        self.weights: str | None = None
-        self.stored: dict[str, LayerMessage] = {}
-        self.inputs: dict[str, Shape] = {}
-        self.shapes: dict[str, Shape] = {}
-        self.available: dict[str, None] = {}  # tops that nobody has read, in their order
-        self.owners: dict[str, tuple[str, int, Shape]] = {}  # of shared blobs, by their shared name
-        self.params: Params = {}
-        self.numbers = 0  # in them
-        self.steps: list[_Step] = []
 
-    def declare(self, message: Any) -> None:
-        """The inputs in the head of a file of old."""
-        shapes = [tuple(shape.dim) for shape in message.input_shape]
-        if message.input_dim:
-            dims = list(message.input_dim)
-            shapes = [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
-        if len(shapes) != len(message.input):
-            raise self.refused(f"{len(shapes)} shapes for {len(message.input)} inputs")
-        for name, shape in zip(message.input, shapes, strict=True):
-            self._input(name, shape, f"input {name!r}")
+def _plan(
+    file: str, inputs: dict[str, Known], wiring: Any, shapes: Any, needed: bool
+) -> Plan | None:
+    """The plan for these inputs; None, or an error where it is needed, if sizes are unknown."""
+    known: dict[str, Any] = inputs | _shapes(shapes, inputs)
+    missing = [name for name, shape in known.items() if shape is None or None in shape]
+    if missing:
+        if not needed:
+            return None
+        example = ", ".join(f"{name!r}: (...)" for name in missing)
+        reason = f"must have the sizes of {missing}, which {file} does not say: {{{example}}}"
+        raise refused("shapes", reason)
+    return planned(wiring, known, _error_of(file))
 
-    def add(self, layer: LayerMessage) -> None:
-        """One layer."""
-        if layer.type == "Input":
-            shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
-            shapes *= len(layer.top) if len(shapes) == 1 else 1
-            if len(shapes) != len(layer.top):
-                raise self._refused(layer, f"input_param has {len(shapes)} shapes")
-            for top, shape in zip(layer.top, shapes, strict=True):
-                self._input(top, shape, f"layer {layer.name!r}")
-            return
-        if layer.type not in LAYERS:
-            known = ", ".join(("Input", *LAYERS))
-            raise self._refused(layer, f"there is no such type; known are {known}")
-        for bottom in layer.bottom:
-            if bottom not in self.shapes:
-                raise self._refused(layer, f"bottom {bottom!r} is no top of a layer before")
-        made, tops = self._made(layer, [self.shapes[name] for name in layer.bottom])
-        places = tuple(self._place(layer, made, index) for index in range(len(made.blobs)))
-        self.steps.append(_Step(layer.name, made, tuple(layer.bottom), tuple(layer.top), places))
-        for bottom in layer.bottom:
-            self.available.pop(bottom, None)
-        for top, shape in zip(layer.top, tops, strict=True):
-            if top in self.shapes and top not in layer.bottom:
-                raise self._refused(layer, f"top {top!r} is one of another layer already")
-            self._sized(shape, f"layer {layer.name!r}, top {top!r}")
-            self.shapes[top], self.available[top] = shape, None
 
-    def _made(self, layer: LayerMessage, bottoms: list[Shape]) -> tuple[Layer, list[Shape]]:
-        """The layer, and the shapes of its tops, without computing any."""
-        with self._named(layer):
-            made = LAYERS[layer.type](layer, bottoms)
-            for index, shape in enumerate(made.blobs):
-                self._sized(shape, f"layer {layer.name!r}, blob {index}", self.numbers)
-            types = [
-                [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-                for shapes in (made.blobs, bottoms)
-            ]
-            tops = [*made.tops] or [top.shape for top in jax.eval_shape(made.apply, *types)]
-        if len(tops) != len(layer.top):
-            raise self._refused(layer, f"top: it has {len(tops)}, the file names {list(layer.top)}")
-        return made, tops
+def _error_of(file: str) -> Callable[[str], Exception]:
+    """The error for a reason that lies in a definition."""
+    return lambda reason: refused("prototxt", f"{file}: {reason}")
 
-    def _place(self, layer: LayerMessage, made: Layer, index: int) -> tuple[str, int]:
-        """Where one blob is kept: with this layer, or with the first that shares it."""
-        shape = tuple(made.blobs[index])
-        shared = layer.shared[index] if index < len(layer.shared) else ""
-        if shared in self.owners:
-            owner, place, owned = self.owners[shared]
-            if owned != shape:
-                reason = f"param {shared!r} has shape {owned} in layer {owner!r}, and {shape} here"
-                raise self._refused(layer, reason)
-            return owner, place
-        kept = self.params.setdefault(layer.name, [])
-        if shared:
-            self.owners[shared] = (layer.name, len(kept), shape)
-        kept.append(self._value(layer, made, index, shape))
-        self.numbers += math.prod(shape)
-        return layer.name, len(kept) - 1
 
-    def _value(self, layer: LayerMessage, made: Layer, index: int, shape: Shape) -> jax.Array:
-        """A blob from the weights, or from its filler."""
-        if self.weights is None:
-            key = jax.random.fold_in(self.key, sum(map(len, self.params.values())))
-            with self._named(layer):
-                return made.fillers[index](key, shape)
-        source = self.stored.get(layer.name)
-        found = [] if source is None else source.blobs
-        if len(found) != len(made.blobs):
-            reason = f"layer {layer.name!r}: {len(found)} blobs, where {self.file} needs {len(made.blobs)}"
-            raise refused("caffemodel", f"{self.weights!r}: {reason}")
-        value = files.blob(found[index], shape)
-        if value is None:
-            came = files.stored(found[index])
-            reason = f"layer {layer.name!r}, blob {index}: {came}, needed is {list(shape)}"
-            raise refused("caffemodel", f"{self.weights!r}: {reason}")
-        return jnp.asarray(value).reshape(shape)
+def _shapes(shapes: Any, inputs: Mapping[str, Known]) -> dict[str, Shape]:
+    """What the caller says about the inputs' shapes."""
+    if shapes is None:
+        return {}
+    if not isinstance(shapes, Mapping):
+        raise refused(
+            "shapes", f"must be a dict of shapes by input, got {shown(shapes)}", TypeError
+        )
+    if unknown := set(shapes) - set(inputs):
+        raise refused("shapes", f"must be of {sorted(inputs)}, got {sorted(unknown)}")
+    return {
+        name: integers("shapes", listed("shapes", shape, "sizes"), len(shape), 1)
+        for name, shape in shapes.items()
+    }
 
-    def _input(self, name: str, shape: Shape, where: str) -> None:
-        self._sized(shape, where)
-        self.inputs[name] = self.shapes[name] = shape
-        self.available[name] = None
 
-    def _sized(self, shape: Shape, where: str, others: int = 0) -> None:
-        """Every size at least 1, and not too many numbers, together with those of other blobs."""
-        if min(shape, default=1) < 1 or math.prod(shape) + others > MAX_NUMBERS:
-            reason = f"{where}: shape {list(shape)}; sizes are at least 1, {MAX_NUMBERS} numbers the most"
-            raise self.refused(reason)
+def _drawn(
+    blobs: Mapping[str, list[Blob]], key: Any, file: str, known: Mapping[str, list] | None = None
+) -> Params:
+    """What the fillers make, and what is known of some layers."""
+    params: Params = {}
+    count = 0
+    for name, layer in blobs.items():
+        params[name] = [jax.device_put(value) for value in (known or {}).get(name, ())]
+        for blob in layer[len(params[name]) :]:
+            try:
+                made = blob.filler(jax.random.fold_in(key, count + blob.index), blob.shape)
+            except ValueError as error:
+                reason = (
+                    f"{file}: layer {name!r}, filler of blob {blob.index}: {vars(error)['reason']}"
+                )
+                raise refused("prototxt", reason) from None
+            params[name].append(made)
+        count += sum(blob.count for blob in layer[:1])
+    return params
 
-    @contextmanager
-    def _named(self, layer: LayerMessage) -> Iterator[None]:
-        """Inside, what is refused is refused in the name of file and layer."""
-        try:
-            yield
-        except (TypeError, ValueError) as error:
-            found: Any = vars(error)
-            if "reason" not in found or found["argument"] == "prototxt":
-                raise
-            raise self._refused(layer, f"{found['argument']} {found['reason']}") from None
 
-    def _refused(self, layer: LayerMessage, reason: str) -> Exception:
-        return self.refused(f"layer {layer.name!r} ({layer.type}): {reason}")
+def _check_tree(params: Any) -> None:
+    if not isinstance(params, Mapping):
+        reason = f"must be a dict of lists of arrays, such as net.params, got {shown(params)}"
+        raise refused("params", reason, TypeError)
 
-    def refused(self, reason: str) -> Exception:
-        """The error for what the definition holds."""
-        return refused("prototxt", f"{self.file!r}: {reason}")
+
+def _blob(params: Mapping[str, Any], step: Step, place: tuple[str, int], shape: Shape) -> jax.Array:
+    """One blob of the params, of the shape that its layer needs."""
+    name, index = place
+    kept = params.get(name)
+    if not isinstance(kept, list | tuple) or len(kept) <= index:
+        reason = (
+            f"must have a list of blobs for layer {name!r}, as net.params has, got {shown(kept)}"
+        )
+        raise refused("params", reason, TypeError if kept is not None else ValueError)
+    found = array("params", kept[index])
+    if found.shape != shape:
+        reason = f"need shape {shape} for blob {index} of layer {name!r}, got {found.shape}"
+        if step.name != name:
+            reason += f" (which {step.name!r} shares)"
+        raise refused("params", f"{reason}; other sizes of the inputs may be the cause")
+    return found
+
+
+def _readable(shape: Known) -> str:
+    if shape is None:
+        return "of unknown shape"
+    return "x".join("?" if size is None else str(size) for size in shape)

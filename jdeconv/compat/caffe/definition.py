@@ -1,0 +1,235 @@
+"""A prototxt's text, read into one message for each layer of a phase, with the line where it stands."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jdeconv.checks import refused
+from jdeconv.compat.caffe.files import MAX_LAYERS, need_protobuf, read_bytes
+from jdeconv.compat.caffe.schema import V1_NAMES, message_class
+
+# Comments and strings may hold braces; the numbers of a data layer's size are looked for in what is left.
+TOKEN = re.compile(
+    r"""(?P<blank>\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|[{}<>]|[A-Za-z_]\w*|[:,;\[\]\s]+|[^\s"'\#{}<>\w]|\d\w*"""
+)
+SOURCES = re.compile(r"([a-z_]+)\s*:\s*(\d+)")
+UNKNOWN = re.compile(r'has no field named "(\w+)"')
+IS_TEXT = re.compile(r"[{\n]|^\s*\w+\s*:\s")  # a brace, a second line, or a field with its value
+MAX_SHOWN = 20  # problems of one file in an error's text
+
+
+class LayerMessage:
+    """A layer's message, of today's kind or V1, under today's names.
+
+    Attributes:
+      line: of the text, where the layer begins.
+      text: the layer's own text, without comments and strings.
+      train: whether the phase is TRAIN.
+      problem: the first field that is not known, and where; empty for none.
+    """
+
+    def __init__(self, message: Any, line: int, text: str, train: bool, problem: str) -> None:
+        self._message, self.line, self.text, self.train = message, line, text, train
+        self.problem = problem
+        self.is_v1 = message.DESCRIPTOR.name.startswith("V1")
+        self.type = _v1_name(message) if self.is_v1 else message.type
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._message.DESCRIPTOR.fields_by_name and name.endswith("_param"):
+            return getattr(message_class("LayerParameter")(), name)  # V1 lacks it: its defaults
+        return getattr(self._message, name)
+
+    def set_offset(self, offset: Sequence[int]) -> None:
+        """Give a Crop layer the offset that its file leaves out."""
+        self._message.crop_param.offset[:] = offset
+
+    @property
+    def where(self) -> str:
+        """How errors call it."""
+        return f"line {self.line}, layer {self.name!r} ({self.type})"
+
+    def shared(self, index: int) -> str:
+        """The name under which layers share this blob; empty for none."""
+        params = self._message.param
+        if index >= len(params):
+            return ""
+        return params[index] if self.is_v1 else params[index].name
+
+    def multipliers(self, index: int) -> tuple[float, float]:
+        """Of this blob, lr_mult and decay_mult."""
+        message = self._message
+        if not self.is_v1:
+            given = index < len(message.param)
+            return (
+                (message.param[index].lr_mult, message.param[index].decay_mult)
+                if given
+                else (1.0, 1.0)
+            )
+        rates, decays = message.blobs_lr, message.weight_decay
+        return (
+            rates[index] if index < len(rates) else 1.0,
+            decays[index] if index < len(decays) else 1.0,
+        )
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Every field of the text that holds one whole number, whatever message it belongs to."""
+        return {name: int(value) for name, value in SOURCES.findall(self.text)}
+
+    @property
+    def in_phase(self) -> bool:
+        """Whether it is part of the net, at level 0 and without stages."""
+        message, phase = self._message, 0 if self.train else 1
+        if not self.is_v1 and message.HasField("phase"):
+            return message.phase == phase
+        if message.include:
+            return any(_holds(rule, phase) for rule in message.include)
+        return not any(_holds(rule, phase) for rule in message.exclude)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a prototxt says.
+
+    Args:
+      file: how errors call it.
+      text: all of it.
+      head: the message of all that is no layer.
+      layers: those of the phase.
+      sources: the tops of data layers of another phase or stage, with the layer.
+    """
+
+    file: str
+    text: str = field(repr=False)
+    head: Any = field(repr=False)
+    layers: list[LayerMessage] = field(repr=False)
+    sources: dict[str, LayerMessage] = field(repr=False)
+
+
+def read_text(prototxt: str | os.PathLike, what: str = "net") -> tuple[str, str]:
+    """The text, and how errors call it: by its path, or as what it is."""
+    need_protobuf()
+    if isinstance(prototxt, str) and IS_TEXT.search(prototxt):
+        return prototxt, "the text"
+    try:
+        return read_bytes("prototxt", prototxt).decode(), repr(str(prototxt))
+    except UnicodeDecodeError as error:
+        reason = f"{str(prototxt)!r} is no {what}'s definition: {error}"
+        raise refused("prototxt", reason) from None
+
+
+def read(text: str, file: str, train: bool) -> Definition:
+    """The definition in a text."""
+    from google.protobuf import text_format
+
+    problems: list[str] = []
+    blocks, rest = _blocks(text)
+    if blocks is None:  # braces that do not match: the parser says where
+        head, problem = parsed("NetParameter", text)
+        raise refused(
+            "prototxt", f"{file} is no net's definition: {problem or 'a brace is left open'}"
+        )
+    head, problem = parsed("NetParameter", rest)
+    if problem:
+        problems.append(problem)
+    layers: list[LayerMessage] = []
+    sources: dict[str, LayerMessage] = {}
+    for kind, line, column, block, bare in blocks:
+        name = "LayerParameter" if kind == "layer" else "V1LayerParameter"
+        message, problem = parsed(name, block, line, column)
+        if problem:  # which does not matter in a layer that is left out, or that the caller brings
+            try:
+                message = text_format.Parse(block, message_class(name)(), allow_unknown_field=True)
+            except text_format.ParseError:
+                problems.append(problem)
+                continue
+        layer = LayerMessage(message, line, bare, train, problem)
+        if layer.in_phase:
+            layers.append(layer)
+        elif not layer.bottom:
+            sources.update(dict.fromkeys(layer.top, layer))
+    if problems:
+        raise refused("prototxt", f"{file} is no net's definition: {listing(problems)}")
+    if len(layers) > MAX_LAYERS:
+        raise refused("prototxt", f"{file}: {len(layers)} layers, {MAX_LAYERS} are the most")
+    return Definition(file, text, head, layers, sources)
+
+
+def listing(problems: Sequence[str]) -> str:
+    """One problem, or several in lines of their own."""
+    if len(problems) == 1:
+        return problems[0]
+    more = len(problems) - MAX_SHOWN
+    lines = [*problems[:MAX_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    return f"{len(problems)} problems" + "".join(f"\n  {line}" for line in lines)
+
+
+def parsed(name: str, text: str, line: int = 1, column: int = 1) -> tuple[Any, str]:
+    """The message in a text that begins at a line and a column, and the problem, if any."""
+    from google.protobuf import text_format
+
+    try:
+        return text_format.Parse(text, message_class(name)()), ""
+    except text_format.ParseError as error:
+        if unknown := UNKNOWN.search(str(error)):  # without contents it changes nothing
+            empty = re.compile(rf"\b{unknown.group(1)}\s*:?\s*\{{\s*\}}")
+            shorter = empty.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
+            if shorter != text:
+                return parsed(name, shorter, line, column)
+        at, across = error.GetLine() or 1, error.GetColumn() or 1
+        reason = str(error).split(" : ", 1)[-1].replace('"jdeconv.caffe.', '"')
+        return None, f"{at + line - 1}:{across + (column - 1 if at == 1 else 0)} : {reason}"
+
+
+def _blocks(text: str) -> tuple[list[tuple[str, int, int, str, str]] | None, str]:
+    """The layers' texts with kind, line, column and bare text, and the rest; None where braces do not match."""
+    ends = [match.end() for match in re.finditer("\n", text)]
+    blocks, rest, bare = [], [], []
+    depth, word, begin, last = 0, "", 0, 0
+    for match in TOKEN.finditer(text):
+        token = match.group()
+        if match.group("blank") is None and depth:
+            bare.append(token)
+        if token in ("{", "<"):
+            depth += 1
+            if depth == 1 and word in ("layer", "layers"):
+                begin, bare = match.end(), []
+        elif token in ("}", ">"):
+            depth -= 1
+            if depth < 0:
+                return None, text
+            if depth == 0 and word in ("layer", "layers"):
+                line = bisect.bisect_right(ends, begin)
+                column = begin - (ends[line - 1] if line else 0)
+                blocks.append(
+                    (word, line + 1, column + 1, text[begin : match.start()], "".join(bare))
+                )
+                rest.append(text[last:begin])
+                rest.append(re.sub(r"[^\n]", " ", text[begin : match.start()]))
+                last = match.start()
+        elif depth == 0 and re.match(r"[A-Za-z_]", token):
+            word = token
+    rest.append(text[last:])
+    return (blocks if depth == 0 else None), "".join(rest)
+
+
+def _holds(rule: Any, phase: int) -> bool:
+    """Whether a NetStateRule is one of this phase, level 0, without stages."""
+    same = not rule.HasField("phase") or rule.phase == phase
+    low = not rule.HasField("min_level") or rule.min_level <= 0
+    high = not rule.HasField("max_level") or rule.max_level >= 0
+    return same and low and high and not rule.stage
+
+
+def _v1_name(message: Any) -> str:
+    name: str = (
+        message.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[message.type].name
+    )
+    return V1_NAMES.get(name, name)

@@ -1,0 +1,33 @@
+"""What each layer of a net computes, from the message that a prototxt holds for it.
+
+base            what a layer is, and what makers share
+windows         Convolution, Deconvolution, Im2col, Pooling, SPP
+dense           InnerProduct, Embed, Scale, Bias, PReLU, Parameter
+elementwise     functions of every number, and Dropout
+normalization   BatchNorm, BN, LRN, MVN, Normalize, Softmax
+arranging       layers that arrange, combine or reduce numbers
+losses          losses, and Accuracy
+sampling        Upsample, Interp, ROIPooling
+
+`LAYERS` has a maker for every type.
+
+Source: BVLC Caffe, src/caffe/layers; SegNet's, PSPNet's, SSD's and Fast R-CNN's Caffe for theirs.
+"""
+
+from __future__ import annotations
+
+from jdeconv.compat.caffe.layers import (
+    arranging,
+    dense,
+    elementwise,
+    losses,
+    normalization,
+    sampling,
+    windows,
+)
+from jdeconv.compat.caffe.layers.base import Layer, Maker, Shape
+
+__all__ = ["LAYERS", "Layer", "Maker", "Shape"]
+
+GROUPS = (windows, dense, elementwise, normalization, arranging, losses, sampling)
+LAYERS: dict[str, Maker] = {name: maker for group in GROUPS for name, maker in group.MAKERS.items()}

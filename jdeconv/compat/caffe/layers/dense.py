@@ -1,0 +1,139 @@
+"""Layers with blobs but no windows: InnerProduct, Embed, Scale, Bias, PReLU, Parameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from jdeconv.checks import refused
+from jdeconv.compat.caffe.convolution import Filler
+from jdeconv.compat.caffe.layers.base import (
+    Layer,
+    Shape,
+    axis_of,
+    filler_of,
+    filler_or,
+    need_bottoms,
+    spread,
+    whole,
+)
+
+
+def inner_product(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """InnerProduct."""
+    message = layer.inner_product_param
+    need_bottoms(layer, bottoms, 1)
+    axis = axis_of("axis", message.axis, len(bottoms[0]))
+    n, k = message.num_output, math.prod(bottoms[0][axis:])
+    if n < 1:
+        raise refused("num_output", f"must be at least 1, got {n}")
+    shapes = [(k, n) if message.transpose else (n, k), (n,)][: 1 + message.bias_term]
+    fills = [filler_of(message.weight_filler), filler_of(message.bias_filler)][: len(shapes)]
+
+    def apply(blobs, bottoms):
+        (x,) = bottoms
+        rows = x.reshape(*x.shape[:axis], -1)
+        y = rows @ (blobs[0] if message.transpose else blobs[0].T)
+        return [y + blobs[1].reshape([1] * axis + [n]) if message.bias_term else y]
+
+    return Layer(apply, shapes, fills, per_top=k)
+
+
+def embed(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """Embed: for each index of the bottom, the row of the weight."""
+    message = layer.embed_param
+    need_bottoms(layer, bottoms, 1)
+    n, k = message.num_output, message.input_dim
+    if min(n, k) < 1:
+        raise refused("embed_param", f"needs num_output and input_dim of at least 1, got {n}, {k}")
+
+    def apply(blobs, bottoms):
+        top = blobs[0][whole(bottoms[0])]
+        return [top + spread(blobs[1], top.ndim - 1, top.ndim) if message.bias_term else top]
+
+    shapes = [(k, n), (n,)][: 1 + message.bias_term]
+    fills = [filler_of(message.weight_filler), filler_of(message.bias_filler)][: len(shapes)]
+    return Layer(apply, shapes, fills)
+
+
+def _learned_axes(message: Any, bottoms: Sequence[Shape]) -> tuple[int, Shape]:
+    """Where the second bottom or the blob of a Scale or Bias layer lies, and its shape."""
+    shape = bottoms[0]
+    if len(bottoms) == 2 and bottoms[1] == ():
+        return 0, ()
+    axis = axis_of("axis", message.axis, len(shape))
+    if len(bottoms) == 2:
+        ours = bottoms[1]
+    else:
+        stop = len(shape) if message.num_axes == -1 else axis + message.num_axes
+        ours = shape[axis:stop]
+        if message.num_axes < -1 or stop > len(shape):
+            reason = f"is out of range, got {message.num_axes} for {len(shape)} axes"
+            raise refused("num_axes", reason)
+    if shape[axis : axis + len(ours)] != ours:
+        raise refused("bottom", f"shapes must fit one another at axis {axis}, got {bottoms}")
+    return axis, ours
+
+
+def scale(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """Scale, by a second bottom or by a blob; and a bias."""
+    need_bottoms(layer, bottoms, 1, 2)
+    message, ndim = layer.scale_param, len(bottoms[0])
+    axis, ours = _learned_axes(message, bottoms)
+
+    def apply(blobs, bottoms):
+        x, *rest = [*bottoms, *blobs]
+        y = x * spread(rest[0], axis, ndim)
+        return [y + spread(rest[1], axis, ndim) if message.bias_term else y]
+
+    learned = [(ours, filler_or(message, "filler", 1.0))] * (len(bottoms) == 1)
+    learned += [(ours, filler_of(message.bias_filler))] * message.bias_term
+    return Layer(apply, [shape for shape, _ in learned], [filler for _, filler in learned])
+
+
+def bias(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """Bias: a second bottom or a blob, added."""
+    need_bottoms(layer, bottoms, 1, 2)
+    message, ndim = layer.bias_param, len(bottoms[0])
+    axis, ours = _learned_axes(message, bottoms)
+
+    def apply(blobs, bottoms):
+        x, added = [*bottoms, *blobs]
+        return [x + spread(added, axis, ndim)]
+
+    own = len(bottoms) == 1
+    return Layer(apply, [ours] * own, [filler_or(message, "filler", 0.0)] * own)
+
+
+def prelu(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """PReLU: a slope per channel, or one for all."""
+    need_bottoms(layer, bottoms, 1)
+    message, ndim = layer.prelu_param, len(bottoms[0])
+    if ndim < 2:
+        raise refused("bottom", f"needs 2 axes or more, got {bottoms[0]}")
+    shape = () if message.channel_shared else bottoms[0][1:2]
+
+    def apply(blobs, bottoms):
+        (x,), slope = bottoms, blobs[0].reshape(1, -1, *[1] * (ndim - 2))
+        return [jnp.where(x > 0, x, slope * x)]
+
+    return Layer(apply, [shape], [filler_or(message, "filler", 0.25)])
+
+
+def parameter(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """Parameter: a blob, as the top."""
+    need_bottoms(layer, bottoms, 0)
+    return Layer(lambda blobs, _: [blobs[0]], [tuple(layer.parameter_param.shape.dim)], [Filler()])
+
+
+MAKERS = {
+    "Bias": bias,
+    "Embed": embed,
+    "InnerProduct": inner_product,
+    "PReLU": prelu,
+    "Parameter": parameter,
+    "Scale": scale,
+}

@@ -1,0 +1,211 @@
+"""Layers that normalize: BatchNorm, BN, LRN, MVN, Normalize, Softmax."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jdeconv.checks import refused
+from jdeconv.compat.caffe.convolution import Filler
+from jdeconv.compat.caffe.layers.base import (
+    Layer,
+    Shape,
+    axis_of,
+    elementwise,
+    filler_or,
+    need_axes,
+    need_bottoms,
+    spread,
+)
+from jdeconv.compat.caffe.layers.windows import average_pooling
+
+SEGNET_EPS = 1e-9  # written out in SegNet's layer
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of each channel."""
+    axes = [i for i in range(x.ndim) if i != 1] if x.ndim > 1 else None
+    mean = x.mean(axes, keepdims=True)
+    return mean.reshape(-1), ((x - mean) ** 2).mean(axes).reshape(-1)
+
+
+def batch_norm(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """BatchNorm: in training with the batch's mean and variance, else with those collected so far.
+
+    `use_global_stats` says otherwise. The blobs are sums of means and of unbiased variances, which decay by
+    moving_average_fraction at each step, and the sum of their weights.
+    """
+    need_bottoms(layer, bottoms, 1)
+    message, (shape,) = layer.batch_norm_param, bottoms
+    channels = shape[1] if len(shape) > 1 else 1
+    stored = message.use_global_stats if message.HasField("use_global_stats") else not layer.train
+
+    def normalized(x, mean, variance):
+        axis = min(1, x.ndim - 1)
+        mean, variance = (spread(a, axis, x.ndim) for a in (mean, variance))
+        return (x - mean) / jnp.sqrt(variance + message.eps)
+
+    def with_stored(blobs, bottoms):
+        mean, variance, weight = blobs
+        factor = jnp.where(weight == 0, 0, 1 / jnp.where(weight == 0, 1, weight))
+        return [normalized(bottoms[0], factor * mean, factor * variance)]
+
+    def with_batch(blobs, bottoms):
+        (x,) = bottoms
+        mean, variance = _moments(x)
+        count = x.size // channels
+        unbiased = variance * (count / (count - 1) if count > 1 else 1)
+        new = (mean, unbiased, jnp.ones(1, x.dtype))
+        decay = message.moving_average_fraction
+        updated = [decay * old + a for old, a in zip(blobs, new, strict=True)]
+        return [normalized(x, mean, variance)], updated
+
+    apply = with_stored if stored else with_batch
+    blobs, zeros = [(channels,), (channels,), (1,)], [Filler()] * 3
+    return Layer(apply, blobs, zeros, statistics=(0, 1, 2), updates=not stored)
+
+
+def bn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """BN, of SegNet or of PSPNet, whichever the fields say."""
+    need_bottoms(layer, bottoms, 1)
+    message = layer.bn_param
+    if len(bottoms[0]) < 2:
+        raise refused("bottom", f"needs 2 axes or more, got {bottoms[0]}")
+    segnet = [
+        name for name in ("scale_filler", "shift_filler", "bn_mode") if message.HasField(name)
+    ]
+    pspnet = ["slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine"]
+    pspnet = [name for name in pspnet if message.HasField(name)]
+    if segnet and pspnet:
+        raise refused("bn_param", f"has {segnet[0]} of SegNet's BN and {pspnet[0]} of PSPNet's")
+    return (
+        _segnet_bn(message, bottoms[0]) if segnet else _pspnet_bn(message, bottoms[0], layer.train)
+    )
+
+
+def _segnet_bn(message: Any, shape: Shape) -> Layer:
+    """Scale x + shift; in mode LEARN x is normalized by its batch first, in any phase."""
+    ours = (1, shape[1], *[1] * (len(shape) - 2))
+
+    def apply(blobs, bottoms):
+        (x,), (scale, shift) = bottoms, (blob.reshape(ours) for blob in blobs)
+        if message.bn_mode == 0:
+            mean, variance = (a.reshape(ours) for a in _moments(x))
+            x = (x - mean) / jnp.sqrt(variance + SEGNET_EPS)
+        return [x * scale + shift]
+
+    fills = [filler_or(message, "scale_filler", 0.0), filler_or(message, "shift_filler", 0.0)]
+    return Layer(apply, [(1, shape[1], 1, 1)] * 2, fills)
+
+
+def _pspnet_bn(message: Any, shape: Shape, train: bool) -> Layer:
+    """Slope (x - mean) / sqrt(variance + eps) + bias, with the batch's moments in training unless frozen."""
+    ours = (1, shape[1], *[1] * (len(shape) - 2))
+
+    def normalized(x, blobs, mean, variance):
+        slope, bias = (a.reshape(ours) for a in blobs[:2])
+        mean, variance = mean.reshape(ours), variance.reshape(ours)
+        return slope * ((x - mean) / jnp.sqrt(variance + message.eps)) + bias
+
+    def with_stored(blobs, bottoms):
+        return [normalized(bottoms[0], blobs, *blobs[2:])]
+
+    def with_batch(blobs, bottoms):
+        moments = _moments(bottoms[0])
+        kept = message.momentum
+        new = [
+            kept * old + (1 - kept) * a.reshape(old.shape)
+            for old, a in zip(blobs[2:], moments, strict=True)
+        ]
+        return [normalized(bottoms[0], blobs, *moments)], new
+
+    stored = message.frozen or not train
+    fills = [filler_or(message, "slope_filler", 0.0), filler_or(message, "bias_filler", 0.0)]
+    return Layer(
+        with_stored if stored else with_batch,
+        [(1, shape[1], 1, 1)] * 4,
+        [*fills, Filler(), Filler()],
+        statistics=(0, 1, 2, 3) if message.frozen else (2, 3),
+        updates=not stored,
+    )
+
+
+def lrn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """LRN: x / (k + alpha mean of squares)^beta, over near channels or, with k = 1, over near cells."""
+    need_bottoms(layer, bottoms, 1)
+    message, (shape,) = layer.lrn_param, bottoms
+    need_axes(shape, 4)
+    size = message.local_size
+    if size % 2 == 0:
+        raise refused("local_size", f"must be odd, got {size}")
+    if message.norm_region == 1:
+        pool = average_pooling(shape, size, (size - 1) // 2)
+
+        def near(x):
+            return 1 + message.alpha * pool(x * x)[0]
+    else:
+
+        def near(x):
+            edge = (size - 1) // 2
+            window = ((1, size, 1, 1), (1, 1, 1, 1), ((0, 0), (edge, edge), (0, 0), (0, 0)))
+            return message.k + message.alpha / size * lax.reduce_window(
+                x * x, 0.0, lax.add, *window
+            )
+
+    return Layer(lambda _, bottoms: [bottoms[0] * near(bottoms[0]) ** -message.beta])
+
+
+def mvn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """MVN: each channel of each item, or each item, less its mean and over its standard deviation plus eps."""
+    need_bottoms(layer, bottoms, 1)
+    message, (shape,) = layer.mvn_param, bottoms
+    need_axes(shape, 4)
+    axes = (1, 2, 3) if message.across_channels else (2, 3)
+
+    def apply(_, bottoms):
+        y = bottoms[0] - bottoms[0].mean(axes, keepdims=True)
+        if not message.normalize_variance:
+            return [y]
+        variance = (y * y).mean(axes, keepdims=True)
+        flat = variance == 0  # the root has no derivative there
+        deviation = jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, variance)))
+        return [y / (deviation + message.eps)]
+
+    return Layer(apply)
+
+
+def normalize(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """Normalize, of SSD: each item, or each cell's channels, over its length, times a learned scale."""
+    need_bottoms(layer, bottoms, 1)
+    message, (shape,) = layer.norm_param, bottoms
+    need_axes(shape, 4)
+    axes = (1, 2, 3) if message.across_spatial else (1,)
+
+    def apply(blobs, bottoms):
+        (x,), (scale,) = bottoms, blobs
+        length = jnp.sqrt((x * x).sum(axes, keepdims=True) + message.eps)
+        return [x / length * scale.reshape(1, -1, 1, 1)]
+
+    blob = () if message.channel_shared else shape[1:2]
+    return Layer(apply, [blob], [filler_or(message, "scale_filler", 1.0)])
+
+
+def softmax(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """Softmax over one axis."""
+    axis = axis_of("axis", layer.softmax_param.axis, len(bottoms[0]) if bottoms else 0)
+    return elementwise(functools.partial(jax.nn.softmax, axis=axis), layer, bottoms)
+
+
+MAKERS = {
+    "BN": bn,
+    "BatchNorm": batch_norm,
+    "LRN": lrn,
+    "MVN": mvn,
+    "Normalize": normalize,
+    "Softmax": softmax,
+}

@@ -1,0 +1,1049 @@
+"""compat.caffe: every layer against loops in float64, values and gradients; and what a net can do.
+
+A group of layers is one net with one compilation. The loops are written from Caffe's definitions and share no
+code with the package; gradients are compared with their central differences.
+"""
+
+import itertools
+import math
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdeconv.compat import caffe
+
+pytest.importorskip("google.protobuf")
+
+STEP = 1e-5
+
+
+def input_layer(name, shape):
+    dims = " ".join(f"dim: {size}" for size in shape)
+    return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}\n'
+
+
+def layer_text(name, kind, bottoms, tops, fields=""):
+    bottoms = " ".join(f'bottom: "{b}"' for b in bottoms)
+    tops = " ".join(f'top: "{t}"' for t in tops)
+    return f'layer {{ name: "{name}" type: "{kind}" {bottoms} {tops} {fields} }}\n'
+
+
+def check(arrays, layers, phase="TEST", fixed=()):
+    """Values and gradients of several layers, each (kind, fields, bottoms, blobs, number of tops, loops).
+
+    `loops` maps blobs and bottoms to tops. No gradient reaches the arrays named in `fixed`.
+    """
+    text = "".join(input_layer(name, a.shape) for name, a in arrays.items())
+    named = []
+    for i, (kind, fields, bottoms, _, count, _) in enumerate(layers):
+        named.append([f"{kind}_{i}_{j}" for j in range(count)])
+        text += layer_text(f"{kind}_{i}", kind, bottoms, named[-1], fields)
+    net = caffe.load(text, phase=phase)
+    params = {
+        f"{kind}_{i}": [jnp.asarray(b, jnp.float32) for b in blobs]
+        for i, (kind, _, _, blobs, _, _) in enumerate(layers)
+        if blobs
+    }
+    assert {n: [b.shape for b in bs] for n, bs in net.blobs.items()} == {
+        n: [b.shape for b in bs] for n, bs in params.items()
+    }
+    names = [name for group in named for name in group]
+
+    def weights(top, i):
+        return (np.arange(top.size).reshape(top.shape) * 5 + i * 3) % 7 - 3.0
+
+    def total(params, arrays):
+        tops = net(params, arrays, names)
+        return sum((tops[n] * weights(tops[n], i)).sum() for i, n in enumerate(names)), tops
+
+    given = {name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}
+    grad = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+    (_, tops), (of_params, of_arrays) = grad(params, given)
+
+    def expected(i, blobs, arrays):
+        _, _, bottoms, _, _, loops = layers[i]
+        return [np.asarray(t, float) for t in loops(blobs, [arrays[b] for b in bottoms])]
+
+    exact = {name: np.asarray(a, float) for name, a in arrays.items()}
+    all_blobs = [[np.asarray(b, float) for b in layer[3]] for layer in layers]
+    numeric = {name: np.zeros(a.shape) for name, a in exact.items()}
+    for i, group in enumerate(named):
+        base = expected(i, all_blobs[i], exact)
+        places = [names.index(name) for name in group]
+        for name, top in zip(group, base, strict=True):
+            assert tops[name].shape == top.shape, name
+            np.testing.assert_allclose(tops[name], top, rtol=2e-5, atol=2e-5, err_msg=name)
+
+        def score(i=i, places=places):
+            tops = expected(i, all_blobs[i], exact)
+            return sum((t * weights(t, j)).sum() for t, j in zip(tops, places, strict=True))
+
+        for name in dict.fromkeys(layers[i][2]):
+            if name not in fixed:
+                numeric[name] += differences(score, exact[name])
+        for blob, found in zip(all_blobs[i], of_params.get(f"{layers[i][0]}_{i}", ()), strict=True):
+            slope = differences(score, blob)
+            np.testing.assert_allclose(found, slope, rtol=2e-3, atol=2e-3, err_msg=group[0])
+    for name, slope in numeric.items():
+        np.testing.assert_allclose(of_arrays[name], slope, rtol=2e-3, atol=4e-3, err_msg=name)
+
+
+def differences(score, array):
+    """The central differences of a score in each number of an array."""
+    slope = np.zeros(array.shape)
+    for place in np.ndindex(array.shape):
+        kept = array[place]
+        array[place] = kept + STEP
+        more = score()
+        array[place] = kept - STEP
+        slope[place] = (more - score()) / (2 * STEP)
+        array[place] = kept
+    return slope
+
+
+def drawn(seed, shape, low=-4, high=5):
+    """Integers plus distinct fractions, so that there are no equals and no zeros."""
+    rng = np.random.default_rng(seed)
+    parts = rng.permutation(math.prod(shape)).reshape(shape) / math.prod(shape)
+    return rng.integers(low, high, shape) + 0.1 + 0.8 * parts
+
+
+def each(function):
+    return lambda blobs, bottoms: [np.vectorize(function, otypes=[float])(bottoms[0])]
+
+
+def test_elementwise():
+    def row(kind, fields, function, bottom="x"):
+        return kind, fields, [bottom], [], 1, each(function)
+
+    check(
+        {"x": drawn(0, (2, 3, 2)), "positive": drawn(1, (2, 3), 1, 4)},
+        [
+            row("AbsVal", "", abs),
+            row("BNLL", "", lambda v: math.log(1 + math.exp(v))),
+            row("Sigmoid", "", lambda v: 1 / (1 + math.exp(-v))),
+            row("TanH", "", math.tanh),
+            row("ReLU", "relu_param { negative_slope: 0.25 }", lambda v: v if v > 0 else v / 4),
+            row("ReLU6", "", lambda v: min(max(v, 0), 6)),
+            row("ELU", "elu_param { alpha: 0.5 }", lambda v: v if v > 0 else math.expm1(v) / 2),
+            row("Exp", "", math.exp),
+            row("Exp", "exp_param { base: 2 scale: 0.5 shift: 1 }", lambda v: 2 ** (1 + v / 2)),
+            row(
+                "Log",
+                "log_param { base: 10 scale: 2 shift: 3 }",
+                lambda v: math.log10(3 + 2 * v),
+                "positive",
+            ),
+            row(
+                "Power", "power_param { power: 3 scale: 0.5 shift: -1 }", lambda v: (v / 2 - 1) ** 3
+            ),
+            row(
+                "Power",
+                "power_param { power: -0.5 scale: 2 }",
+                lambda v: (2 * v) ** -0.5,
+                "positive",
+            ),
+            row("Power", "power_param { power: 0 }", lambda v: 1.0),
+            row("Threshold", "threshold_param { threshold: 1 }", lambda v: float(v > 1)),
+            row("Clip", "clip_param { min: -1 max: 2 }", lambda v: min(max(v, -1), 2)),
+            row("Swish", "swish_param { beta: 2 }", lambda v: v / (1 + math.exp(-2 * v))),
+            row("Dropout", "dropout_param { dropout_ratio: 0.25 }", lambda v: v),
+            row(
+                "Dropout",
+                "dropout_param { dropout_ratio: 0.25 scale_train: false }",
+                lambda v: v * 0.75,
+            ),
+        ],
+    )
+
+
+def test_layers_that_arrange():
+    x, y = drawn(2, (2, 3, 2, 3)), drawn(3, (2, 3, 2, 3))
+
+    def biased(blobs, bottoms):
+        added = blobs[0] if blobs else bottoms[1]
+        top = bottoms[0].copy()
+        for n, c in itertools.product(range(2), range(3)):
+            top[n, c] += added[c]
+        return [top]
+
+    def embedded(blobs, bottoms):
+        rows = [[blobs[0][int(v)] + blobs[1] for v in row] for row in bottoms[0]]
+        return [np.array(rows)]
+
+    def top_of_channels(blobs, bottoms):
+        top = np.zeros((2, 2, 2, 3))
+        for n, i, j in itertools.product(range(2), range(2), range(3)):
+            order = sorted(range(3), key=lambda c: (bottoms[0][n, c, i, j], c), reverse=True)
+            top[n, :, i, j] = order[:2]
+        return [top]
+
+    def top_of_items(blobs, bottoms):
+        flat = bottoms[0].reshape(2, -1)
+        order = [sorted(range(18), key=lambda i: (row[i], i), reverse=True)[:2] for row in flat]
+        values = [[row[i] for i in three] for row, three in zip(flat, order, strict=True)]
+        return [np.stack([order, values], 1)[..., None]]
+
+    def axpy(blobs, bottoms):
+        top = bottoms[2].copy()
+        for n, c in itertools.product(range(2), range(3)):
+            top[n, c] += bottoms[0][n, c, 0, 0] * bottoms[1][n, c]
+        return [top]
+
+    def greatest(blobs, bottoms):
+        return [np.maximum(np.maximum(bottoms[0], bottoms[1]), bottoms[2])]
+
+    check(
+        {
+            "x": x,
+            "y": y,
+            "a": drawn(4, (2, 3, 1, 1)),
+            "v": drawn(5, (3,)),
+            "z": drawn(6, (2, 3, 2, 3)),
+            "i": np.array([[0.0, 3.0], [2.0, 2.0]]),
+        },
+        [
+            (
+                "Tile",
+                "tile_param { axis: 2 tiles: 3 }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [np.concatenate([b[0]] * 3, 2)],
+            ),
+            ("Reduction", "", ["x"], [], 1, lambda _, b: [b[0].sum()]),
+            (
+                "Reduction",
+                "reduction_param { operation: ASUM axis: 1 coeff: 2 }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [[2 * sum(abs(v) for v in np.ravel(item)) for item in b[0]]],
+            ),
+            (
+                "Reduction",
+                "reduction_param { operation: SUMSQ axis: 2 }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [[[sum(v * v for v in np.ravel(c)) for c in item] for item in b[0]]],
+            ),
+            (
+                "Reduction",
+                "reduction_param { operation: MEAN axis: -1 }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [b[0].sum(3) / 3],
+            ),
+            (
+                "Permute",
+                "permute_param { order: [0, 2, 3, 1] }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [
+                    [
+                        [[[b[0][n, c, i, j] for c in range(3)] for j in range(3)] for i in range(2)]
+                        for n in range(2)
+                    ]
+                ],
+            ),
+            (
+                "Permute",
+                "permute_param { order: 2 }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [np.moveaxis(b[0], 2, 0)],
+            ),
+            ("Bias", "", ["x"], [drawn(7, (3,))], 1, biased),
+            ("Bias", "", ["x", "v"], [], 1, biased),
+            (
+                "Embed",
+                "embed_param { num_output: 2 input_dim: 4 }",
+                ["i"],
+                [drawn(8, (4, 2)), drawn(9, (2,))],
+                1,
+                embedded,
+            ),
+            ("ArgMax", "argmax_param { axis: 1 top_k: 2 }", ["x"], [], 1, top_of_channels),
+            ("ArgMax", "argmax_param { out_max_val: true top_k: 2 }", ["x"], [], 1, top_of_items),
+            (
+                "ArgMax",
+                "argmax_param { axis: 2 out_max_val: true }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [b[0].max(2, keepdims=True)],
+            ),
+            ("Axpy", "", ["a", "x", "y"], [], 1, axpy),
+            (
+                "CropCenter",
+                "crop_center_param { crop_size: [0, 1, 0, 1] }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [b[0][:, 1:2, :, 1:2]],
+            ),
+            ("Eltwise", "eltwise_param { operation: MAX }", ["x", "y", "z"], [], 1, greatest),
+            (
+                "Parameter",
+                "parameter_param { shape { dim: 2 } }",
+                [],
+                [drawn(10, (2,))],
+                1,
+                lambda blobs, _: [blobs[0]],
+            ),
+        ],
+        fixed={"i"},
+    )
+
+
+def windows(size, kernel, stride, pad):
+    """Of each window of Caffe's pooling along one axis: the cells that it sees, and how many it counts."""
+    count = -(-(size + 2 * pad - kernel) // stride) + 1
+    if pad and (count - 1) * stride >= size + pad:
+        count -= 1
+    found = []
+    for q in range(count):
+        start = q * stride - pad
+        stop = min(start + kernel, size + pad)
+        found.append((range(max(start, 0), min(stop, size)), stop - start))
+    return found
+
+
+def averages(x, kernel, stride, pad):
+    rows, columns = (
+        windows(x.shape[axis], kernel[axis - 2], stride[axis - 2], pad[axis - 2]) for axis in (2, 3)
+    )
+    top = np.zeros((*x.shape[:2], len(rows), len(columns)))
+    for p, (i, ni) in enumerate(rows):
+        for q, (j, nj) in enumerate(columns):
+            top[:, :, p, q] = x[:, :, i.start : i.stop, j.start : j.stop].sum((2, 3)) / (ni * nj)
+    return top
+
+
+def greatest_with_mask(x, kernel, stride, pad):
+    rows, columns = (windows(x.shape[axis], kernel, stride, pad) for axis in (2, 3))
+    top = np.zeros((*x.shape[:2], len(rows), len(columns)))
+    mask = np.zeros(top.shape)
+    for n, c, p, q in np.ndindex(top.shape):
+        cells = list(itertools.product(rows[p][0], columns[q][0]))
+        i, j = max(cells, key=lambda cell: x[n, c, cell[0], cell[1]])  # the first among equals
+        top[n, c, p, q], mask[n, c, p, q] = x[n, c, i, j], i * x.shape[3] + j
+    return [top, mask]
+
+
+def test_pooling_upsampling_and_sampling():
+    x = drawn(11, (2, 1, 5, 6))
+
+    def unpooled(size):
+        def loops(blobs, bottoms):
+            values, mask = bottoms
+            top = np.zeros((*values.shape[:2], size[0] * size[1]))
+            for n, c, p, q in np.ndindex(values.shape):
+                top[n, c, int(mask[n, c, p, q])] = values[n, c, p, q]
+            return [top.reshape(*values.shape[:2], *size)]
+
+        return loops
+
+    def pyramid(blobs, bottoms):
+        parts = []
+        for bins in (1, 2):
+            kernel = [math.ceil(size / bins) for size in (5, 6)]
+            pad = [(k * bins - size + 1) // 2 for k, size in zip(kernel, (5, 6), strict=True)]
+            parts.append(averages(bottoms[0], kernel, kernel, pad).reshape(2, -1))
+        return [np.concatenate(parts, 1)]
+
+    def interpolated(height, width, cut=0):
+        def loops(blobs, bottoms):
+            a = bottoms[0]
+            a = a[:, :, cut : a.shape[2] - cut, cut : a.shape[3] - cut]
+            top = np.zeros((*a.shape[:2], height, width))
+            for p, q in itertools.product(range(height), range(width)):
+                y = p * (a.shape[2] - 1) / (height - 1) if height > 1 else 0
+                z = q * (a.shape[3] - 1) / (width - 1) if width > 1 else 0
+                i, j = int(y), int(z)
+                k, m = min(i + 1, a.shape[2] - 1), min(j + 1, a.shape[3] - 1)
+                s, t = y - i, z - j
+                top[:, :, p, q] = (1 - s) * ((1 - t) * a[:, :, i, j] + t * a[:, :, i, m]) + s * (
+                    (1 - t) * a[:, :, k, j] + t * a[:, :, k, m]
+                )
+            return [top]
+
+        return loops
+
+    def regions(blobs, bottoms):
+        a, rois = bottoms
+        top = np.zeros((len(rois), 1, 2, 3))
+        for r, (n, *corners) in enumerate(rois):
+            left, up, right, down = (math.floor(v * 0.5 + 0.5) for v in corners)
+            tall, wide = max(down - up + 1, 1) / 2, max(right - left + 1, 1) / 3
+            for c, p, q in itertools.product(range(1), range(2), range(3)):
+                rows = range(
+                    max(math.floor(p * tall) + up, 0), min(math.ceil((p + 1) * tall) + up, 5)
+                )
+                columns = range(
+                    max(math.floor(q * wide) + left, 0), min(math.ceil((q + 1) * wide) + left, 6)
+                )
+                cells = [a[int(n), c, i, j] for i in rows for j in columns]
+                top[r, c, p, q] = max(cells, default=0)
+        return [top]
+
+    mask = greatest_with_mask(x, 2, 2, 0)[1]
+    values = drawn(12, mask.shape)
+    rois = np.array([[0, 0, 0, 9, 7], [1, 3, 2, 4, 9], [1, 9, 7, 4, 3], [0, 11, 1, 20, 5.0]])
+    check(
+        {"x": x, "mask": mask, "values": values, "rois": rois, "like": drawn(13, (1, 1, 4, 3))},
+        [
+            (
+                "Pooling",
+                "pooling_param { kernel_size: 2 stride: 2 }",
+                ["x"],
+                [],
+                2,
+                lambda _, b: greatest_with_mask(b[0], 2, 2, 0),
+            ),
+            (
+                "Pooling",
+                "pooling_param { kernel_size: 3 stride: 2 pad: 1 }",
+                ["x"],
+                [],
+                2,
+                lambda _, b: greatest_with_mask(b[0], 3, 2, 1),
+            ),
+            (
+                "Pooling",
+                "pooling_param { kernel_size: 3 stride: 2 pad_h: 1 pad_w: 0 pool: AVE }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [averages(b[0], (3, 3), (2, 2), (1, 0))],
+            ),
+            (
+                "Pooling",
+                "pooling_param { kernel_size: 2 stride: 2 ceil_mode: false }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [greatest_with_mask(b[0][:, :, :4], 2, 2, 0)[0]],
+            ),
+            ("SPP", "spp_param { pyramid_height: 2 pool: AVE }", ["x"], [], 1, pyramid),
+            (
+                "Upsample",
+                "upsample_param { scale: 2 pad_out_h: true }",
+                ["values", "mask"],
+                [],
+                1,
+                unpooled((5, 6)),
+            ),
+            (
+                "Upsample",
+                "upsample_param { upsample_h: 6 upsample_w: 7 }",
+                ["values", "mask"],
+                [],
+                1,
+                unpooled((6, 7)),
+            ),
+            ("Interp", "interp_param { height: 3 width: 9 }", ["x"], [], 1, interpolated(3, 9)),
+            (
+                "Interp",
+                "interp_param { zoom_factor: 2 pad_beg: -1 pad_end: -1 }",
+                ["x"],
+                [],
+                1,
+                interpolated(5, 7, 1),
+            ),
+            ("Interp", "interp_param { shrink_factor: 2 }", ["x"], [], 1, interpolated(3, 3)),
+            ("Interp", "", ["x", "like"], [], 1, interpolated(4, 3)),
+            (
+                "ROIPooling",
+                "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.5 }",
+                ["x", "rois"],
+                [],
+                1,
+                regions,
+            ),
+        ],
+        fixed={"mask", "rois", "like"},
+    )
+    ties = jnp.zeros((1, 1, 4, 4))
+    text = input_layer("x", (1, 1, 4, 4)) + layer_text(
+        "p", "Pooling", ["x"], ["t", "m"], "pooling_param { kernel_size: 2 stride: 2 }"
+    )
+    net = caffe.load(text)
+    tops, pull = jax.vjp(lambda x: net({}, {"x": x}), ties)
+    np.testing.assert_array_equal(tops["m"].ravel(), [0, 2, 8, 10])
+    (slope,) = pull(jax.tree.map(jnp.ones_like, tops))
+    np.testing.assert_array_equal(np.flatnonzero(slope), [0, 2, 8, 10])
+
+
+def test_layers_that_normalize():
+    x = drawn(14, (2, 5, 2, 2))
+
+    def across(size, alpha, beta, k):
+        def loops(blobs, bottoms):
+            a, top = bottoms[0], np.zeros(bottoms[0].shape)
+            for c in range(a.shape[1]):
+                near = range(max(0, c - size // 2), min(a.shape[1], c + size // 2 + 1))
+                top[:, c] = a[:, c] / (k + alpha / size * sum(a[:, d] ** 2 for d in near)) ** beta
+            return [top]
+
+        return loops
+
+    def within(blobs, bottoms):
+        a = bottoms[0]
+        return [a * (1 + 0.5 * averages(a * a, (3, 3), (1, 1), (1, 1))) ** -0.75]
+
+    def standard(axes, divide):
+        def loops(blobs, bottoms):
+            y = bottoms[0] - bottoms[0].mean(axes, keepdims=True)
+            return [y / (np.sqrt((y * y).mean(axes, keepdims=True)) + 0.01) if divide else y]
+
+        return loops
+
+    def lengths(axes):
+        def loops(blobs, bottoms):
+            a = bottoms[0]
+            scale = np.broadcast_to(blobs[0], (5,)).reshape(1, 5, 1, 1)
+            return [a / np.sqrt((a * a).sum(axes, keepdims=True) + 1e-10) * scale]
+
+        return loops
+
+    def of_segnet(learn):
+        def loops(blobs, bottoms):
+            top = np.zeros(bottoms[0].shape)
+            for c in range(5):
+                plane = bottoms[0][:, c]
+                if learn:
+                    plane = (plane - plane.mean()) / np.sqrt(plane.var() + 1e-9)
+                top[:, c] = plane * blobs[0][0, c, 0, 0] + blobs[1][0, c, 0, 0]
+            return [top]
+
+        return loops
+
+    def softmaxes(blobs, bottoms):
+        powers = np.exp(bottoms[0])
+        return [powers / powers.sum(2, keepdims=True)]
+
+    four = (1, 5, 1, 1)
+    check(
+        {"x": x},
+        [
+            (
+                "LRN",
+                "lrn_param { local_size: 3 alpha: 0.5 beta: 0.75 k: 2 }",
+                ["x"],
+                [],
+                1,
+                across(3, 0.5, 0.75, 2),
+            ),
+            ("LRN", "lrn_param { alpha: 0.2 }", ["x"], [], 1, across(5, 0.2, 0.75, 1)),
+            (
+                "LRN",
+                "lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 k: 9 }",
+                ["x"],
+                [],
+                1,
+                within,
+            ),
+            ("MVN", "mvn_param { eps: 0.01 }", ["x"], [], 1, standard((2, 3), True)),
+            (
+                "MVN",
+                "mvn_param { eps: 0.01 across_channels: true }",
+                ["x"],
+                [],
+                1,
+                standard((1, 2, 3), True),
+            ),
+            (
+                "MVN",
+                "mvn_param { normalize_variance: false }",
+                ["x"],
+                [],
+                1,
+                standard((2, 3), False),
+            ),
+            ("Normalize", "", ["x"], [drawn(15, ())], 1, lengths((1, 2, 3))),
+            (
+                "Normalize",
+                "norm_param { across_spatial: false channel_shared: false }",
+                ["x"],
+                [drawn(16, (5,))],
+                1,
+                lengths((1,)),
+            ),
+            (
+                "BN",
+                "bn_param { scale_filler { value: 1 } }",
+                ["x"],
+                [drawn(17, four), drawn(18, four)],
+                1,
+                of_segnet(True),
+            ),
+            (
+                "BN",
+                "bn_param { bn_mode: INFERENCE }",
+                ["x"],
+                [drawn(19, four), drawn(20, four)],
+                1,
+                of_segnet(False),
+            ),
+            ("Softmax", "softmax_param { axis: 2 }", ["x"], [], 1, softmaxes),
+        ],
+    )
+
+
+def losses():
+    labels = np.array([[2, 0, 1], [1, 255, 2]])
+
+    def softmax_loss(divide, ignore, weights=(1, 1, 1)):
+        def loops(blobs, bottoms):
+            scores, total, valid = bottoms[0], 0.0, 0
+            for n, i in np.ndindex(2, 3):
+                label = int(bottoms[1].reshape(2, 3)[n, i])
+                if label == ignore:
+                    continue
+                powers = np.exp(scores[n, :, i])
+                total -= weights[label] * math.log(powers[label] / powers.sum())
+                valid += 1
+            return [total / {"FULL": 6, "VALID": valid, "BATCH_SIZE": 2, "NONE": 1}[divide]]
+
+        return loops
+
+    def sigmoid_loss(divide, ignore=None):
+        def loops(blobs, bottoms):
+            total, valid = 0.0, 0
+            for x, t in zip(np.ravel(bottoms[0]), np.ravel(bottoms[1]), strict=True):
+                if ignore is not None and int(t) == ignore:
+                    continue
+                total -= x * (t - (x >= 0)) - math.log(1 + math.exp(x - 2 * x * (x >= 0)))
+                valid += 1
+            return [total / {"FULL": 18, "VALID": valid, "BATCH_SIZE": 2, "NONE": 1}[divide]]
+
+        return loops
+
+    def hinges(power):
+        def loops(blobs, bottoms):
+            total = 0.0
+            for n, c in np.ndindex(4, 3):
+                side = -1 if int(bottoms[1][n]) == c else 1
+                total += max(0, 1 + side * bottoms[0][n, c]) ** power
+            return [total / 4]
+
+        return loops
+
+    ignored, whole, whole_targets = ["x", "labels"], ["x", "labelled"], ["x", "targets"]
+
+    def halves_of_squares(blobs, bottoms):
+        pairs = zip(np.ravel(bottoms[0]), np.ravel(bottoms[1]), strict=True)
+        return [sum((u - v) ** 2 for u, v in pairs) / 4]
+
+    def logarithms(blobs, bottoms):
+        return [-sum(math.log(bottoms[0][n, int(bottoms[1][n])]) for n in range(4)) / 4]
+
+    arrays = {
+        "x": drawn(21, (2, 3, 3)),
+        "y": drawn(22, (2, 3, 3)),
+        "labels": labels.astype(float),
+        "labelled": np.where(labels > 2, 1.0, labels).reshape(2, 1, 3),
+        "targets": labels[:, None] % 3 + np.zeros((2, 3, 3)),
+        "scores": drawn(23, (4, 3)),
+        "classes": np.array([0.0, 2.0, 1.0, 1.0]),
+        "probabilities": drawn(24, (4, 3), 0, 1),
+    }
+    return arrays, [
+        (
+            "SoftmaxWithLoss",
+            "loss_param { ignore_label: 255 }",
+            ignored,
+            [],
+            1,
+            softmax_loss("VALID", 255),
+        ),
+        ("SoftmaxWithLoss", "", whole, [], 1, softmax_loss("VALID", None)),
+        (
+            "SoftmaxWithLoss",
+            "loss_param { ignore_label: 255 normalize: false }",
+            ignored,
+            [],
+            1,
+            softmax_loss("BATCH_SIZE", 255),
+        ),
+        (
+            "SoftmaxWithLoss",
+            "loss_param { ignore_label: 255 normalization: FULL }",
+            ignored,
+            [],
+            1,
+            softmax_loss("FULL", 255),
+        ),
+        (
+            "SoftmaxWithLoss",
+            "loss_param { ignore_label: 255 normalization: NONE }",
+            ignored,
+            [],
+            1,
+            softmax_loss("NONE", 255),
+        ),
+        (
+            "SoftmaxWithLoss",
+            "loss_param { weight_by_label_freqs: true class_weighting: [0.5, 2, 3] }",
+            whole,
+            [],
+            1,
+            softmax_loss("VALID", None, (0.5, 2, 3)),
+        ),
+        ("SigmoidCrossEntropyLoss", "", ["x", "targets"], [], 1, sigmoid_loss("BATCH_SIZE")),
+        (
+            "SigmoidCrossEntropyLoss",
+            "loss_param { ignore_label: 1 normalization: VALID }",
+            whole_targets,
+            [],
+            1,
+            sigmoid_loss("VALID", 1),
+        ),
+        ("EuclideanLoss", "", ["x", "y"], [], 1, halves_of_squares),
+        ("HingeLoss", "", ["scores", "classes"], [], 1, hinges(1)),
+        ("HingeLoss", "hinge_loss_param { norm: L2 }", ["scores", "classes"], [], 1, hinges(2)),
+        ("MultinomialLogisticLoss", "", ["probabilities", "classes"], [], 1, logarithms),
+    ]
+
+
+def test_losses():
+    check(*losses(), fixed={"labels", "labelled", "targets", "classes"})
+
+
+def test_accuracy():
+    scores, labels = drawn(25, (3, 4, 2)), np.array([[0, 3], [255, 1], [2, 2]])
+    scores[0, 1, 0] = scores[0, 0, 0] = 20.0  # an equal one counts as better
+
+    def shares(k, ignore):
+        right, seen = np.zeros(4), np.zeros(4)
+        for n, i in np.ndindex(3, 2):
+            label = labels[n, i] if labels[n, i] != 255 else (None if ignore else 0)
+            if label is None:
+                continue
+            better = sum(scores[n, c, i] >= scores[n, label, i] for c in range(4)) - 1
+            right[label] += better < k
+            seen[label] += 1
+        return right.sum() / seen.sum(), [
+            r / s if s else 0 for r, s in zip(right, seen, strict=True)
+        ]
+
+    for k in (1, 2):
+        text = input_layer("x", (3, 4, 2)) + input_layer("y", (3, 2))
+        text += layer_text(
+            "a",
+            "Accuracy",
+            ["x", "y"],
+            ["a", "b"],
+            f"accuracy_param {{ top_k: {k} ignore_label: 255 }}",
+        )
+        tops = jax.jit(caffe.load(text))({}, {"x": jnp.asarray(scores), "y": jnp.asarray(labels)})
+        for found, expected in zip((tops["a"], tops["b"]), shares(k, True), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_contrastive_loss_as_caffe_differentiates_it(legacy):
+    """Caffe adds 1e-4 to the distance in the backward pass only."""
+    a, b, similar = drawn(26, (5, 3)), drawn(27, (5, 3)), np.array([1.0, 0.0, 0.0, 1.0, 0.0])
+    b[1], b[2] = a[1] + 0.25, a[2] - 0.5
+    loss, slope = 0.0, np.zeros((5, 3))
+    for n in range(5):
+        square = ((a[n] - b[n]) ** 2).sum()
+        if similar[n]:
+            loss, slope[n] = loss + square, a[n] - b[n]
+        elif legacy:
+            loss += max(2 - square, 0)
+            slope[n] = -(a[n] - b[n]) if square < 2 else 0
+        else:
+            lack = max(2 - math.sqrt(square), 0)
+            loss += lack**2
+            slope[n] = -lack / (math.sqrt(square) + 1e-4) * (a[n] - b[n])
+    fields = f"contrastive_loss_param {{ margin: 2 legacy_version: {str(legacy).lower()} }}"
+    text = "".join(input_layer(*i) for i in (("a", (5, 3)), ("b", (5, 3)), ("y", (5,))))
+    net = caffe.load(text + layer_text("loss", "ContrastiveLoss", "aby", ["loss"], fields))
+
+    def total(a, b):
+        return net.loss({}, {"a": a, "b": b, "y": jnp.asarray(similar)})[0]
+
+    value, slopes = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(
+        jnp.asarray(a), jnp.asarray(b)
+    )
+    np.testing.assert_allclose(value, loss / 10, rtol=1e-5)
+    np.testing.assert_allclose(slopes[0], slope / 5, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slopes[1], -slope / 5, rtol=1e-4, atol=1e-6)
+
+
+def test_filter_and_silence():
+    text = input_layer("x", (3, 2)) + input_layer("s", (3, 1))
+    text += layer_text("f", "Filter", "xs", ["t"]) + layer_text("quiet", "Silence", "s", [])
+    net = caffe.load(text)
+    assert net.outputs == ("t",)
+    given = {"x": jnp.arange(6.0).reshape(3, 2), "s": jnp.array([[1.0], [0.0], [2.0]])}
+    np.testing.assert_array_equal(net({}, given)["t"], [[0, 1], [4, 5]])
+    with pytest.raises(ValueError, match="selector must be known while tracing"):
+        jax.jit(net)({}, given)
+
+
+def test_other_names():
+    fields = "convolution_param { num_output: 2 kernel_size: 2 group: 2 weight_filler { type: 'xavier' } }"
+    kinds = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
+    text = input_layer("x", (1, 2, 3, 3))
+    text += "".join(
+        layer_text(f"c{i}", kind, "x", [f"c{i}"], fields) for i, kind in enumerate(kinds)
+    )
+    net = caffe.load(text + layer_text("out", "HDF5Output", ["c2"], []))
+    assert net.outputs == ("c0", "c1")
+    params = dict.fromkeys(net.params, net.params["c0"])
+    tops = net(params, {"x": jnp.ones((1, 2, 3, 3))}, ("c0", "c1", "c2"))
+    np.testing.assert_array_equal(tops["c0"], tops["c1"])
+    np.testing.assert_array_equal(tops["c0"], tops["c2"])
+
+
+# What a net can do.
+
+TRAIN_VAL = """
+name: "every construct"
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+  transform_param { crop_size: 8 mean_value: 104 mean_value: 117 mean_file: "mean" mirror: true }
+  data_param { source: "train" batch_size: 2 backend: LMDB prefetch: 4 } }
+layer { name: "data" type: "ImageData" top: "data" top: "label" include { phase: TEST stage: "val" }
+  image_data_param { batch_size: 3 new_height: 8 new_width: 8 } transform_param { crop_size: 8 } }
+layer { name: "dummy" type: "DummyData" top: "noise" dummy_data_param { shape { dim: 2 dim: 2 }
+  data_filler { value: 1 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 decay_mult: 1 }
+  param { lr_mult: 2 decay_mult: 0 }
+  convolution_param { num_output: 4 kernel_size: 3 pad: 2 hole: 2 engine: CAFFE
+  weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn"
+  batch_norm_param { moving_average_fraction: 0.5 } }
+layer { name: "relu" type: "ReLU" bottom: "bn" top: "bn" relu_param { } other_param { } }
+layer { name: "lrn" type: "LRN" bottom: "bn" top: "lrn" lrn_param { local_size: 3 } }
+layer { name: "pool" type: "Pooling" bottom: "lrn" top: "pool" top: "mask"
+  pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "up" type: "Upsample" bottom: "pool" bottom: "mask" top: "up" upsample_param { scale: 2 } }
+layer { name: "sum" type: "Eltwise" bottom: "up" bottom: "lrn" top: "sum" }
+layer { name: "drop" type: "Dropout" bottom: "sum" top: "sum" include { phase: TRAIN } }
+layer { name: "ip" type: "InnerProduct" bottom: "sum" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "aux" type: "InnerProduct" bottom: "noise" top: "aux" propagate_down: false
+  inner_product_param { num_output: 3 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" loss_weight: 2
+  include { phase: TRAIN } top: "loss" loss_param { ignore_label: 255 } }
+layer { name: "far" type: "EuclideanLoss" bottom: "ip" bottom: "aux" top: "far" loss_weight: 0.5
+  include { phase: TRAIN } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "quiet" type: "Silence" bottom: "noise" }
+layer { name: "elsewhere" type: "Unheard" bottom: "ip" top: "x" include { stage: "deploy" }
+  unheard_param { a: 1 } }
+"""
+
+
+def given(batch, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "data": jnp.asarray(rng.normal(size=(batch, 2, 8, 8)), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, 3, batch)),
+        "noise": jnp.asarray(rng.normal(size=(batch, 2)), jnp.float32),
+    }
+
+
+def test_a_training_net_with_every_construct():
+    net = caffe.load(TRAIN_VAL, phase="TRAIN")
+    assert net.inputs == {"data": (2, 2, 8, 8), "label": (2,), "noise": (2, 2)}
+    assert net.outputs == ("loss", "far")
+    assert net.lr_mult["conv"] == [1, 2]
+    assert net.decay_mult["conv"] == [1, 0]
+    assert net.lr_mult["bn"] == [0, 0, 0]
+    inputs, key = given(2), jax.random.key(1)
+    step = jax.jit(jax.value_and_grad(net.loss, has_aux=True))
+    (loss, new), slopes = step(net.params, inputs, key=key)
+    names = ("loss", "far", "conv")
+    tops, also_new = jax.jit(lambda *args, key: net.apply(*args, names, key=key))(
+        net.params, inputs, key=key
+    )
+    np.testing.assert_allclose(loss, 2 * tops["loss"] + 0.5 * tops["far"], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), new, also_new)
+    conv = np.asarray(tops["conv"], float)
+    mean, variance = conv.mean((0, 2, 3)), conv.var((0, 2, 3)) * 128 / 127
+    for found, expected in zip(new["bn"], (mean, variance, [1]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert all(np.abs(slope).max() == 0 for slope in slopes["bn"])
+    assert all(np.isfinite(slope).all() for slope in jax.tree.leaves(slopes))
+    assert all(np.abs(slopes[name][0]).max() > 0 for name in ("conv", "ip", "aux"))
+    (other, _), _ = step(net.params, inputs, key=jax.random.key(2))
+    assert other != loss  # another dropout
+    _, twice = net.apply(new, inputs, key=key)
+    np.testing.assert_allclose(twice["bn"][2], [1.5])
+    with pytest.raises(ValueError, match=r"Net: key is needed: line \d+, layer 'drop' \(Dropout\)"):
+        net.loss(net.params, inputs)
+
+
+def test_a_testing_net_of_the_same_text():
+    """Sources of other stages become inputs; sizes are free; a net is pickled, and cut."""
+    net = caffe.load(TRAIN_VAL, shapes={"data": (3, 2, 8, 8), "noise": (3, 2)})
+    assert net.inputs == {"data": (3, 2, 8, 8), "label": (3,), "noise": (3, 2)}
+    assert net.outputs == ("aux", "accuracy")
+    assert repr(net).startswith(
+        "Net('every construct', TEST, 11 layers, 865 parameters; inputs noise"
+    )
+    table = net.summary().splitlines()
+    assert [line.split()[0] for line in table[:5]] == ["layer", "noise", "data", "label", "conv"]
+    assert table[4].split()[-2:] == ["76", f"{3 * 64 * 4 * 18:,}"]
+    inputs = given(3)
+    again = pickle.loads(pickle.dumps(net))
+    tops = net(net.params, inputs)
+    for name, top in again(again.params, inputs).items():
+        np.testing.assert_array_equal(top, tops[name])
+    trunk = caffe.load(TRAIN_VAL, until="pool", shapes={"data": (1, 2, 6, 10)})
+    assert (set(trunk.params), set(trunk.inputs)) == ({"conv", "bn"}, {"data"})
+    assert trunk.outputs == ("pool", "mask")
+    wide = trunk(trunk.params, {"data": jnp.ones((2, 2, 12, 6))})
+    assert wide["pool"].shape == (2, 4, 6, 3)
+    with pytest.raises(ValueError, match=r"params need shape \(3, 576\) for blob 0 of layer 'ip'"):
+        net(net.params, inputs | {"data": jnp.ones((3, 2, 12, 12))})
+
+
+OPEN = """
+layer { name: "data" type: "Python" top: "data" top: "label"
+  python_param { module: "m" layer: "l" param_str: "{'a': 1}" } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 2 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "crf" type: "MultiStageMeanfield" bottom: "conv" top: "crf" multi_stage_meanfield_param { a: 1 } }
+layer { name: "mine" type: "Python" bottom: "crf" bottom: "label" top: "mine" loss_weight: 1
+  python_param { layer: "l" } }
+"""
+
+
+def test_sizes_that_the_text_leaves_open_and_layers_that_the_caller_brings():
+    with pytest.raises(ValueError, match="2 problems") as caught:
+        caffe.load(OPEN)
+    assert "line 6, layer 'crf' (MultiStageMeanfield): there is no such type; pass layers=" in str(
+        caught.value
+    )
+    assert "line 7, layer 'mine' (Python): there is no such type" in str(caught.value)
+
+    def mine(x, y):
+        return ((x - y) ** 2).sum()
+
+    net = caffe.load(OPEN, layers={"MultiStageMeanfield": lambda x: 2 * x, "mine": mine})
+    assert net.inputs == {"data": None, "label": None}
+    assert net.params is None
+    assert "sizes open" in repr(net)
+    with pytest.raises(ValueError, match=r"shapes must have the sizes of .'data', 'label'."):
+        net.init(jax.random.key(0))
+    params = net.init(jax.random.key(0), {"data": (1, 3, 4, 4), "label": (1, 2, 4, 4)})
+    x, y = jnp.ones((1, 3, 5, 4)), jnp.zeros((1, 2, 5, 4))
+    tops = net(params, {"data": x, "label": y}, ["conv", "mine"])
+    np.testing.assert_allclose(tops["mine"], (4 * tops["conv"] ** 2).sum(), rtol=1e-5)
+    np.testing.assert_allclose(net.loss(params, {"data": x, "label": y})[0], tops["mine"])
+    trunk = caffe.load(OPEN, until="conv", shapes={"data": (1, 3, 4, 4)})
+    assert set(trunk.inputs) == {"data"}
+    with pytest.raises(
+        ValueError, match=r"layers must name layers or types of the phase, got .'Foo'."
+    ):
+        caffe.load(OPEN, until="conv", layers={"Foo": abs})
+
+
+def test_moments_of_pspnet_and_dropout_of_segnet():
+    text = input_layer("x", (2, 3, 2, 2))
+    text += layer_text(
+        "bn", "BN", "x", "b", "bn_param { slope_filler { value: 2 } momentum: 0.75 }"
+    )
+    text += layer_text("drop", "Dropout", "b", "d", "dropout_param { sample_weights_test: true }")
+    x = jnp.asarray(drawn(40, (2, 3, 2, 2)), jnp.float32)
+    for phase in ("TRAIN", "TEST"):
+        net = caffe.load(text, phase=phase)
+        params = net.params | {
+            "bn": [*net.params["bn"][:2], jnp.ones((1, 3, 1, 1)), 4 * jnp.ones((1, 3, 1, 1))]
+        }
+        tops, new = net.apply(params, {"x": x}, ["b", "d"], key=jax.random.key(0))
+        mean = np.mean(x, (0, 2, 3), keepdims=True) if phase == "TRAIN" else 1.0
+        variance = np.var(x, (0, 2, 3), keepdims=True) if phase == "TRAIN" else 4.0
+        np.testing.assert_allclose(
+            tops["b"], 2 * (x - mean) / np.sqrt(variance + 1e-5), rtol=1e-4, atol=1e-5
+        )
+        kept = np.asarray(tops["d"]) != 0
+        assert 0 < kept.sum() < kept.size
+        np.testing.assert_allclose(tops["d"][kept], 2 * tops["b"][kept], rtol=1e-6)
+        if phase == "TRAIN":
+            np.testing.assert_allclose(new["bn"][2], 0.75 + 0.25 * mean, rtol=1e-5)
+            np.testing.assert_allclose(new["bn"][3], 3 + 0.25 * variance, rtol=1e-5)
+
+
+HED = """
+input: "data" input_dim: 1 input_dim: 3 input_dim: 12 input_dim: 16
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 2 kernel_size: 3 pad: 35 } }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "up" type: "Deconvolution" bottom: "pool1" top: "up"
+  convolution_param { num_output: 1 kernel_size: 4 stride: 2 } }
+layer { name: "crop" type: "Crop" bottom: "up" bottom: "data" top: "crop" }
+layer { name: "crop1" type: "Crop" bottom: "conv1" bottom: "data" top: "crop1" crop_param { offset: 34 } }
+"""
+
+
+def test_crop_layers_without_an_offset():
+    with pytest.warns(
+        UserWarning, match=r"line 8, layer 'crop' \(Crop\) has no offset.* take \[35, 35\]"
+    ):
+        plain = caffe.load(HED)
+    aligned = caffe.load(HED, align=True)
+    x = {"data": jnp.asarray(drawn(41, (1, 3, 12, 16)), jnp.float32)}
+    params = jax.tree.map(
+        lambda a: jnp.arange(a.size, dtype=a.dtype).reshape(a.shape) % 3, plain.params
+    )
+    up = plain(params, x, ["up"])["up"]
+    np.testing.assert_array_equal(plain(params, x)["crop"], up[:, :, :12, :16])
+    np.testing.assert_array_equal(aligned(params, x)["crop"], up[:, :, 35:47, 35:51])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            'layer { name: "r" type: "relu" bottom: "x" top: "r" }',
+            r"line 2, layer 'r' \(relu\): .* did you mean 'ReLU'",
+        ),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "r" relu_param { slope: 2 } }',
+            r"2:\d+ : .* no field named .slope",
+        ),
+        (layer_text("l", "SoftmaxWithLoss", "xx", "l"), "bottom needs a label for each of"),
+        (
+            layer_text("l", "LRN", "x", "l", "lrn_param { local_size: 4 }"),
+            "local_size must be odd, got 4",
+        ),
+        (
+            layer_text("u", "Upsample", "xx", "u", "upsample_param { scale: 2147483647 }"),
+            "upsample_param asks for",
+        ),
+        (
+            layer_text("b", "BN", "x", "b", "bn_param { scale_filler { } frozen: true }"),
+            "has scale_filler of SegNet",
+        ),
+        (
+            layer_text("d", "Dropout", "x", "d", "dropout_param { dropout_ratio: 1 }"),
+            "dropout_ratio must be at least 0",
+        ),
+        (layer_text("i", "Interp", "x", "i"), "needs height and width"),
+        (
+            layer_text("a", "ReLU", "x", "a")
+            + layer_text("b", "ReLU", "z", "b")
+            + layer_text("c", "Nil", "x", "c"),
+            "2 problems",
+        ),
+        ("layer { name: 'l'", "is no net's definition"),
+        ("} layer { }", "is no net's definition"),
+    ],
+)
+def test_what_a_text_refuses(text, reason):
+    with pytest.raises(ValueError, match=f"(?s)load: prototxt the text:? .*{reason}"):
+        caffe.load(input_layer("x", (1, 3, 4, 4)) + text)
