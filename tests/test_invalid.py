@@ -795,8 +795,8 @@ OTHERWISE = {  # the names under which these are tried
         for rank in (1, 3)
     },
 }
-# `load` and `load_solver` make the first three. Most arguments of the layers are checked by their frameworks, and
-# the others in tests/test_layers_nnx.py and tests/test_layers_equinox.py.
+# `load` and `load_solver` make the first three. The frameworks check most arguments of the layers, and
+# tests/test_layers_nnx.py and tests/test_layers_equinox.py the others.
 UNTRIED = ("compat.caffe.Net", "compat.caffe.Layer", "compat.caffe.SolverState", "layers.")
 
 
