@@ -216,7 +216,7 @@ def _groups_per_block(p: Problem, memory: Memory) -> int:
     Blocks of groups can be smaller than blocks of images then, and need no sum.
     """
     size, most = memory.laid_out(p), memory.block(p)
-    is_symbolic = p.is_symbolic or not isinstance(p.n, int)
+    is_symbolic = p.is_symbolic or not (isinstance(p.n, int) and isinstance(size, int))
     if p.contraction != "kernel_grad" or is_symbolic or p.n >= p.g or size <= most:
         return p.g
     if _takes_slabs(memory, p):

@@ -58,6 +58,11 @@ def test_gradients(options):
     assert_exports(gradients, [shape, kernel.shape], [(7, 9), (8, 6)])
 
 
+def test_the_gradient_of_a_kernel_of_groups():
+    gradient = jax.grad(lambda k, x: (conv(x, k, groups=3) ** 2).sum())
+    assert_exports(gradient, [(6, 2, 2), (1, 6, "h")], [(5, 0), (7, 0)])
+
+
 def test_im2col_and_col2im():
     steps = {"kernel_size": (3, 2), "stride": 2, "padding": 1}
     assert_exports(lambda x: im2col(x, **steps), [(2, 3, "h", 5)], [(7, 0), (8, 0)])
