@@ -211,56 +211,58 @@ def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
     """Rank-1 im2col of spatial axis i: one slice for each block of taps, stacked.
 
     Tap t = r*stride + b of position q reads x[(q + r)*stride + b]. So a block r, which has a tap for each phase
-    b, is a slice without gaps of the phases of x.
+    b, is a slice without gaps of the phases of x. Such blocks of a dilated kernel would also hold the cells
+    between its taps. So each of its taps is a block by itself, and its slice takes every stride-th cell.
     """
-    stride, step, blocks, length = _blocks(w, i)
-    x = padded(x, axis, w.low[i], length * stride - w.low[i] - w.big[i])
-    if stride > 1:
-        x = reshaped(x, axis, 1, (length, stride))
-    is_behind = tap > axis and stride > 1
+    phases, hop, step, blocks, length = _blocks(w, i)
+    x = padded(x, axis, w.low[i], length * phases - w.low[i] - w.big[i])
+    if phases > 1:
+        x = reshaped(x, axis, 1, (length, phases))
+    is_behind = tap > axis and phases > 1
     if blocks > MAX_BLOCKS:
         # Counted in the program: as a table of numbers it would be as large as the columns of one channel.
         r, q = (lax.broadcasted_iota(np.int32, (blocks, w.small[i]), j) for j in (0, 1))
-        columns = jnp.take(x, r * step + q, axis, mode="clip")
+        columns = jnp.take(x, r * step + q * hop, axis, mode="clip")
         columns = jnp.moveaxis(columns, axis, tap + is_behind)
     else:
+        extent = (w.small[i] - 1) * hop + 1
         starts = [r * step for r in range(blocks)]
-        slices = [lax.slice_in_dim(x, r, r + w.small[i], axis=axis) for r in starts]
+        slices = [lax.slice_in_dim(x, r, r + extent, hop, axis) for r in starts]
         columns = jnp.stack(slices, tap + is_behind)
-    if stride == 1:
+    if phases == 1:
         return columns
     columns = jnp.moveaxis(columns, axis + 2 - is_behind, tap + 1)  # phases behind blocks
-    columns = reshaped(columns, tap, 2, (blocks * stride,))
-    return lax.slice_in_dim(columns, 0, w.span[i], w.dilation[i], axis=tap)
+    columns = reshaped(columns, tap, 2, (blocks * phases,))
+    return lax.slice_in_dim(columns, 0, w.kernel[i], axis=tap)
 
 
-def _blocks(w: Window, i: int) -> tuple[int, int, int, int]:
-    """Stride, distance between blocks, number of blocks, and how often the stride fits into x."""
-    stride, span = w.stride[i], w.span[i]
-    step, blocks = (w.dilation[i], w.kernel[i]) if stride == 1 else (1, -(-span // stride))
-    return stride, step, blocks, -(-w.full[i] // stride)
+def _blocks(w: Window, i: int) -> tuple[int, int, int, int, int]:
+    """Phases, steps from one position to the next and to the next block, blocks, and x's size in phases."""
+    k, s, d = w.kernel[i], w.stride[i], w.dilation[i]
+    phases, hop, step, blocks = (s, 1, 1, -(-k // s)) if d == 1 else (1, s, d, k)
+    return phases, hop, step, blocks, -(-w.full[i] // phases)
 
 
 def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
     """Rank-1 col2im of spatial axis i: the blocks of taps, each shifted to where it was read, added."""
-    stride, step, blocks, length = _blocks(w, i)
+    phases, hop, step, blocks, length = _blocks(w, i)
     if blocks > MAX_BLOCKS:
         shape = [size for j, size in enumerate(columns.shape) if j != tap]
         shape[axis] = w.big[i]
         x = _jax.type_like(jax.typeof(columns), shape)
         return jax.linear_transpose(lambda x: _gather(x, w, i, axis, tap), x)(columns)[0]
-    if stride > 1:
-        config = [(0, 0, 0)] * columns.ndim
-        config[tap] = (0, blocks * stride - w.span[i], w.dilation[i] - 1)
-        columns = lax.pad(columns, np.zeros((), columns.dtype), config)
-        columns = reshaped(columns, tap, 1, (blocks, stride))
-    x = None
+    if phases > 1:
+        columns = padded(columns, tap, 0, blocks * phases - w.kernel[i])
+        columns = reshaped(columns, tap, 1, (blocks, phases))
+    x, extent = None, (w.small[i] - 1) * hop + 1
     for r in range(blocks):
         piece = lax.index_in_dim(columns, r, tap, keepdims=False)
-        if stride > 1:
+        if phases > 1:
             piece = jnp.moveaxis(piece, tap, axis + 1)
-        piece = padded(piece, axis, r * step, length - r * step - w.small[i])
+        edges = [(0, 0, 0)] * piece.ndim
+        edges[axis] = (r * step, length - r * step - extent, hop - 1)
+        piece = lax.pad(piece, np.zeros((), piece.dtype), edges)
         x = piece if x is None else x + piece
-    if stride > 1:
-        x = reshaped(x, axis, 2, (length * stride,))
-    return padded(x, axis, -w.low[i], w.low[i] + w.big[i] - length * stride)
+    if phases > 1:
+        x = reshaped(x, axis, 2, (length * phases,))
+    return padded(x, axis, -w.low[i], w.low[i] + w.big[i] - length * phases)

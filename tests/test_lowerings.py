@@ -485,3 +485,13 @@ def test_columns_in_both_orders(last, steps, most, monkeypatch):
     _, adjoint = jax.vjp(lambda x: unfold(x, w, **order), x.astype(np.float32))
     (sums,) = adjoint(jnp.asarray(columns, np.float32))
     np.testing.assert_array_equal(fold(jnp.asarray(columns, np.float32), w, **order), sums)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_no_columns_between_dilated_taps(stride):
+    steps = {"stride": stride, "dilation": 50}
+    w = Window.of_conv((200,), (3,), **steps)
+    unfolded = partial(unfold, window=w, space=2, tap=2)
+    x = jax.ShapeDtypeStruct((1, 5, 200), np.float32)
+    sizes = [variable.aval.size for e in jax.make_jaxpr(unfolded)(x).eqns for variable in e.outvars]
+    assert max(sizes) <= max(5 * 200, 5 * 3 * w.small[0])
