@@ -337,3 +337,8 @@ def test_signatures_are_torch_s(name):
     if name == "avg_pool1d":  # which torch gives no divisor
         ours.remove(("divisor_override", "None"))
     assert ours == signature(name)
+
+
+def test_max_pool_refuses_complex_numbers():
+    with pytest.raises(TypeError, match="input needs real numbers"):
+        compat.max_pool1d(np.ones((1, 1, 4), np.complex64), 2)

@@ -63,6 +63,8 @@ def _max_pool(rank: int):
           Array(True, dtype=bool)
         """
         a, window = _read(rank, input, kernel_size, stride, padding, dilation, ceil_mode)
+        if jnp.iscomplexobj(a):
+            raise refused("input", f"needs real numbers, got {shown(a)}", TypeError)
         is_floating = jnp.issubdtype(a.dtype, jnp.floating)
         least: Any = -jnp.inf if is_floating else jnp.iinfo(a.dtype).min
         if not flag("return_indices", return_indices):
