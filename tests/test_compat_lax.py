@@ -308,3 +308,9 @@ def test_out_sharding():
             )
             assert ours.sharding.spec == theirs.sharding.spec
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["FULL", "CAUSAL"])
+def test_padding_names_that_lax_lacks_are_refused(name):
+    with pytest.raises(ValueError, match="padding must be one of SAME, SAME_LOWER, VALID"):
+        compat.conv_general_dilated(np.ones((1, 1, 5)), np.ones((1, 1, 3)), (1,), name)

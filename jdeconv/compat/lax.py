@@ -311,7 +311,10 @@ def _check_steps(rank: int, padding: Any, **steps: Any) -> None:
             raise refused(name, f"must be one int per axis, got {shown(value)}", TypeError)
         if value is not None or not name.endswith("dilation"):
             integers(name, value, rank, 1)
-    paddings(padding.upper() if isinstance(padding, str) else padding, rank)
+    if isinstance(padding, str):
+        one_of("padding", padding.upper(), ("SAME", "SAME_LOWER", "VALID"))
+    else:
+        paddings(padding, rank)
 
 
 def _at(axes: Sequence[int], sizes: Sequence) -> tuple:
