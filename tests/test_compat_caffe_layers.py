@@ -1035,6 +1035,10 @@ def test_crop_layers_without_an_offset():
         ),
         (layer_text("i", "Interp", "x", "i"), "needs height and width"),
         (
+            layer_text("r", "ReLU", "x", "r", "propagate_down: true propagate_down: false"),
+            "propagate_down needs one value for each bottom",
+        ),
+        (
             layer_text("a", "ReLU", "x", "a")
             + layer_text("b", "ReLU", "z", "b")
             + layer_text("c", "Nil", "x", "c"),
@@ -1047,3 +1051,9 @@ def test_crop_layers_without_an_offset():
 def test_what_a_text_refuses(text, reason):
     with pytest.raises(ValueError, match=f"(?s)load: prototxt the text:? .*{reason}"):
         caffe.load(input_layer("x", (1, 3, 4, 4)) + text)
+
+
+def test_an_infinite_power_is_a_power():
+    text = input_layer("x", (2,)) + layer_text("p", "Power", "x", "p", "power_param { power: inf }")
+    net = caffe.load(text)
+    assert net(net.params, {"x": jnp.array([0.5, 2.0])})["p"].tolist() == [0, jnp.inf]

@@ -96,6 +96,10 @@ def wired(definition: Definition, own: Mapping[str, Any], until: str | None) -> 
         if len(weights) != len(tops):
             reason = f"loss_weight needs one value for each top, got {list(weights)}"
             problems.append((layer.name, f"{layer.where}: {reason}"))
+        down = () if layer.is_v1 else layer.propagate_down
+        if down and len(down) != len(layer.bottom):
+            reason = f"propagate_down needs one value for each bottom, got {list(down)}"
+            problems.append((layer.name, f"{layer.where}: {reason}"))
         steps.append(Step(layer, maker, tuple(layer.bottom), tops, weights))
     if until is not None:
         steps, inputs = _trunk(steps, inputs, until)

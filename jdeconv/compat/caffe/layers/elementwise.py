@@ -37,7 +37,7 @@ def power(layer: Any, bottoms: Sequence[Shape]) -> Layer:
 
     def function(x):
         y = message.shift + message.scale * x
-        if message.power == int(message.power):
+        if message.power.is_integer():
             return jax.lax.integer_pow(y, int(message.power))
         return y**message.power
 
