@@ -66,8 +66,8 @@ FAULTS = (
     Fault(
         "an output_padding of a whole stride passes",
         "jdeconv/window.py",
-        "return max(base, 1), base, base + max(s, d) - 1",
-        "return max(base, 1), base, base + max(s, d)",
+        "base, base + max(s, d) - 1",
+        "base, base + max(s, d)",
         "window errors",
     ),
     Fault(
@@ -352,9 +352,9 @@ FAULTS = (
     ),
     Fault(
         "a shared blob is looked up by its index in the layer, not by where its owner keeps it",
-        "jdeconv/compat/caffe/net.py",
-        "self.owners[shared] = (layer.name, len(kept), shape)",
-        "self.owners[shared] = (layer.name, index, shape)",
+        "jdeconv/compat/caffe/plan.py",
+        "self._owners[shared] = (step.name, len(kept))",
+        "self._owners[shared] = (step.name, index)",
         "compat_caffe files",
     ),
     # Layers.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jdeconv.checks import refused, shown
@@ -40,14 +42,15 @@ class StoredBlob:
     values: np.ndarray
     is_old: bool = False
 
-    def fitted(self, shape: Sequence[int]) -> np.ndarray | None:
+    def fitted(self, shape: Sequence[int]) -> jax.Array | None:
         """The numbers in this shape as float32, or None where the blob has another."""
         needed = tuple(shape)
         if self.is_old:
             needed = (1,) * (4 - len(needed)) + needed
         if self.sizes != needed or self.values.size != np.prod(needed, dtype=object):
             return None
-        return self.values.astype(np.float32, copy=False).reshape(tuple(shape))
+        # JAX may have more axes than the 64 of numpy.
+        return jnp.asarray(self.values.astype(np.float32, copy=False)).reshape(tuple(shape))
 
     def __str__(self) -> str:
         return f"{list(self.sizes)} with {self.values.size} numbers"
