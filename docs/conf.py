@@ -29,7 +29,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "examples"]
 default_role = "code"  # single backticks, as docstrings have them
-suppress_warnings = ["myst.strikethrough"]
+# Flax and Equinox both have a Conv, which the type of an argument may mean.
+suppress_warnings = ["myst.strikethrough", "ref.python"]
 
 # Tutorials are run at every build, each in a kernel of its own, and an error ends the build.
 nb_execution_mode = "force"
