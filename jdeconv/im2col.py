@@ -254,7 +254,8 @@ def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.
     if phases > 1:
         columns = padded(columns, tap, 0, blocks * phases - w.kernel[i])
         columns = reshaped(columns, tap, 1, (blocks, phases))
-    x, extent = None, (w.small[i] - 1) * hop + 1
+    x: Any = None
+    extent = (w.small[i] - 1) * hop + 1
     for r in range(blocks):
         piece = lax.index_in_dim(columns, r, tap, keepdims=False)
         if phases > 1:
