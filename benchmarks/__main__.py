@@ -1,9 +1,10 @@
 """Times layers, forward and both gradients, and whole training steps, beside jax.lax, equinox and PyTorch.
 
 Results are compared first. Then all programs take turns in this process, and the table shows medians.
-"floor" is the least time of a direct convolution on this machine divided by ours. That time is the larger of
-flops / peak of dot and bytes / bandwidth of copy, both measured in the same run. A lowering that takes fewer
-products can be above 1. The exit code is 1 if results differ.
+"floor" is the least time that a direct convolution could take on this machine, divided by our time. The least
+time is the larger of flops / peak of dot and bytes / bandwidth of copy, both measured in the same run.
+"floor" can be above 1 where a lowering takes fewer products than a direct convolution. The exit code is 1 if
+results differ.
 
 There are more commands. Each has --help:
 

@@ -74,7 +74,7 @@ html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "header_links_before_dropdown": 7,
-    # Their tables and pictures need the room.
+    # These pages have wide tables and pictures, so they have no list of contents beside them.
     "secondary_sidebar_items": {"**": ["page-toc"], "glossary": [], "index": [], "figure": []},
     "show_prev_next": True,
     "footer_start": ["copyright"],

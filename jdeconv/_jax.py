@@ -12,6 +12,7 @@ All were tried with jax 0.10.0, 0.10.2 and 0.11.2.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,12 +34,17 @@ __all__ = [
     "custom_partitioning",
     "is_divided",
     "jaxpr_as_fun",
-    "jet",
     "mlir",
+    "pass_jet",
     "type_like",
     "uses_shardy",
     "varying",
 ]
+
+
+def pass_jet(primitive: Primitive) -> None:
+    """Let `jax.experimental.jet` pass through a primitive that is linear in each of two operands."""
+    jet.jet_rules[primitive] = functools.partial(jet._bilinear_taylor_rule, primitive)
 
 
 def varying(a: Any) -> frozenset:

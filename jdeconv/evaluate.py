@@ -76,8 +76,14 @@ MEMORY = {
         rereads=("conv", "kernel_grad"),
     ),
     "taps": Memory(last=taps.takes_channels_last, rereads=tuple(CONTRACTIONS)),
-    "fft": Memory(lambda p: False, fft.laid_out, 32 * MIB),
-    "nhwc": Memory(lambda p: True, nhwc.laid_out, 4 * MIB, True, rereads=("kernel_grad",)),
+    "fft": Memory(last=lambda p: False, laid_out=fft.laid_out, block_bytes=32 * MIB),
+    "nhwc": Memory(
+        last=lambda p: True,
+        laid_out=nhwc.laid_out,
+        block_bytes=4 * MIB,
+        takes_slabs=True,
+        rereads=("kernel_grad",),
+    ),
 }
 """A lowering that is not here takes the user's arrays as they are."""
 

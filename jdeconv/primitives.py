@@ -24,7 +24,7 @@ from jax.core import ShapedArray
 from jax.sharding import AxisType, NamedSharding
 
 from jdeconv import _jax, mesh
-from jdeconv._jax import Primitive, batching, jet, mlir
+from jdeconv._jax import Primitive, batching, mlir
 from jdeconv.axes import reshaped
 from jdeconv.checks import refused
 from jdeconv.evaluate import evaluate
@@ -188,7 +188,7 @@ for _name, _primitive, _function in (
 ):
     _primitive.def_impl(partial(_eager, _name))
     _primitive.def_abstract_eval(partial(_abstract_eval, _name))
-    jet.jet_rules[_primitive] = partial(jet._bilinear_taylor_rule, _primitive)
+    _jax.pass_jet(_primitive)
     batching.primitive_batchers[_primitive] = partial(_batch, _name, _function)
     for _platform in (*PLATFORMS, None):
         mlir.register_lowering(_primitive, partial(_lower, _name, _platform), platform=_platform)

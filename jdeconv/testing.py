@@ -220,7 +220,7 @@ def _static(rank: int, stride: Any, dilation: Any, low: Any, **size: Any) -> tup
 
 
 def _grouped(groups: int, **arrays: tuple[np.ndarray, int]) -> list[np.ndarray]:
-    """The arrays with their groups on an axis of their own, in front of the channels of a group."""
+    """The arrays with a separate axis of groups in front of the channels of a group."""
     groups, found = checks.integer("groups", groups, 1), []
     for name, (a, axis) in arrays.items():
         size = a.shape[axis]

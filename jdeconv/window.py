@@ -310,6 +310,34 @@ def part(window: Window, axis: int, positions: int) -> Window:
     return replace(window, big=big, small=small, low=changed(window.low, 0))
 
 
+def turned(window: Window) -> Window:
+    """The window by which the reversed kernel reads the small side and writes the big one, at stride 1.
+
+    Example:
+      >>> turned(Window.of_conv((9,), (3,), padding=(1,))).padding
+      ((1, 1),)
+    """
+    axes = zip(window.span, window.low, strict=True)
+    low = tuple(span - 1 - low for span, low in axes)
+    return replace(window, big=window.small, small=window.big, low=low)
+
+
+def only(window: Window, kept: range) -> Window:
+    """The window on these axes. On the others, every position passes as it is.
+
+    Example:
+      >>> only(Window.of_conv((9, 7), (3, 3)), range(1))
+      Window(big=(9, 7), small=(7, 7), kernel=(3, 1), stride=(1, 1), dilation=(1, 1), low=(0, 0))
+    """
+
+    def chosen(own: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(own[i] if i in kept else others[i] for i in range(window.rank))
+
+    ones, zeros = (1,) * window.rank, (0,) * window.rank
+    kernel, low = chosen(window.kernel, ones), chosen(window.low, zeros)
+    return replace(window, small=chosen(window.small, window.big), kernel=kernel, low=low)
+
+
 def _steps(kernel: Sequence[int], stride: Ints, dilation: Ints):
     """Kernel, stride and dilation as tuples, and the spans that follow."""
     kernel = sizes("kernel", kernel)

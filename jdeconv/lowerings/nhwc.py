@@ -12,7 +12,6 @@ after the other, and the kernel is reversed in memory: a reversed window would l
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -23,7 +22,7 @@ from jax import lax
 from jdeconv.im2col import unfold
 from jdeconv.lowerings.vendor import cropped
 from jdeconv.problem import Problem
-from jdeconv.window import Window
+from jdeconv.window import Window, only, turned
 
 MAX_GROUPS = 16  # compile time grows with them
 
@@ -39,14 +38,13 @@ def refuses(p: Problem) -> str | None:
 
 def laid_out(p: Problem) -> int:
     """The bytes of one image's columns on both sides."""
-    w = p.window
-    lead = range(max(0, w.rank - 2))
     if p.contraction == "kernel_grad":
-        sides = [*zip(_sides(w), (p.c, p.o), strict=True)]
-    elif p.contraction == "conv":
-        sides = [(_only(w, lead), p.c)] if lead else []
+        sides = [*zip(_sides(p.window), (p.c, p.o), strict=True)]
+    elif p.window.rank <= 2:
+        sides = []
     else:
-        sides = [(_only(_turned(w), lead), p.o)] if lead else []
+        read = (p.window, p.c) if p.contraction == "conv" else (turned(p.window), p.o)
+        sides = [(only(read[0], range(p.window.rank - 2)), read[1])]
     numbers = sum(math.prod((*side.kernel, *side.small, channels)) for side, channels in sides)
     return p.g * numbers * p.wide.itemsize
 
@@ -61,7 +59,7 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
 
     def one(y: jax.Array, kernel: jax.Array) -> jax.Array:
         kernel = lax.optimization_barrier(jnp.flip(kernel, range(p.window.rank)))
-        return _convolution(y, kernel.swapaxes(-1, -2), p, _turned(p.window))
+        return _convolution(y, kernel.swapaxes(-1, -2), p, turned(p.window))
 
     return _by_groups(one, p, y, kernel)
 
@@ -83,27 +81,10 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     return _by_groups(one, p, x, y)
 
 
-def _turned(w: Window) -> Window:
-    """The window by which the reversed kernel reads y and writes x."""
-    low = tuple(span - 1 - low for span, low in zip(w.span, w.low, strict=True))
-    return dataclasses.replace(w, big=w.small, small=w.big, low=low)
-
-
-def _only(w: Window, kept: range) -> Window:
-    """The window on these axes; on the others, every position passes as it is."""
-
-    def chosen(ours: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(ours[i] if i in kept else others[i] for i in range(w.rank))
-
-    ones, zeros = (1,) * w.rank, (0,) * w.rank
-    kernel, low = chosen(w.kernel, ones), chosen(w.low, zeros)
-    return dataclasses.replace(w, small=chosen(w.small, w.big), kernel=kernel, low=low)
-
-
 def _sides(w: Window) -> tuple[Window, Window]:
     """The windows by which x and y unfold. A single axis stays with x."""
     n = max(1, w.rank - 1)
-    return _only(w, range(n)), _only(_turned(w), range(n, w.rank))
+    return only(w, range(n)), only(turned(w), range(n, w.rank))
 
 
 def _by_groups(one: Callable, p: Problem, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -117,7 +98,7 @@ def _convolution(a: jax.Array, kernel: jax.Array, p: Problem, w: Window) -> jax.
     """XLA's convolution over the last two axes; the taps of the axes before them join the channels."""
     lead, rank = max(0, w.rank - 2), min(2, w.rank)
     if lead:
-        a = unfold(a, _only(w, range(lead)), space=1, tap=1 + w.rank)
+        a = unfold(a, only(w, range(lead)), space=1, tap=1 + w.rank)
         a = a.reshape(-1, *w.big[lead:], math.prod(w.kernel[:lead]) * kernel.shape[-2])
         kernel = kernel.reshape(-1, *kernel.shape[lead:])
         kernel = jnp.moveaxis(kernel, 0, rank)

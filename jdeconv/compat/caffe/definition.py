@@ -163,7 +163,7 @@ def read(text: str, file: str, train: bool) -> Definition:
 
 
 def listing(problems: Sequence[str]) -> str:
-    """One problem, or several in lines of their own."""
+    """The text of one problem, or of several, a line for each."""
     if len(problems) == 1:
         return problems[0]
     more = len(problems) - MAX_SHOWN
