@@ -67,7 +67,7 @@ def conv(
 
     Raises:
       ValueError: for a spec that shards channels, names axes that the mesh lacks, or cannot be found; for
-        sizes that do not divide, with those that fit; beside the errors of `jdeconv.conv`.
+        sizes that do not divide, with those that fit. The errors of `jdeconv.conv` come besides.
 
     Differentiation: forward and reverse mode, to any order; the backward pass is `deconv` here.
 
@@ -114,7 +114,7 @@ def deconv(
 
 @dataclass(frozen=True)
 class Halo:
-    """What the windows of a device see on one axis, beside the device's own shard of x.
+    """What the windows of a device see on one axis outside of the device's own shard of x.
 
     They see `low` positions before the shard and `high` positions behind it. A negative number leaves out
     positions of the shard itself. On device r everything lies r*step positions further to the front.
@@ -238,7 +238,7 @@ def _sizes(role: str, a: jax.Array, halo: Any, sign: int) -> tuple[int, int]:
 
 
 def _sharded(contraction: str, a: Any, kernel: Any, spec: Any, mode: str) -> Callable:
-    """The contraction of arrays of which the first is sharded, by the spec or by what the array says."""
+    """The contraction of a sharded first array; the spec, or else the array, says how it is sharded."""
     role = CONTRACTIONS[contraction][0]
     one_of("padding_mode", mode, MODES)
     a, kernel = array(role, a), array("kernel", kernel)

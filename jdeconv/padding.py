@@ -36,7 +36,7 @@ def pad(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Arr
         low, high = (max(end, 0) for end in pair)
         if max(low, high) < size:
             widths[axis] = low, high
-        else:  # more than one copy on a side, each of which jnp.pad would lay beside the last
+        else:  # more than one copy on a side; jnp.pad would add one after the other
             repeated.append((axis, size, pair[0], full))
     wide = jnp.pad(x, widths, NUMPY_MODES[mode])
     for axis, size, low, full in repeated:

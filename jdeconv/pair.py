@@ -79,7 +79,7 @@ conv.defvjp(_conv_forward, _conv_backward)
 deconv.defvjp(_deconv_forward, _deconv_backward)
 kernel_grad.defvjp(_kernel_grad_forward, _kernel_grad_backward)
 
-# The transposes of the primitives: first the cotangent, then both operands, of which one is asked for.
+# The transposes of the primitives. Each takes the cotangent and both operands, and one operand is asked for.
 
 ad.defbilinear(
     primitives.conv_p,

@@ -1,4 +1,4 @@
-"""One contraction with its sizes and dtypes: all that a lowering is told beside its two arrays."""
+"""One contraction with its sizes and dtypes: everything that a lowering gets with its two arrays."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Problem:
     def of(
         cls, contraction: str, form: Form, a: Any, b: Any, result: Any, platform: str | None = None
     ) -> Problem:
-        """The contraction of `a` and `b`, of which only shapes and dtypes are read.
+        """The contraction of `a` and `b`. Only their shapes and dtypes are read.
 
         Example:
           >>> from jdeconv.form import Layout

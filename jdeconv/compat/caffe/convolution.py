@@ -185,7 +185,7 @@ class Im2col(_Windowed):
 
 @dataclass(frozen=True)
 class _Learned(_Windowed, ABC):
-    """What Convolution and Deconvolution have besides."""
+    """The fields that only Convolution and Deconvolution have."""
 
     num_output: int = 0
     group: int = 1

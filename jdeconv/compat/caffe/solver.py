@@ -67,7 +67,7 @@ class Solver:
       clip_gradients: the most that the norm of all gradients together may be; negative for no bound.
       iter_size: how many gradients are added up for one update.
       display, average_loss, test_iter, test_interval, snapshot, snapshot_prefix, random_seed, net: what Caffe's
-        own loop does beside the updates, for a loop of yours; nothing here reads them.
+        own loop does apart from the updates, for your own loop; nothing here reads them.
 
     Example:
       >>> solver = Solver(base_lr=0.5, momentum=0.5)
@@ -142,7 +142,7 @@ class Solver:
 
     @reporting()
     def rate(self, iteration: int | jax.Array) -> jax.Array:
-        """The learning rate of an iteration, the first of which is 0.
+        """The learning rate of an iteration; the first iteration is 0.
 
         Formulas, with i for the iteration: "fixed" ``base_lr``, "step" ``base_lr * gamma ** (i // stepsize)``,
         "exp" ``base_lr * gamma ** i``, "inv" ``base_lr * (1 + gamma * i) ** -power``, "multistep" ``base_lr *

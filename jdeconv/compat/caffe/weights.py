@@ -33,7 +33,7 @@ class StoredBlob:
     """A blob as a file has it.
 
     Args:
-      sizes: its shape, or of files of old four sizes, of which the first are 1 where it has fewer axes.
+      sizes: its shape. Old files have four sizes, and the first ones are 1 for a blob of fewer axes.
       values: its numbers, on one axis.
       is_old: whether the sizes are of the old kind.
     """

@@ -97,7 +97,7 @@ def _conv_transpose(rank: int):
         Args:
           output_padding: cells more behind, less than the larger of stride and dilation.
           output_size: the spatial size of the result, instead of output_padding, as in
-            `torch.nn.ConvTransposeRANKd`; or the whole shape, of which the last RANK sizes count.
+            `torch.nn.ConvTransposeRANKd`; or the whole shape, whose last RANK sizes count.
 
         Example:
           >>> import jax.numpy as jnp
