@@ -5,8 +5,8 @@
     kernel_grad  kernel = F^-1(F x * conj F y)    at every dilation-th tap
 
 All three are circular over one length that holds the padded x, so that nothing wraps into what is kept. The
-cost no longer depends on the number of taps. Rounding is that of a transform: small relative to the largest value
-of the result, and not to each value. Integers do not stay exact.
+cost no longer depends on the number of taps. Rounding errors are those of a transform: small relative to the
+largest value of the result, and not to each value. Integers do not stay exact.
 """
 
 from __future__ import annotations
