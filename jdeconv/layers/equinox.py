@@ -73,15 +73,36 @@ class Conv(eqx.nn.Conv):
 
 
 class Conv1d(eqx.nn.Conv1d, Conv):
-    """`Conv` over one axis."""
+    """`Conv` over one axis.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = Conv1d(2, 3, 2, key=jax.random.key(0))
+      >>> layer(jnp.ones((2, 4))).shape
+      (3, 3)
+    """
 
 
 class Conv2d(eqx.nn.Conv2d, Conv):
-    """`Conv` over two axes."""
+    """`Conv` over two axes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = Conv2d(2, 3, 2, key=jax.random.key(0))
+      >>> layer(jnp.ones((2, 4, 5))).shape
+      (3, 3, 4)
+    """
 
 
 class Conv3d(eqx.nn.Conv3d, Conv):
-    """`Conv` over three axes."""
+    """`Conv` over three axes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = Conv3d(2, 3, 2, key=jax.random.key(0))
+      >>> layer(jnp.ones((2, 4, 5, 6))).shape
+      (3, 3, 4, 5)
+    """
 
 
 class ConvTranspose(eqx.nn.ConvTranspose):
@@ -170,15 +191,36 @@ class ConvTranspose(eqx.nn.ConvTranspose):
 
 
 class ConvTranspose1d(eqx.nn.ConvTranspose1d, ConvTranspose):
-    """`ConvTranspose` over one axis; output_padding comes before padding, as in Equinox."""
+    """`ConvTranspose` over one axis.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = ConvTranspose1d(2, 3, 2, key=jax.random.key(0))
+      >>> layer(jnp.ones((2, 4))).shape
+      (3, 5)
+    """
 
 
 class ConvTranspose2d(eqx.nn.ConvTranspose2d, ConvTranspose):
-    """`ConvTranspose` over two axes; output_padding comes before padding, as in Equinox."""
+    """`ConvTranspose` over two axes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = ConvTranspose2d(2, 3, 2, key=jax.random.key(0))
+      >>> layer(jnp.ones((2, 4, 5))).shape
+      (3, 5, 6)
+    """
 
 
 class ConvTranspose3d(eqx.nn.ConvTranspose3d, ConvTranspose):
-    """`ConvTranspose` over three axes; output_padding comes before padding, as in Equinox."""
+    """`ConvTranspose` over three axes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = ConvTranspose3d(2, 3, 2, key=jax.random.key(0))
+      >>> layer(jnp.ones((2, 4, 5, 6))).shape
+      (3, 5, 6, 7)
+    """
 
 
 class TiedConvTranspose(eqx.Module):
