@@ -191,7 +191,7 @@ class ConvTranspose(eqx.nn.ConvTranspose):
 
 
 class ConvTranspose1d(eqx.nn.ConvTranspose1d, ConvTranspose):
-    """`ConvTranspose` over one axis.
+    """`ConvTranspose` over one axis; output_padding comes before padding, as in Equinox.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -202,7 +202,7 @@ class ConvTranspose1d(eqx.nn.ConvTranspose1d, ConvTranspose):
 
 
 class ConvTranspose2d(eqx.nn.ConvTranspose2d, ConvTranspose):
-    """`ConvTranspose` over two axes.
+    """`ConvTranspose` over two axes; output_padding comes before padding, as in Equinox.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -213,7 +213,7 @@ class ConvTranspose2d(eqx.nn.ConvTranspose2d, ConvTranspose):
 
 
 class ConvTranspose3d(eqx.nn.ConvTranspose3d, ConvTranspose):
-    """`ConvTranspose` over three axes.
+    """`ConvTranspose` over three axes; output_padding comes before padding, as in Equinox.
 
     Example:
       >>> import jax, jax.numpy as jnp
