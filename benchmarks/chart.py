@@ -1,14 +1,15 @@
 """README's chart: a training step of each network in the committed run, `python -m benchmarks.chart`.
 
-Reads benchmarks/results/cpu.json and draws benchmarks/results/steps.svg. Each library has the faster of its two
-layouts, and each bar is as long as its share of the slowest library's time.
+Reads benchmarks/results/networks.json and draws benchmarks/results/steps.svg. Each library has the faster of
+its two layouts, and each bar is as long as its share of the slowest library's time.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
-from benchmarks import report
+from benchmarks import ratios, report
 from benchmarks.peers import LAX, OURS
 
 RESULTS = Path(__file__).parent / "results"
@@ -19,10 +20,10 @@ def milliseconds(run: report.Run) -> dict[str, dict[str, float]]:
     """For each network and library the time of a training step, in its faster layout."""
     times: dict[str, dict[str, float]] = {}
     for row in run.rows:
-        if row.family == "step":
-            of_network = times.setdefault(row.name.removeprefix("step "), {})
+        if row.family == "network":
+            of_network = times.setdefault(row.name, {})
             for library in COLORS.keys() & row.seconds.keys():
-                taken = 1e3 * row.seconds[library]
+                taken = 1e3 * median(row.seconds[library])
                 of_network[library] = min(taken, of_network.get(library, taken))
     return times
 
@@ -40,7 +41,7 @@ def draw(times: dict[str, dict[str, float]], path: Path) -> None:
     with matplotlib.rc_context(
         {"svg.hashsalt": "jdeconv", "svg.fonttype": "none", "font.size": 11}
     ):
-        figure = Figure(figsize=(9, 0.9 * len(times)), layout="constrained")
+        figure = Figure(figsize=(9, 0.6 * len(times)), layout="constrained")
         axes = figure.subplots()
         for place, of_network in enumerate(times.values()):
             for i, (library, color) in enumerate(COLORS.items()):
@@ -64,4 +65,5 @@ def draw(times: dict[str, dict[str, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(milliseconds(report.Run.load(RESULTS / "cpu.json")), RESULTS / "steps.svg")
+    run = report.Run.load(RESULTS / "networks.json", ratios.Row)
+    draw(milliseconds(run), RESULTS / "steps.svg")

@@ -8,7 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import cases, chart, machine, models, peers, report, suite, timing
+from benchmarks import (
+    architectures,
+    cases,
+    chart,
+    machine,
+    models,
+    peers,
+    ratios,
+    report,
+    suite,
+    timing,
+)
 from benchmarks.__main__ import main
 from benchmarks.peers import LAX, OURS
 
@@ -207,23 +218,36 @@ def test_readme_has_the_tables_of_the_committed_run():
     assert table.strip() == report.markdown(report.Run.load(RESULTS / "cpu.json")).strip()
 
 
+NETWORKS = report.Run.load(RESULTS / "networks.json", ratios.Row)
+
+
 def test_readmes_first_numbers_are_of_the_committed_run():
     """Each library in its faster layout."""
     readme = (RESULTS.parent.parent / "README.md").read_text()
-    run = report.Run.load(RESULTS / "cpu.json")
     for name, start in (
-        ("step DCGAN", "| DCGAN, a training step"),
-        ("scan of 8 convs", "| eight convs in a"),
+        ("ResNet-50", "| ResNet-50, a training step"),
+        ("3x3 conv through scan", "| eight convs in a"),
     ):
-        rows = [row for row in run.rows if row.name == name]
-        ours, lax = (1e3 * min(row.seconds[peer] for row in rows) for peer in (OURS, LAX))
+        rows = [row for row in NETWORKS.rows if row.name == name]
+        ours, lax = (
+            1e3 * min(np.median(row.seconds[peer]) for row in rows) for peer in (OURS, LAX)
+        )
         [line] = [line for line in readme.splitlines() if line.startswith(start)]
-        assert f"| {ours:.0f} ms | {lax:,.0f} ms | {lax / ours:.0f} |" in line
+        assert f"| {ours:.0f} ms | {lax:.0f} ms | {lax / ours:.2g} |" in line
+    means = [NETWORKS.mean(peer, "network") for peer in (LAX, "torch")]
+    assert f"{means[0]:.1f} times as fast as with jax.lax and {means[1]:.2f} times" in readme
+    networks = [row for row in NETWORKS.rows if row.family == "network"]
+    assert min(row.bound(LAX) for row in networks) > 1
+
+
+def test_the_committed_table_of_networks_is_that_of_the_committed_run():
+    assert (RESULTS / "networks.txt").read_text() == ratios.table(NETWORKS)
+    assert {row.name for row in NETWORKS.rows} == set(architectures.small_steps())
 
 
 def test_readmes_chart_is_of_the_committed_run(tmp_path):
-    times = chart.milliseconds(report.Run.load(RESULTS / "cpu.json"))
-    assert len(times) > 5
+    times = chart.milliseconds(NETWORKS)
+    assert len(times) == 14
     labels = [chart.label(*pair) for of_network in times.values() for pair in of_network.items()]
     chart.draw(times, tmp_path / "chart.svg")
     for drawn in (RESULTS / "steps.svg", tmp_path / "chart.svg"):
