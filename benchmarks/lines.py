@@ -19,6 +19,7 @@ GROUPS = {
     "core": "jdeconv/",
     "cli": "jdeconv/cli/",
     "compat": "jdeconv/compat/",
+    "layers": "jdeconv/layers/",
     "benchmarks": "benchmarks/",
     "tests": "tests/",
     "docs": ("docs/", "examples/"),  # where the examples were before
