@@ -1,12 +1,13 @@
 """Every interface of JAX that is used here and that JAX does not document as stable, in one file.
 
-All were tried with jax 0.10.0, 0.10.2 and 0.11.2.
+All were tried with jax 0.10.0, 0.10.2, 0.11.2 and 0.12.0.
 
     Primitive, ad, batching, mlir    a `custom_vjp` function has no forward mode and cannot say how it batches
     ClosedJaxpr, Jaxpr, JaxprEqn,    `accelerate` replaces equations; it also knows the parameters of the
     jaxpr_as_fun,                    equations of custom_jvp and custom_vjp functions, and wraps their rules
     conv_general_dilated_p
     jet                              its table of rules, and its rule of a bilinear primitive
+    set_xla_metadata                 XLA evaluates the operands of a call once, but only if it keeps the call
     custom_partitioning              the one interface by which a library takes part in XLA's partitioning
 """
 
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 from jax.experimental import jet
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.extend.core.primitives import conv_general_dilated_p
 from jax.interpreters import ad, batching, mlir
@@ -35,11 +38,17 @@ __all__ = [
     "is_divided",
     "jaxpr_as_fun",
     "mlir",
+    "not_inlined",
     "pass_jet",
     "type_like",
     "uses_shardy",
     "varying",
 ]
+
+
+def not_inlined() -> AbstractContextManager:
+    """A context in which XLA keeps the calls of jitted functions as calls."""
+    return set_xla_metadata(inlineable="false")
 
 
 def pass_jet(primitive: Primitive) -> None:

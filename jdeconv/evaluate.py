@@ -122,10 +122,10 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     last, rank = memory.last(p), p.window.rank
     ordered = dataclasses.replace(p, layout=_layout(rank, last))
     first, second, result = CONTRACTIONS[p.contraction]
+    if p.contraction in memory.rereads and _is_at_once(memory, p):
+        a, b = _written(a, b) if p.contraction == "kernel_grad" else (*_written(a), b)
     a = lax.transpose(a, _order(p.layout, first, last))
     b = lax.transpose(b, _order(p.layout, second, last))
-    if p.contraction in memory.rereads and _is_at_once(memory, p):
-        a, b = _written(a, b, p)
     if second == "kernel":
         b = _split(b, ordered, second)
         b = lowering.enter_kernel(b, ordered) if hasattr(lowering, "enter_kernel") else b
@@ -184,20 +184,19 @@ def _is_at_once(memory: Memory, p: Problem) -> bool:
     return p.platform == "cpu" and p.overlaps and is_whole
 
 
-def _written(a: jax.Array, b: jax.Array, p: Problem) -> tuple[jax.Array, jax.Array]:
-    """The two arrays, or only `a` if `b` is a kernel, as XLA's CPU backend writes them to memory.
+def _written(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """The arrays, as XLA's CPU backend writes them to memory.
 
-    Where an array is read more than once, XLA would evaluate what made it at each reading. It removes every
-    operation that changes nothing before it decides on that, but not a branch on a value that it cannot know.
+    Where an array is read more than once, XLA would evaluate what made it at each reading. The operands of a
+    call are evaluated once, and nothing is copied.
     """
-    first = lax.slice(b, [0] * b.ndim, [1] * b.ndim).reshape(())
-    first = first.real if jnp.iscomplexobj(first) else first
-    bits = np.dtype(f"int{8 * first.dtype.itemsize}")
-    one = np.ones((), bits)
-    is_true = lax.clamp(one, lax.bitcast_convert_type(first, bits), one) == one
-    if p.contraction == "kernel_grad":
-        return lax.cond(is_true, lambda a, b: (a, b), lambda a, b: (-a, -b), a, b)
-    return lax.cond(is_true, lambda a: a, lambda a: -a, a), b
+    with _jax.not_inlined():
+        return _unchanged(*arrays)
+
+
+@jax.jit
+def _unchanged(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return arrays
 
 
 # Blocks.
