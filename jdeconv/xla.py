@@ -6,11 +6,13 @@ where dilated(lhs) has lhs[m] at m*e and zeros between. It says any of the three
 
     conv         e = 1                 x = lhs, kernel = rhs, y = out
     deconv       s = 1                 y = lhs, kernel = rhs reversed, x = out
-    kernel_grad  e = 1, rhs is larger  x = lhs, y = rhs, kernel = out
-                 d = 1, rhs is larger  y = lhs, x = rhs, kernel = out reversed
+    kernel_grad  e = 1                 x = lhs, y = rhs, kernel = out
+                 d = 1                 y = lhs, x = rhs, kernel = out reversed
 
-So a gradient that JAX derived from a convolution is evaluated as what the user would have written. A group
-on the batch is one on the channels, elsewhere in memory.
+What could be a conv or a kernel's gradient is a conv if lhs has its batch on the first axis, and a gradient
+if it has its channels there. Otherwise, and beside a deconv, it is a gradient if rhs is larger than out. So a
+gradient that JAX derived from a convolution is evaluated as what the user would have written. A group on the
+batch is one on the channels, elsewhere in memory.
 """
 
 from __future__ import annotations
@@ -99,7 +101,9 @@ class Convolution:
         dense, steady = set(self.lhs_dilation) == {1}, set(self.stride) == {1}
         larger = math.prod(self.rhs) > math.prod(self.out)
         if dense:
-            return (self._kernel_grad if larger else self._conv)(lhs, rhs, dtype)
+            outer = self.axes[0].index(0)
+            is_gradient = outer == 1 if outer < 2 else larger
+            return (self._kernel_grad if is_gradient else self._conv)(lhs, rhs, dtype)
         undilated = set(self.rhs_dilation) == {1}
         if undilated and (larger or not steady):
             return self._reversed_kernel_grad(lhs, rhs, dtype)

@@ -179,6 +179,23 @@ def test_second_order(operands):
     check(accelerate(hessian(cubed)), hessian(cubed), operands[1])
 
 
+def test_a_kernel_larger_than_the_image_is_a_kernel():
+    """The sizes alone would make the conv a gradient, and the gradient a conv."""
+    x, kernel = jnp.ones((5, 3, 2, 2)), jnp.ones((4, 3, 3, 3))
+
+    def conv(x, kernel):
+        return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)])
+
+    def gradient(x, kernel):
+        return jax.linear_transpose(lambda kernel: conv(x, kernel), kernel)(conv(x, kernel))
+
+    text = str(jax.make_jaxpr(accelerate(conv))(x, kernel))
+    assert "jdeconv_conv[" in text
+    assert "jdeconv_kernel_grad" not in text
+    text = str(jax.make_jaxpr(accelerate(gradient))(x, kernel))
+    assert text.count("jdeconv_conv[") == text.count("jdeconv_kernel_grad[") == 1
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_derived_convolutions_are_recognized(stride, operands):
     def loss(x, k):
