@@ -106,6 +106,11 @@ class Problem:
         return math.prod(self.window.small)
 
     @property
+    def columns(self) -> int:
+        """The number of y's positions in all images; in one, where an export does not know how many."""
+        return self.positions * (self.n if isinstance(self.n, int) else 1)
+
+    @property
     def phases(self) -> int:
         """The number of phases into which the stride divides x."""
         return math.prod(self.window.stride)

@@ -322,6 +322,18 @@ def turned(window: Window) -> Window:
     return replace(window, big=window.small, small=window.big, low=low)
 
 
+def gapped(window: Window) -> Window:
+    """The window at stride 1, over a small side that has zeros in the gaps of the stride.
+
+    Example:
+      >>> gapped(Window.of_conv((9,), (3,), stride=2)).small
+      (7,)
+    """
+    axes = zip(window.small, window.stride, strict=True)
+    small = tuple((q - 1) * s + 1 for q, s in axes)
+    return replace(window, small=small, stride=(1,) * window.rank)
+
+
 def only(window: Window, kept: range) -> Window:
     """The window on these axes. On the others, every position passes as it is.
 
@@ -334,8 +346,21 @@ def only(window: Window, kept: range) -> Window:
         return tuple(own[i] if i in kept else others[i] for i in range(window.rank))
 
     ones, zeros = (1,) * window.rank, (0,) * window.rank
-    kernel, low = chosen(window.kernel, ones), chosen(window.low, zeros)
-    return replace(window, small=chosen(window.small, window.big), kernel=kernel, low=low)
+    kernel, stride = chosen(window.kernel, ones), chosen(window.stride, ones)
+    small, low = chosen(window.small, window.big), chosen(window.low, zeros)
+    return replace(window, small=small, kernel=kernel, stride=stride, low=low)
+
+
+def exchanged(window: Window) -> Window:
+    """The window by which the small side reads the big one and writes the kernel.
+
+    Example:
+      >>> exchanged(Window.of_conv((9, 7), (3, 1), stride=2))
+      Window(big=(9, 7), small=(3, 1), kernel=(4, 4), stride=(1, 1), dilation=(2, 2), low=(0, 0))
+    """
+    kernel, small = window.small, window.kernel
+    stride, dilation = window.dilation, window.stride
+    return replace(window, small=small, kernel=kernel, stride=stride, dilation=dilation)
 
 
 def _steps(kernel: Sequence[int], stride: Ints, dilation: Ints):

@@ -76,8 +76,8 @@ TEXTS = [
         "got ('NHWC', 'HWIO')",
     ),
     (
-        lambda: jdeconv.conv(X, K, stride=2, lowering="nhwc"),
-        "conv: lowering 'nhwc' cannot serve: nhwc needs stride 1, not (2, 2)",
+        lambda: jdeconv.conv(ones(1, 17, 5), ones(17, 1, 3), groups=17, lowering="nhwc"),
+        "conv: lowering 'nhwc' cannot serve: nhwc unrolls up to 16 groups, not 17",
     ),
     (lambda: Window.of_conv((7,), (0,)), "Window.of_conv: kernel must be at least 1 on each axis, got (0,)"),
     (

@@ -16,6 +16,7 @@ from jdeconv.axes import regrouped
 from jdeconv.form import Axes
 from jdeconv.lowerings import cudnn
 from jdeconv.problem import ACCELERATORS, Problem
+from jdeconv.window import gapped
 
 
 def refuses(p: Problem) -> str | None:
@@ -53,9 +54,8 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
         # The reversal is the mark that rewriters look for, and it must not cancel with another one.
         kernel = lax.optimization_barrier(kernel)
     kernel = lax.rev(kernel, layout.kernel[2:])
-    gapped = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     low = [span - 1 - start for span, start in zip(window.span, window.low, strict=True)]
-    padding = np.array(_paddings(low, gapped, window.span, window.big))
+    padding = np.array(_paddings(low, gapped(window).small, window.span, window.big))
     # Past the kernel's reach x is zero, and negative padding makes XLA's CPU convolution read outside of y.
     reach = np.clip(padding, 0, np.subtract(window.span, 1)[:, None])
     if p.platform in ACCELERATORS:  # whose routines write those zeros too, up to a step of them
@@ -90,8 +90,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     layout, window = p.layout, p.window
     if _is_faster_over_y(p):
         return _kernel_grad_over_y(x, y, p)
-    dilated = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
-    padding = _paddings(window.low, window.big, dilated, window.span)
+    padding = _paddings(window.low, window.big, gapped(window).small, window.span)
     # Cutting off less than a step of cells would cost accelerators a copy of x.
     unread = np.subtract(window.stride, 1) if p.platform in ACCELERATORS else None
     x, padding = cropped(x, layout.x[2:], padding, unread)
@@ -127,12 +126,11 @@ def _kernel_grad_over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The same without groups and dilation: x as a window over y with gaps; the taps come out reversed."""
     layout, window = p.layout, p.window
     low = [span - 1 - start for span, start in zip(window.span, window.low, strict=True)]
-    gapped = [(q - 1) * s + 1 for q, s in zip(window.small, window.stride, strict=True)]
     kernel = lax.conv_general_dilated(
         y,
         x,
         window_strides=(1,) * window.rank,
-        padding=_paddings(low, gapped, window.big, window.kernel),
+        padding=_paddings(low, gapped(window).small, window.big, window.kernel),
         lhs_dilation=window.stride,
         dimension_numbers=lax.ConvDimensionNumbers(
             _swapped(layout.y), _swapped(layout.x), layout.kernel
