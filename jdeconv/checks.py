@@ -97,10 +97,25 @@ def _report(error: Any, function: Callable, names: dict[str, str], args: Any, kw
     text = f"{call}: {error.argument} {error.reason}"
     for name, value in error.remedy.items():
         text += f"; pass {name}={value!r}" if name in known else ""
+    arrays, specs = filter(lambda k: _is_array(given[k]), given), given.get("dimension_numbers")
+    specs = (specs,) if isinstance(specs, str) else _sequence(specs) or ()
+    read_by = dict(zip(arrays, specs[:2], strict=False))  # a bias has no layout
     shown_values = (
-        f"{k} {shown(v)}" if _is_array(v) else f"{k}={shown(v)}" for k, v in given.items()
+        f"{k} {_lettered(v, read_by.get(k))}" if _is_array(v) else f"{k}={shown(v)}"
+        for k, v in given.items()
     )
     error.args = (f"{text}\n{call} got {', '.join(shown_values)}",)
+
+
+def _lettered(a: Any, spec: Any) -> str:
+    """An array's dtype and shape, with the letter by which each axis was read."""
+    letters = spec if isinstance(spec, str) else ""
+    if len(letters) == len(a.shape) + 1:
+        letters = letters.replace("N", "")
+    if len(letters) != len(a.shape):
+        return shown(a)
+    axes = zip(letters, a.shape, strict=True)
+    return f"{a.dtype}[{','.join(f'{letter}={size}' for letter, size in axes)}]"
 
 
 def integer(argument: str, value: object, least: int | None = None) -> int:

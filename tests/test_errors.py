@@ -1,5 +1,7 @@
 """The texts of errors: what is wrong, what came, and what would help."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +110,42 @@ def test_the_second_line_shows_what_the_outermost_call_was_given():
     assert (caught.value.argument, caught.value.reason[:12]) == ("weight", "has size 3 o")
     second = str(caught.value).split("\n")[1]
     assert second == "conv2d got input float32[1,8,5,5], weight float32[6,3,3,3], groups=2"
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda: jdeconv.conv(
+                ones(2, 9, 8, 4), ones(3, 3, 4, 5), dimension_numbers=("NHCW", "HWIO", "NHWC")
+            ),
+            "conv got x float32[N=2,H=9,C=8,W=4], kernel float32[H=3,W=3,I=4,O=5], ",
+        ),
+        (
+            lambda: jdeconv.deconv(
+                ones(9, 8, 5), ones(3, 3, 4, 5), ones(9), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            ),
+            "deconv got y float32[H=9,W=8,C=5], kernel float32[H=3,W=3,I=4,O=5], bias float32[9], ",
+        ),
+        (
+            lambda: jdeconv.kernel_grad(
+                ones(2, 7, 3), ones(7, 2, 4), (1,), dimension_numbers=("NHC", "NHC", "HIO")
+            ),
+            "kernel_grad got x float32[N=2,H=7,C=3], y float32[N=7,H=2,C=4], ",
+        ),
+        (
+            lambda: jdeconv.im2col(ones(2, 3, 9), (4,), dimension_numbers="NHC"),
+            "im2col got x float32[N=2,H=3,C=9], ",
+        ),
+        (  # no layout fits, so none is shown
+            lambda: jdeconv.conv(X, K, dimension_numbers=("NHC", "HIO", "NHC")),
+            "conv got x float32[1,8,5,5], kernel float32[6,8,3,3], ",
+        ),
+    ],
+)
+def test_an_error_shows_by_which_letter_each_axis_was_read(call, text):
+    with pytest.raises(ValueError, match=re.escape("\n" + text)):
+        call()
 
 
 def test_forward_mode_of_a_custom_vjp_names_bilinear():
