@@ -1,37 +1,31 @@
 """Images and volumes larger than a device: spatial axes sharded over a mesh, halos exchanged by neighbors.
 
-    exchange   a shard of x -> what the windows of its shard of y see, on this shard and on those around it
-    add        the adjoint: what lies in a halo is added to where it came from
-
     conv   = exchange, then the conv of the shard
     deconv = the deconv of the shard, then add
 
-Devices send slices of their shards to one another, and JAX knows the transpose of that. So `exchange` and `add`
-are each other's backward pass, as conv and deconv are, and all gradients are of this form. The zeros of the
-padding cost nothing: what the first and the last device receive from nobody is zero. The sum of a kernel's
-gradient over the devices is `jax.shard_map`'s.
+All gradients are of this form, since each is the backward pass of the other. The sum of a kernel's gradient
+over the devices is `jax.shard_map`'s.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from jdeconv import _jax, api, primitives
-from jdeconv.checks import array, integer, one_of, refused, reporting, shown
+from jdeconv import api, primitives
+from jdeconv.checks import array, one_of, refused, reporting, shown
+from jdeconv.exchange import Halo, add, exchange, shards
 from jdeconv.form import CONTRACTIONS, Form, accumulator
-from jdeconv.padding import MODES, copied, pad, pad_transpose
-from jdeconv.window import part
+from jdeconv.padding import MODES, pad, pad_transpose
 
 __all__ = ["Halo", "add", "conv", "deconv", "exchange"]
 
@@ -72,6 +66,7 @@ def conv(
     Differentiation: forward and reverse mode, to any order; the backward pass is `deconv` here.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> mesh = jax.make_mesh((1,), ("h",))
       >>> with jax.set_mesh(mesh):
       ...     y = conv(jnp.array([[[1, 2, 3, 4]]]), jnp.array([[[1, 10, 0]]]), padding=1,
@@ -101,6 +96,7 @@ def deconv(
     Differentiation: forward and reverse mode, to any order; the backward pass is `conv` here.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> mesh = jax.make_mesh((1,), ("h",))
       >>> with jax.set_mesh(mesh):
       ...     x = deconv(jnp.array([[[1, 2]]]), jnp.array([[[1, 10]]]), stride=2,
@@ -110,131 +106,6 @@ def deconv(
     """
     contract = _sharded("deconv", y, kernel, spec, padding_mode)
     return api.deconv_by(contract, y, kernel, bias, **options)
-
-
-@dataclass(frozen=True)
-class Halo:
-    """What the windows of a device see on one axis outside of the device's own shard of x.
-
-    They see `low` positions before the shard and `high` positions behind it. A negative number leaves out
-    positions of the shard itself. On device r everything lies r*step positions further to the front.
-
-    Args:
-      axis: of the array.
-      name: of the mesh axis, or a tuple of several.
-      low, high, step: as above. The step is 0 where shards of x and y lie side by side.
-      mode: what lies outside of x, named as the padding_mode of `jdeconv.conv`.
-
-    Raises:
-      TypeError, ValueError: for arguments of another kind, an axis below 0, and another mode.
-
-    Example: the windows of a kernel of 3 taps see one position on either side.
-      >>> Halo(axis=2, name="h", low=1, high=1)
-      Halo(axis=2, name='h', low=1, high=1, step=0, mode='zeros')
-    """
-
-    axis: int
-    name: Any
-    low: int
-    high: int
-    step: int = 0
-    mode: str = "zeros"
-
-    @reporting()
-    def __post_init__(self) -> None:
-        one_of("mode", self.mode, MODES)
-        for name in ("axis", "low", "high", "step"):
-            integer(name, getattr(self, name), 0 if name == "axis" else None)
-        names = self.name if isinstance(self.name, tuple) else (self.name,)
-        if not all(isinstance(name, str) for name in names):
-            reason = f"must be the name of a mesh axis, or a tuple of names, got {shown(self.name)}"
-            raise refused("name", reason, TypeError)
-
-
-@reporting()
-def exchange(x: jax.Array, halo: Halo) -> jax.Array:
-    """The positions of x that the windows of a device see, within `jax.shard_map`.
-
-    Formula: device r has ``x[r*size : (r + 1)*size]`` and gets the size + low + high positions of x from
-    ``r*(size - step) - low`` on; outside of x lies what `halo.mode` says.
-
-    Shapes: x, with `size` positions on `halo.axis` -> the same with size + low + high.
-
-    Args:
-      x: the shard.
-      halo: what is exchanged.
-
-    Differentiation: linear, in forward and reverse mode to any order; the backward pass is `add`.
-
-    Example: a single device, which gets nothing from anybody.
-      >>> halo = Halo(axis=0, name="h", low=1, high=1)
-      >>> specs = {"in_specs": PartitionSpec("h"), "out_specs": PartitionSpec("h")}
-      >>> mesh = jax.make_mesh((1,), ("h",), axis_types=(AxisType.Auto,))
-      >>> wider = jax.shard_map(lambda x: exchange(x, halo), mesh=mesh, **specs)
-      >>> wider(jnp.array([1, 2, 3])).tolist()
-      [0, 1, 2, 3, 0]
-    """
-    size, length = _sizes("x", x, halo, 1)
-    axis, devices, device = halo.axis, lax.axis_size(halo.name), lax.axis_index(halo.name)
-    shift, wraps = halo.step * (devices - 1), halo.mode == "circular"
-    before = max(0, halo.low, halo.low + shift)  # the most that any device needs
-    behind = max(0, halo.high, halo.high - shift)
-    if halo.mode == "reflect":  # a device at an end also needs what its padding mirrors
-        before, behind = max(before, behind - size + 1), max(behind, before - size + 1)
-    parts = []
-    for hop in range(-before // size, 1 - (-behind // size)):  # to each shard that is seen
-        start, stop = max(0, -before - hop * size), min(size, size + behind - hop * size)
-        piece = lax.slice_in_dim(x, start, stop, axis=axis)
-        pairs = [(r + hop, r) for r in range(devices) if wraps or 0 <= r + hop < devices]
-        pairs = [(source % devices, r) for source, r in pairs]
-        parts.append(lax.ppermute(piece, halo.name, pairs) if hop else piece)
-    wide = jnp.concatenate(parts, axis)
-    if halo.step == 0 and halo.mode in ("zeros", "circular"):
-        return lax.slice_in_dim(wide, before - halo.low, before - halo.low + length, axis=axis)
-    position = device * (size - halo.step) - halo.low + jnp.arange(length)
-    if halo.mode in ("reflect", "replicate"):
-        position = copied(position, devices * size, halo.mode)
-    return wide.take(position - (device * size - before), axis, mode="clip")
-
-
-@reporting()
-def add(seen: jax.Array, halo: Halo) -> jax.Array:
-    """The adjoint of `exchange`: what lies in a halo is added to where it came from.
-
-    Formula: device r adds ``seen[i]`` to position ``r*(size - step) - low + i`` of x, whosever that is.
-
-    Shapes: seen, with size + low + high positions on `halo.axis` -> the same with `size`.
-
-    Args:
-      seen: what the windows of this device add up.
-      halo: what is exchanged.
-
-    Differentiation: linear, in forward and reverse mode to any order; the backward pass is `exchange`.
-
-    Example: a single device, whose halo lies outside of x.
-      >>> halo = Halo(axis=0, name="h", low=1, high=1)
-      >>> specs = {"in_specs": PartitionSpec("h"), "out_specs": PartitionSpec("h")}
-      >>> mesh = jax.make_mesh((1,), ("h",), axis_types=(AxisType.Auto,))
-      >>> added = jax.shard_map(lambda x: add(x, halo), mesh=mesh, **specs)
-      >>> added(jnp.array([9, 1, 2, 3, 9])).tolist()
-      [1, 2, 3]
-    """
-    _, size = _sizes("seen", seen, halo, -1)
-    shape = (*seen.shape[: halo.axis], size, *seen.shape[halo.axis + 1 :])
-    shard = _jax.type_like(jax.typeof(seen), shape)
-    (x,) = jax.linear_transpose(partial(exchange, halo=halo), shard)(seen)
-    return x
-
-
-def _sizes(role: str, a: jax.Array, halo: Any, sign: int) -> tuple[int, int]:
-    """The positions on the halo's axis, and those with the halo (sign 1) or without it (sign -1)."""
-    if not isinstance(halo, Halo):
-        raise refused("halo", f"must be a Halo, got {shown(halo)}", TypeError)
-    a, more = array(role, a), sign * (halo.low + halo.high)
-    least = 1 + max(0, -more)
-    if halo.axis >= a.ndim or a.shape[halo.axis] < least:
-        raise refused(role, f"needs at least {least} positions on axis {halo.axis}, got {shown(a)}")
-    return a.shape[halo.axis], a.shape[halo.axis] + more
 
 
 def _sharded(contraction: str, a: Any, kernel: Any, spec: Any, mode: str) -> Callable:
@@ -286,11 +157,9 @@ def _contract(contraction, mode, mesh, names, a, kernel, form: Form, dtype) -> j
 
 def _steps(role, mode, mesh, space, form: Form) -> tuple[list[tuple[Callable, Callable]], Form]:
     """Linear maps of a shard of x, with their adjoints, and the form of the contraction that remains."""
-    w, steps = form.window, []
+    w = form.window
     for i, names in enumerate(space):
         devices = math.prod(mesh.shape[name] for name in names)
-        if devices == 1:
-            continue
         sizes = (w.big[i], w.small[i]) if role == "x" else (w.small[i], w.big[i])
         for what, size in zip(("has", "gives a result of"), sizes, strict=True):
             if size % devices:
@@ -299,11 +168,8 @@ def _steps(role, mode, mesh, space, form: Form) -> tuple[list[tuple[Callable, Ca
                 of_mesh = f"the {devices} devices of mesh axis {' and '.join(map(repr, names))}"
                 reason = f"{what} size {size} on spatial axis {i}, no multiple of {of_mesh}; {fit}"
                 raise refused(role, reason)
-        size, low = w.big[i] // devices, w.low[i]
-        w = part(w, i, w.small[i] // devices)
-        step = size - w.small[i] * w.stride[i]
-        halo = Halo(form.layout.x[2 + i], names, low, w.big[i] - low - size, step, mode)
-        steps.append((partial(exchange, halo=halo), partial(add, halo=halo)))
+    halos, w = shards(w, form.layout.x[2:], mesh, space, mode)
+    steps = [(partial(exchange, halo=halo), partial(add, halo=halo)) for halo in halos]
     if mode != "zeros":  # on the axes that are not sharded
         axes = {"window": w, "axes": form.layout.x[2:], "mode": mode}
         steps.append((partial(pad, **axes), partial(pad_transpose, **axes)))

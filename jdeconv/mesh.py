@@ -2,11 +2,12 @@
 
     n, and o and c, or the groups   each device contracts what it has; over what is summed, the parts are added,
                                     and scattered where each device needs only a part of the sum
-    space                           is gathered; `jdeconv.halo` exchanges halos instead
+    q                               so too, and neighbors exchange halos, where XLA decides and x is `stride`
+                                    times as large as y; else it is gathered, or `jdeconv.halo` exchanges
 
 Left to itself, XLA's partitioner gathers whole activations around what it does not see through: grouped
-convolutions, FFTs, loops over blocks of images. Here no device needs anything of another but a sum, and each
-chooses how to evaluate by what it has.
+convolutions, FFTs, loops over blocks of images. Here no device needs anything of another but a sum or a halo,
+and each chooses how to evaluate by what it has.
 
     mapped        where the types say how arrays lie, on a mesh with explicit axes: `jax.shard_map`
     partitioned   where XLA decides, while it compiles: `jax.experimental.custom_partitioning` is the one
@@ -28,6 +29,8 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jdeconv import _jax
+from jdeconv.checks import surely
+from jdeconv.exchange import add, exchange, shards
 from jdeconv.form import CONTRACTIONS, INDICES, Form, accumulator
 from jdeconv.problem import Problem
 
@@ -108,9 +111,10 @@ class Division:
 
     @property
     def letters(self) -> dict[str, tuple]:
-        """The index by which each of the first two axes of each role may be sharded, or None.
+        """The index by which each axis of each role may be sharded, or None.
 
-        It is the outermost on every axis that has it: with groups, no channel is.
+        It is the outermost on every axis that has it: with groups, no channel is. Of a spatial axis it is y's
+        position, where equal shards of x and of y lie side by side.
         """
         words = INDICES
         if self.form.groups == 1:
@@ -118,10 +122,16 @@ class Division:
                 role: tuple(w.replace("g", "") for w in pair) for role, pair in INDICES.items()
             }
         inner = {letter for pair in words.values() for word in pair for letter in word[1:]}
-        return {
+        letters = {
             role: tuple(None if word[0] in inner else word[0] for word in pair)
             for role, pair in words.items()
         }
+        w = self.form.window
+        space = tuple(
+            f"q{i}" if surely(lambda sizes=sizes: _lie_alike(*sizes)) else None
+            for i, sizes in enumerate(zip(w.big, w.small, w.stride, strict=True))
+        )
+        return {r: pair + (space if r != "kernel" else ()) for r, pair in letters.items()}
 
     def places(self, mesh: Any, *arrays: Any) -> list[NamedSharding]:
         """Of operands and result, by how the arrays lie: both operands, and the result where that is known."""
@@ -132,7 +142,7 @@ class Division:
             for axis, letter in self._indexed(role):
                 found = names.get(letter, ())
                 if role == self.roles[2] and axis == scattered:
-                    found = names[self._summed]
+                    found = self._over(names)
                 spec[axis] = found if len(found) > 1 else next(iter(found), None)
             places.append(NamedSharding(mesh, PartitionSpec(*spec)))
         return places
@@ -141,24 +151,32 @@ class Division:
         """What one device does: its part of the form, and the sum over those that have other terms."""
         names = self._names(mesh, arrays)
         groups = self.form.groups // _devices(mesh, names.get("g", ()))
-        form, summed = dataclasses.replace(self.form, groups=groups), names.get(self._summed, ())
-        scattered = self._scattered(names, mesh, arrays)
+        space = [names.get(f"q{i}", ()) for i in range(self.form.window.rank)]
+        halos, window = shards(self.form.window, self.form.layout.x[2:], mesh, space, "zeros")
+        form = dataclasses.replace(self.form, groups=groups, window=window)
+        summed, scattered = self._over(names), self._scattered(names, mesh, arrays)
+        seen, added = ((), halos[::-1]) if self.contraction == "deconv" else (halos, ())
 
         def part(a: jax.Array, b: jax.Array) -> jax.Array:
             a, b = aligned(a, b)
-            if not summed:
+            for halo in seen:
+                a = exchange(a, halo)
+            if not summed and not added:
                 return evaluate(a, b, form=form, dtype=dtype)
             terms = evaluate(a, b, form=form, dtype=dtype, to=accumulator(dtype))
-            if scattered is None:
-                return lax.psum(terms, summed).astype(dtype)
-            terms = lax.psum_scatter(terms, summed, scatter_dimension=scattered, tiled=True)
+            for halo in added:
+                terms = add(terms, halo)
+            if scattered is not None:
+                terms = lax.psum_scatter(terms, summed, scatter_dimension=scattered, tiled=True)
+            elif summed:
+                terms = lax.psum(terms, summed)
             return terms.astype(dtype)
 
         return part
 
     def rule(self, c: int, o: int, mesh: Any) -> tuple[str, dict[str, Any]]:
         """For Shardy, which hands shardings on from operands to the result and back."""
-        words, sizes = self.letters, {}
+        words, sizes = {role: pair[:2] for role, pair in self.letters.items()}, {}
         if self.form.groups > 1 and any(self.form.groups % size for size in mesh.shape.values()):
             # It would shard groups by a part of a mesh axis, which has no name.
             words = {"x": ("n", "c"), "kernel": ("o", "i"), "y": ("n", "p")}
@@ -168,29 +186,36 @@ class Division:
             sizes = {letter: size for letter, size in (("c", c), ("o", o)) if size != 1}
             if len(sizes) == 2:  # else the group is an axis by itself, whose size is known
                 sizes["g"] = self.form.groups
-        arrays = []
+        arrays, window = [], self.form.window
         for role in self.roles:
-            space = [f"{role}{i}" for i in range(self.form.window.rank)]
+            space = [f"{role}{i}" for i in range(window.rank)]
+            for i, letter in enumerate(self.letters[role][2:]):
+                space[i] = letter or space[i]
+                if letter and role == "x" and window.stride[i] > 1:
+                    space[i], sizes[f"s{i}"] = f"({letter} s{i})", window.stride[i]
             order = np.argsort(getattr(self.form.layout, role))
             arrays.append(" ".join([*words[role], *space][axis] for axis in order))
-        summed = (self._summed,) if self._summed else ()
         first, second, result = arrays
-        return f"{first}, {second} -> {result}", {"reduction_factors": summed, **sizes}
+        return f"{first}, {second} -> {result}", {"reduction_factors": self._summed, **sizes}
 
     @property
-    def _summed(self) -> str:
-        """The index of both operands that the result lacks; with groups, none but the batch."""
+    def _summed(self) -> tuple[str, ...]:
+        """The indices of both operands that the result lacks."""
         first, second, result = (set(self.letters[role]) for role in self.roles)
-        return next(iter(first & second - result), "")
+        return tuple(sorted((first & second) - result - {None}))
+
+    def _over(self, names: dict) -> tuple[str, ...]:
+        """The mesh axes over which the parts of a sum lie."""
+        return tuple(itertools.chain(*(names.get(index, ()) for index in self._summed)))
 
     def _indexed(self, role: str) -> list[tuple[int, str]]:
         """Axes that have an index, and the index."""
-        pairs = zip(getattr(self.form.layout, role)[:2], self.letters[role], strict=True)
+        pairs = zip(getattr(self.form.layout, role), self.letters[role], strict=False)
         return [(axis, letter) for axis, letter in pairs if letter]
 
     def _scattered(self, names: dict, mesh: Any, arrays: Sequence[Any]) -> int | None:
         """The axis on which each device wants only its own part of the sums, or None."""
-        summed = names.get(self._summed, ())
+        summed = self._over(names)
         for array in arrays[2:]:  # the result, where it is known how it lies
             for axis, letter in self._indexed(self.roles[2]):
                 entry = _entry(array, axis)
@@ -201,15 +226,22 @@ class Division:
 
     def _names(self, mesh: Any, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
         names: dict[str, tuple[str, ...]] = {}
+        sizes = {"g": self.form.groups}  # what the devices must divide, where it is not the array's
+        sizes |= {f"q{i}": size for i, size in enumerate(self.form.window.small)}
         for role, array in zip(self.roles, arrays, strict=False):
             for axis, letter in self._indexed(role):
                 entry = _entry(array, axis)
-                size = self.form.groups if letter == "g" else array.shape[axis]
+                size = sizes.get(letter, array.shape[axis])
                 taken = {name for found in names.values() for name in found}
                 is_free = letter not in names and not taken.intersection(entry)
                 if entry and is_free and size % _devices(mesh, entry) == 0:
                     names[letter] = entry
         return names
+
+
+def _lie_alike(big: int, small: int, stride: int) -> bool:
+    """Whether equal shards of both sides of a window lie side by side; a single position has no shards."""
+    return small > 1 and big == small * stride
 
 
 def _named(array: Any, mesh: Any) -> jax.ShapeDtypeStruct:

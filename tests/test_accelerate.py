@@ -385,6 +385,25 @@ def test_space_sharded_on_an_explicit_mesh_stays_with_xla(rng):
         assert "jdeconv" in str(jax.make_jaxpr(accelerate(function))(batch, k))
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_space_sharded_on_an_automatic_mesh_gathers_nothing(transposed, rng):
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, P(None, None, "d"))
+    x, k = jax.device_put(draw(rng, (2, 3, 16)), place), draw(rng, (3, 3, 5))
+    numbers = ("NCH", "IOH", "NCH")
+
+    def loss(x, k):
+        if transposed:
+            return (lax.conv_transpose(x, k, (2,), "SAME", dimension_numbers=numbers) ** 2).sum()
+        return (lax.conv(x, k, (2,), "SAME") ** 2).sum()
+
+    gradients = jax.value_and_grad(loss, (0, 1))
+    compiled = jax.jit(accelerate(gradients)).lower(x, k).compile()
+    jax.tree.map(np.testing.assert_array_equal, compiled(x, k), jax.jit(gradients)(x, k))
+    kinds = {kind for kind in ("all-gather", "collective-permute") if kind in compiled.as_text()}
+    assert kinds == {"collective-permute"}
+
+
 def test_what_writes_into_a_state_of_flax_needs_a_copy():
     nnx = pytest.importorskip("flax.nnx")
     graph, state = nnx.split(nnx.Conv(3, 2, (3, 3), rngs=nnx.Rngs(0)))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from thinned import thinned
 
 import jdeconv
 
@@ -138,6 +139,68 @@ def test_batch_and_channels_over_two_mesh_axes(axis_type, rng):
     both = ((("d", "m"), None), (None, None), (("d", "m"), None))
     found, *_ = check("conv", 1, True, both, axis_type, rng, shape=(4, 2), names=("d", "m"))
     assert [operation for operation, _ in found] == ["all-reduce"]
+
+
+SPACE = [  # sizes, their specs behind the channels, and options
+    ((16, 5), P("d"), {"padding": 1}),
+    ((32, 3), P("d"), {"padding": "SAME", "stride": (2, 1), "groups": 2}),
+    ((3, 8), P(None, "d"), {"padding": (0, 2), "dilation": (1, 2)}),
+    ((24, 16), P("m", "d"), {"padding": "SAME", "stride": (3, 2)}),
+    ((8, 7), P(("d", "m")), {"padding": ((3, -1), (0, 0)), "groups": 2}),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("size", "spec", "steps"), thinned(SPACE, {1, 3}), ids=str)
+def test_neighbors_exchange_halos(kind, size, spec, steps, rng):
+    mesh = jax.make_mesh((4, 2), ("d", "m"), axis_types=(AxisType.Auto,) * 2)
+    groups = steps.get("groups", 1)
+    x, kernel = (rng.integers(-3, 4, s) for s in ((2, 4, *size), (6, 4 // groups, 3, 3)))
+    y = rng.integers(-3, 4, jax.eval_shape(partial(jdeconv.conv, **steps), x, kernel).shape)
+    arrays = [a.astype(np.float32) for a in (x, kernel, y)]
+    if kind == "deconv":
+        arrays, steps = arrays[::-1], steps | {"output_size": size}
+    first, kernel, last = arrays
+    place, whole = NamedSharding(mesh, P(None, None, *spec)), NamedSharding(mesh, P())
+    operands = [jax.device_put(a, at) for a, at in ((first, place), (kernel, whole), (last, place))]
+    compiled = jax.jit(partial(step, kind, steps)).lower(*operands).compile()
+    for ours, theirs in zip(compiled(*operands), step(kind, steps, *arrays), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    found = collectives(compiled)
+    assert {operation for operation, _ in found} == {"collective-permute", "all-reduce"}
+    sums = [np.prod(shape) for operation, shape in found if operation == "all-reduce"]
+    assert sums == [kernel.size]
+
+
+def test_halos_beside_a_sharded_batch_in_half_precision(rng):
+    mesh = jax.make_mesh((4, 2), ("d", "m"), axis_types=(AxisType.Auto,) * 2)
+    x, kernel, y = (
+        jnp.asarray(rng.integers(-9, 10, s), jnp.bfloat16)
+        for s in ((4, 16, 8), (3, 8, 8), (4, 16, 8))
+    )
+    steps = {"padding": 1, "dimension_numbers": ("NHC", "HIO", "NHC")}
+    specs = P("m", "d"), P(), P("m", "d")
+    operands = [
+        jax.device_put(a, NamedSharding(mesh, spec))
+        for a, spec in zip((x, kernel, y), specs, strict=True)
+    ]
+    for ours, theirs in zip(
+        jax.jit(partial(step, "conv", steps))(*operands),
+        step("conv", steps, x, kernel, y),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)  # rounded once, as on one device
+
+
+def test_shards_that_do_not_lie_side_by_side_are_gathered(rng):
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    x, kernel = (rng.integers(-3, 4, s).astype(np.float32) for s in ((2, 3, 16), (4, 3, 3)))
+    sharded = jax.device_put(x, NamedSharding(mesh, P(None, None, "d")))
+    conv = jax.jit(jdeconv.conv)
+    np.testing.assert_array_equal(conv(sharded, kernel), conv(x, kernel))
+    assert [kind for kind, _ in collectives(conv.lower(sharded, kernel).compile())] == [
+        "all-gather"
+    ]
 
 
 @pytest.mark.parametrize("last", [False, True])
