@@ -178,24 +178,34 @@ def _steps(role, mode, mesh, space, form: Form) -> tuple[list[tuple[Callable, Ca
 
 
 def _conv(steps, form: Form, dtype, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The conv of a shard."""
-    for step, _ in steps:
-        x = step(x)
-    return primitives.conv(x, kernel, form, dtype)
+    """The conv of a shard; what the gradient of x adds up stays wide."""
+
+    def contracted(x: jax.Array, kernel: jax.Array, operands: Any) -> jax.Array:
+        x = x.astype(operands)
+        for step, _ in steps:
+            x = step(x)
+        return primitives.conv(x, kernel.astype(operands), form, dtype)
+
+    return _wide_on_cpu(contracted, x, kernel, x.dtype)
 
 
 def _deconv(steps, form: Form, dtype, y: jax.Array, kernel: jax.Array) -> jax.Array:
     """The deconv of a shard; its parts of sums stay wide until they are added."""
-    wide = accumulator(dtype)
 
-    def terms(y: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
-        return primitives.deconv(y, kernel, form, dtype).astype(wide)
+    def terms(y: jax.Array, kernel: jax.Array, part: Any) -> jax.Array:
+        return primitives.deconv(y, kernel, form, part).astype(accumulator(dtype))
 
-    if dtype == wide:
-        x = terms(y, kernel, dtype)
-    else:  # accelerators multiply in the narrow dtype
-        on_cpu, elsewhere = (partial(terms, dtype=d) for d in (wide, dtype))
-        x = lax.platform_dependent(y, kernel, cpu=on_cpu, default=elsewhere)
+    x = _wide_on_cpu(terms, y, kernel, dtype)
     for _, adjoint in reversed(steps):
         x = adjoint(x)
     return x.astype(dtype)
+
+
+def _wide_on_cpu(function: Callable, a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
+    """The function of two arrays and a dtype, which is wide on CPU; accelerators multiply in the narrow one."""
+    wide = accumulator(dtype)
+    if dtype == wide:
+        return function(a, b, dtype)
+    return lax.platform_dependent(
+        a, b, cpu=lambda a, b: function(a, b, wide), default=lambda a, b: function(a, b, dtype)
+    )

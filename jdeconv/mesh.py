@@ -226,7 +226,7 @@ class Division:
 
     def _names(self, mesh: Any, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
         names: dict[str, tuple[str, ...]] = {}
-        sizes = {"g": self.form.groups}  # what the devices must divide, where it is not the array's
+        sizes: dict[str, Any] = {"g": self.form.groups}  # what devices must divide, if not the axis
         sizes |= {f"q{i}": size for i, size in enumerate(self.form.window.small)}
         for role, array in zip(self.roles, arrays, strict=False):
             for axis, letter in self._indexed(role):

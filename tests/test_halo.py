@@ -212,6 +212,17 @@ def test_layouts_bias_names_of_padding_and_half_precision():
     assert tuple(wide.sharding.spec)[:2] == (None, "h")
 
 
+def test_gradients_in_half_precision_are_rounded_once():
+    draw = np.random.default_rng(0).integers
+    x, k, y = (
+        jnp.asarray(draw(-9, 10, s), "bfloat16") for s in ((2, 6, 16), (7, 6, 5), (2, 7, 16))
+    )
+    with jax.set_mesh(row(4)):
+        found = jax.vjp(lambda x, k: halo.conv(x, k, padding=2, spec=SPEC), x, k)[1](y)
+    expected = jax.vjp(lambda x, k: jdeconv.conv(x, k, padding=2), x, k)[1](y)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_output_padding():
     y, k = jnp.arange(8.0).reshape(1, 1, 8), jnp.array([[[1.0, 2, 3]]])
     options = {"stride": 2, "padding": 1, "output_padding": 1}
