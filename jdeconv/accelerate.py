@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jdeconv._jax import (
@@ -84,7 +85,7 @@ def accelerate(function: Callable) -> Callable:
             return results
 
         results = jaxpr_as_fun(_closed(jax.make_jaxpr(traced)(arrays)))(*arrays)
-        return jax.tree.unflatten(left["tree"], _joined(results, left["rest"]))
+        return jax.tree.unflatten(left["tree"], _joined([*map(_put, results)], left["rest"]))
 
     return accelerated
 
@@ -113,6 +114,11 @@ def _joined(arrays: list, rest: list) -> list:
     """The inverse of `_parted`."""
     remaining = iter(arrays)
     return [next(remaining) if leaf is _ABSENT else leaf for leaf in rest]
+
+
+def _put(result: Any) -> Any:
+    """As an array on a device: a result that is a constant comes from a jaxpr in another kind of array."""
+    return result if result.dtype == jax.dtypes.float0 else jnp.asarray(result)
 
 
 def _is_array(leaf: Any) -> bool:

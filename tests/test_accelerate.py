@@ -1,10 +1,16 @@
 """accelerate: what it sees through, what it composes with, and what it leaves alone."""
 
+import pickle
+import re
+from collections import Counter
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from jdeconv import accelerate
@@ -404,16 +410,110 @@ def test_space_sharded_on_an_automatic_mesh_gathers_nothing(transposed, rng):
     assert kinds == {"collective-permute"}
 
 
-def test_what_writes_into_a_state_of_flax_needs_a_copy():
+def test_constants_and_numpys_results_come_back_as_arrays(operands):
+    x, k = operands
+
+    def function(x, k):
+        constants = jnp.float32(2), jnp.zeros(()), np.arange(3), np.asarray(4)
+        return constants, x, conv(x, k), 3.0
+
+    *arrays, number = jax.tree.leaves(accelerate(function)(x, k))
+    assert all(isinstance(a, jax.Array) for a in arrays)
+    assert isinstance(number, float)
+    for found, expected in zip(arrays, jax.tree.leaves(function(x, k)), strict=False):
+        assert found.dtype == jax.dtypes.canonicalize_dtype(expected.dtype)
+        np.testing.assert_array_equal(found, expected)
+    no_gradient = accelerate(jax.grad(lambda n, x, k: conv(x, k).sum(), allow_int=True))(3, x, k)
+    assert no_gradient.dtype == jax.dtypes.float0
+
+
+@accelerate
+def decorated(x, k):
+    return conv(x, k)
+
+
+def test_pickle_takes_what_a_name_leads_to(operands):
+    again = pickle.loads(pickle.dumps(decorated))
+    np.testing.assert_array_equal(again(*operands), conv(*operands))
+    with pytest.raises(pickle.PicklingError, match="conv"):
+        pickle.dumps(accelerate(conv))
+
+
+SAVES = jax.checkpoint_policies
+
+
+@pytest.mark.parametrize(
+    ("policy", "count"), [(SAVES.save_only_these_names("y"), 2), (SAVES.nothing_saveable, 3)]
+)
+def test_checkpoint_policies_by_name_save_the_same(policy, count, operands):
+    @partial(jax.checkpoint, policy=policy)
+    def loss(x, k):
+        return jnp.sin(checkpoint_name(lax.conv(x, k, (1, 1), "SAME"), "y")).sum()
+
+    own, ours = (
+        str(jax.make_jaxpr(jax.grad(function))(*operands)) for function in (loss, accelerate(loss))
+    )
+    counts = len(re.findall(r"= conv_general", own)), len(re.findall(r"= jdeconv_\w+\[", ours))
+    assert counts == (count, count)
+    np.testing.assert_allclose(
+        jax.grad(accelerate(loss))(*operands), jax.grad(loss)(*operands), atol=1e-4
+    )
+
+
+def test_a_call_that_stays_xlas_adds_no_operation_to_the_program(rng):
+    """For a GPU, where the vendor's convolution is taken, forward and backward."""
+    x, k = jnp.asarray(draw(rng, (2, 9, 8, 4))), jnp.asarray(draw(rng, (3, 3, 4, 5)))
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def loss(k, x):
+        y = lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=numbers)
+        return jnp.sin(y).sum()
+
+    def operations(function):
+        traced = jax.jit(function).trace(k, x)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        return Counter(re.findall(r"stablehlo\.\w+", text))
+
+    for function in (loss, jax.grad(loss)):
+        assert operations(accelerate(function)) == operations(function)
+
+
+def writes_remat(nnx, module, x):
+    return nnx.remat(lambda m, x: m(x))(module, x)
+
+
+def writes_jit(nnx, module, x):
+    return nnx.jit(lambda m, x: m(x))(module, x)
+
+
+def writes_dropout(nnx, module, x):
+    return module.dropout(module(x))
+
+
+@pytest.mark.parametrize("function", [writes_remat, writes_jit, writes_dropout])
+def test_what_writes_into_a_state_of_flax_needs_a_copy(function):
     nnx = pytest.importorskip("flax.nnx")
-    graph, state = nnx.split(nnx.Conv(3, 2, (3, 3), rngs=nnx.Rngs(0)))
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(3, 2, (3, 3), rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.conv(x)
+
+    graph, state = nnx.split(Model(nnx.Rngs(0)))
 
     def loss(state, x, **options):
         module = nnx.merge(graph, state, **options)
-        return (nnx.remat(lambda m, x: m(x))(module, x) ** 2).sum()
+        return (function(nnx, module, x) ** 2).sum()
 
     x = jnp.ones((1, 5, 4, 3))
-    found = jax.jit(accelerate(lambda *a: loss(*a, copy=True)))(state, x)
-    np.testing.assert_allclose(found, jax.jit(loss)(state, x), rtol=1e-5)
+    copied = accelerate(lambda *a: loss(*a, copy=True))
+    np.testing.assert_allclose(jax.jit(copied)(state, x), jax.jit(loss)(state, x), rtol=1e-5)
+    ours, theirs = (jax.jit(jax.grad(f, allow_int=True))(state, x) for f in (copied, loss))
+    for found, expected in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        if found.dtype == np.float32:
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="copy=True"):
         jax.jit(accelerate(loss))(state, x)

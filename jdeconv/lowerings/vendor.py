@@ -171,7 +171,7 @@ def cropped(
         else:  # nothing but padding
             start = stop = 0
             left.append((low + size + high, 0))
-        x = lax.slice_in_dim(x, start, stop, axis=axis)
+        x = x if (start, stop) == (0, size) else lax.slice_in_dim(x, start, stop, axis=axis)
     return x, left
 
 
