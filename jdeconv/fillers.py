@@ -5,6 +5,7 @@ initializers do. A kernel's shape is (o, c, *k), output channels first, unless `
 another order of axes, such as "HWIO", or is the triple that the convolution takes; the same key fills every
 order with the same numbers. Where a scale depends on the order, a shape that looks like (*k, c, o) is refused
 unless dimension_numbers says which order it has. Outside of traces no shape needs a program of its own.
+Under jit the last bits may differ from those outside of it, as they do for `jax.random.uniform`.
 
 Source: Caffe's filler.hpp.
 """

@@ -58,6 +58,18 @@ def test_gradients(options):
     assert_exports(gradients, [shape, kernel.shape], [(7, 9), (8, 6)])
 
 
+@pytest.mark.parametrize("padding", [1, pytest.param("SAME", marks=pytest.mark.slow)])
+def test_back_to_the_size_that_a_conv_came_from(padding):
+    """With the gradients of both, and output_size as a symbol."""
+    steps = {"stride": 2, "padding": padding}
+
+    def loss(x, k):
+        return (deconv(conv(x, k, **steps), k, output_size=x.shape[2:], **steps) ** 2).sum()
+
+    gradients = jax.value_and_grad(loss, (0, 1))
+    assert_exports(gradients, [("n", 2, "h", "w"), (4, 2, 3, 2)], [(7, 9), (8, 6)])
+
+
 def test_the_gradient_of_a_kernel_of_groups():
     gradient = jax.grad(lambda k, x: (conv(x, k, groups=3) ** 2).sum())
     assert_exports(gradient, [(6, 2, 2), (1, 6, "h")], [(5, 0), (7, 0)])
