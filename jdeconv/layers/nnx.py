@@ -225,26 +225,24 @@ class ConvTranspose(nnx.ConvTranspose):
             padding = [(n - 1 - a, n - 1 - b) for n, (a, b) in zip(span, pairs, strict=True)]
         else:
             name, mode = _named(padding, mode, len(span))
-            padding = self._pads(name, span, strides, output_size is not None)
+            # With a size that the caller names, the padding need not say where the result ends.
+            steps = strides if output_size is None else (1,) * len(span)
+            padding = self._pads(name, span, steps)
         options = {"stride": strides, "padding": padding, "dilation": dilation}
         options |= {"output_padding": self.output_padding, "output_size": output_size}
         return options | {"padding_mode": mode.lower()}
 
-    def _pads(self, name: str, spans: Sequence[int], strides: Sequence[int], sized: bool) -> Any:
+    def _pads(self, name: str, spans: Sequence[int], steps: Sequence[int]) -> Any:
         """The padding of the conv that is transposed: its name, or pairs that give the size."""
         if name == "CIRCULAR":  # Flax wraps an odd cell around one end or the other
             return "SAME_LOWER" if self.transpose_kernel else "SAME"
         if name in ("SAME", "SAME_LOWER"):
             return name
-        axes = zip(spans, strides, strict=True)
+        axes = zip(spans, steps, strict=True)
         if name == "VALID":
-            return [(0, 0 if sized else min(span - s, 0)) for span, s in axes]
+            return [(0, min(span - step, 0)) for span, step in axes]
         lows = [(span - 1) // 2 if name == "REFLECT" else 0 for span in spans]
-        # With a size that the caller names, the least that reaches as many windows.
-        return [
-            (low, span - (1 if sized else s) - low)
-            for low, (span, s) in zip(lows, axes, strict=True)
-        ]
+        return [(low, span - step - low) for low, (span, step) in zip(lows, axes, strict=True)]
 
 
 class TiedConvTranspose(nnx.Module):
