@@ -151,6 +151,13 @@ FAULTS = (
         "mesh",
     ),
     Fault(
+        "space that lies side by side on an automatic mesh is gathered",
+        "jdeconv/mesh.py",
+        "return small > 1 and big == small * stride",
+        "return False",
+        "mesh",
+    ),
+    Fault(
         "halos go around the end of the mesh",
         "jdeconv/exchange.py",
         "for r in range(devices) if wraps or 0 <= r + hop < devices]",
