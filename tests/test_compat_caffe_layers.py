@@ -816,8 +816,7 @@ layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAI
   data_param { source: "train" batch_size: 2 backend: LMDB prefetch: 4 } }
 layer { name: "data" type: "ImageData" top: "data" top: "label" include { phase: TEST stage: "val" }
   image_data_param { batch_size: 3 new_height: 8 new_width: 8 } transform_param { crop_size: 8 } }
-layer { name: "dummy" type: "DummyData" top: "noise" dummy_data_param { shape { dim: 2 dim: 2 }
-  data_filler { value: 1 } } }
+layer { name: "noise" type: "Input" top: "noise" input_param { shape { dim: 2 dim: 2 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 decay_mult: 1 }
   param { lr_mult: 2 decay_mult: 0 }
   convolution_param { num_output: 4 kernel_size: 3 pad: 2 hole: 2 engine: CAFFE
@@ -950,6 +949,47 @@ def test_sizes_that_the_text_leaves_open_and_layers_that_the_caller_brings():
         ValueError, match=r"layers must name layers or types of the phase, got .'Foo'."
     ):
         caffe.load(OPEN, until="conv", layers={"Foo": abs})
+
+
+def test_dummy_data_is_what_its_fillers_draw():
+    fields = """dummy_data_param { shape { dim: 2 dim: 3 }
+        data_filler { value: 5 } data_filler { type: "gaussian" std: 2 } }"""
+    net = caffe.load(layer_text("d", "DummyData", "", ["five", "noise"], fields))
+    assert net.inputs == {}
+    one, again, other = (net({}, {}, key=jax.random.key(i)) for i in (1, 1, 2))
+    np.testing.assert_array_equal(one["five"], np.full((2, 3), 5))
+    np.testing.assert_array_equal(one["noise"], again["noise"])
+    assert (one["noise"] != other["noise"]).all()
+    assert 0.5 < np.std(one["noise"]) < 4
+    with pytest.raises(ValueError, match=r"key is needed: line 1, layer 'd' \(DummyData\) draws"):
+        net({}, {})
+    old = "dummy_data_param { num: 1 num: 4 channels: 2 height: 3 width: 1 }"
+    tops = caffe.load(layer_text("d", "DummyData", "", "ab", old))({}, {})
+    assert {name: top.shape for name, top in tops.items()} == {"a": (1, 2, 3, 1), "b": (4, 2, 3, 1)}
+    assert not any(top.any() for top in tops.values())
+    with pytest.raises(ValueError, match="a shape and a filler for each of 3 tops, or one for all"):
+        caffe.load(layer_text("d", "DummyData", "", "abc", old))
+
+
+STATES = """
+state { stage: "deploy" level: 2 }
+layer { name: "drop" type: "Dropout" bottom: "x" top: "y" phase: %s }
+layer { name: "a" type: "ReLU" bottom: "y" top: "a" include { stage: "deploy" min_level: 2 } }
+layer { name: "b" type: "ReLU" bottom: "y" top: "b" include { not_stage: "deploy" } }
+layer { name: "c" type: "ReLU" bottom: "y" top: "c" exclude { max_level: 1 } }
+layer { name: "d" type: "ReLU" bottom: "y" top: "d" include { stage: "deploy" stage: "val" } }
+"""
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_layers_own_phase_says_how_it_computes_and_not_whether_it_is_there(phase):
+    """As in Net::FilterNet, which looks at include and exclude only, and at the state of the file."""
+    x = jnp.ones((1, 50))
+    for net_phase in ("TRAIN", "TEST"):
+        net = caffe.load(input_layer("x", (1, 50)) + STATES % phase, phase=net_phase)
+        assert net.outputs == ("a", "c")
+        drawn = net({}, {"x": x}, key=jax.random.key(0))["a"]
+        assert (drawn == 1).all() == (phase == "TEST")
 
 
 def test_moments_of_pspnet_and_dropout_of_segnet():

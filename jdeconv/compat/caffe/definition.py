@@ -29,12 +29,12 @@ class LayerMessage:
     Attributes:
       line: of the text, where the layer begins.
       text: the layer's own text, without comments and strings.
-      train: whether the phase is TRAIN.
+      state: the net's NetState.
       problem: the first field that is not known, and where; empty for none.
     """
 
-    def __init__(self, message: Any, line: int, text: str, train: bool, problem: str) -> None:
-        self._message, self.line, self.text, self.train = message, line, text, train
+    def __init__(self, message: Any, line: int, text: str, state: Any, problem: str) -> None:
+        self._message, self.line, self.text, self.state = message, line, text, state
         self.problem = problem
         self.is_v1 = message.DESCRIPTOR.name.startswith("V1")
         self.type = _v1_name(message) if self.is_v1 else message.type
@@ -79,19 +79,28 @@ class LayerMessage:
         )
 
     @property
+    def propagate_down(self) -> list[bool]:
+        """For each bottom whether gradients reach it; empty where the text does not say."""
+        return [] if self.is_v1 else list(self._message.propagate_down)
+
+    @property
     def numbers(self) -> dict[str, int]:
         """Every field of the text that holds one whole number, whatever message it belongs to."""
         return {name: int(value) for name, value in SOURCES.findall(self.text)}
 
     @property
-    def in_phase(self) -> bool:
-        """Whether it is part of the net, at level 0 and without stages."""
-        message, phase = self._message, 0 if self.train else 1
-        if not self.is_v1 and message.HasField("phase"):
-            return message.phase == phase
+    def train(self) -> bool:
+        """Whether it computes as in phase TRAIN: its own field goes before the net's phase."""
+        has_own = not self.is_v1 and self._message.HasField("phase")
+        return (self._message if has_own else self.state).phase == 0
+
+    @property
+    def is_included(self) -> bool:
+        """Whether it is part of a net in this state."""
+        message = self._message
         if message.include:
-            return any(_holds(rule, phase) for rule in message.include)
-        return not any(_holds(rule, phase) for rule in message.exclude)
+            return any(_holds(rule, self.state) for rule in message.include)
+        return not any(_holds(rule, self.state) for rule in message.exclude)
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,8 @@ def read(text: str, file: str, train: bool) -> Definition:
     head, problem = parsed("NetParameter", rest)
     if problem:
         problems.append(problem)
+    state = message_class("NetState")() if head is None else head.state
+    state.phase = 0 if train else 1
     layers: list[LayerMessage] = []
     sources: dict[str, LayerMessage] = {}
     for kind, line, column, block, bare in blocks:
@@ -150,8 +161,8 @@ def read(text: str, file: str, train: bool) -> Definition:
             except text_format.ParseError:
                 problems.append(problem)
                 continue
-        layer = LayerMessage(message, line, bare, train, problem)
-        if layer.in_phase:
+        layer = LayerMessage(message, line, bare, state, problem)
+        if layer.is_included:
             layers.append(layer)
         elif not layer.bottom:
             sources.update(dict.fromkeys(layer.top, layer))
@@ -220,12 +231,15 @@ def _blocks(text: str) -> tuple[list[tuple[str, int, int, str, str]] | None, str
     return (blocks if depth == 0 else None), "".join(rest)
 
 
-def _holds(rule: Any, phase: int) -> bool:
-    """Whether a NetStateRule is one of this phase, level 0, without stages."""
-    same = not rule.HasField("phase") or rule.phase == phase
-    low = not rule.HasField("min_level") or rule.min_level <= 0
-    high = not rule.HasField("max_level") or rule.max_level >= 0
-    return same and low and high and not rule.stage
+def _holds(rule: Any, state: Any) -> bool:
+    """Whether a NetStateRule is one of this NetState."""
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or rule.min_level <= state.level)
+        and (not rule.HasField("max_level") or rule.max_level >= state.level)
+        and set(rule.stage) <= set(state.stage)
+        and not set(rule.not_stage) & set(state.stage)
+    )
 
 
 def _v1_name(message: Any) -> str:

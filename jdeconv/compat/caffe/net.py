@@ -15,7 +15,7 @@ from jdeconv.checks import array, flag, integers, listed, one_of, refused, repor
 from jdeconv.compat.caffe.align import offsets
 from jdeconv.compat.caffe.definition import read, read_text
 from jdeconv.compat.caffe.layers import Layer, Shape
-from jdeconv.compat.caffe.plan import Blob, Places, Plan, named, planned
+from jdeconv.compat.caffe.plan import Blob, Places, Plan, named, need_tops, planned
 from jdeconv.compat.caffe.sources import Known
 from jdeconv.compat.caffe.summary import table
 from jdeconv.compat.caffe.weights import read_params, write_weights
@@ -188,33 +188,29 @@ class Net:
         places, terms = Places(), []
         new = {name: list(arrays) for name, arrays in params.items()}
         for index, step in enumerate(self.steps):
-            bottoms = [blobs[name] for name in step.bottoms]
-            for i, wanted in enumerate(
-                step.message.propagate_down if not step.message.is_v1 else ()
-            ):
-                if not wanted:
-                    bottoms[i] = jax.lax.stop_gradient(bottoms[i])
+            downs = step.message.propagate_down or [True] * len(step.bottoms)
+            bottoms = [
+                blobs[name] if down else jax.lax.stop_gradient(blobs[name])
+                for name, down in zip(step.bottoms, downs, strict=True)
+            ]
             with named(step, lambda reason: refused("inputs", f"do not fit: {reason}")):
                 made = step.maker(step.message, [a.shape for a in bottoms])
-                found = places.of(step, made)
                 if made.random and key is None:
-                    reason = f"is needed: {step.message.where} draws numbers"
-                    raise refused("key", reason)
+                    raise refused("key", f"is needed: {step.message.where} draws numbers")
+                drawn = None if key is None else jax.random.fold_in(key, index)
+                found = places.of(step, made)
                 learned = [
                     _blob(params, step, place, shape)
                     for place, shape in zip(found, made.blobs, strict=True)
                 ]
-                drawn = None if key is None else jax.random.fold_in(key, index)
-                results, changed = made(learned, bottoms, drawn)
-                if len(results) != len(step.tops):
-                    reason = f"names {list(step.tops)}, and the layer has {len(results)}"
-                    raise refused("top", reason)
+                tops, changed = made(learned, bottoms, drawn)
+                need_tops(step, len(tops))
             if made.updates:
                 for (name, place), value in zip(found, changed, strict=True):
                     new[name][place] = value
-            for weight, top in zip(step.loss_weights, results, strict=True):
-                terms += [(weight, top)] if weight else []
-            blobs.update(zip(step.tops, results, strict=True))
+            blobs.update(zip(step.tops, tops, strict=True))
+            weighted = zip(step.loss_weights, tops, strict=True)
+            terms += [(weight, top) for weight, top in weighted if weight]
         return blobs, new, terms
 
     def _checked(self, inputs: Any) -> dict[str, jax.Array]:

@@ -94,9 +94,7 @@ def planned(wiring: Wiring, inputs: Mapping[str, Shape], error: Callable[[str], 
             for index, shape in enumerate(made.blobs):
                 _sized(shape, f"{step.message.where}, blob {index}", error, numbers)
             found = top_shapes(made, [shapes[name] for name in step.bottoms])
-            if len(found) != len(step.tops):
-                reason = f"names {list(step.tops)}, and the layer has {len(found)}"
-                raise refused("top", reason)
+            need_tops(step, len(found))
             before = len(places.blobs.get(step.name, ()))
             places.of(step, made)
         numbers += sum(math.prod(b.shape) for b in places.blobs.get(step.name, ())[before:])
@@ -118,6 +116,12 @@ def top_shapes(made: Layer, bottoms: Sequence[Shape]) -> list[Shape]:
     ]
     tops, _ = jax.eval_shape(lambda blobs, given: made(blobs, given, jax.random.key(0)), *kinds)
     return [top.shape for top in tops]
+
+
+def need_tops(step: Step, count: int) -> None:
+    """Refuse a layer that names more or fewer tops than it has."""
+    if count != len(step.tops):
+        raise refused("top", f"names {list(step.tops)}, and the layer has {count}")
 
 
 @contextmanager

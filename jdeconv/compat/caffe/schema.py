@@ -220,10 +220,18 @@ V1_NAMES = {
 """Names of layer types in V1 files, and what they are called since."""
 
 
-@functools.cache
 def message_class(name: str) -> Any:
-    """The class of one message; protobuf is imported here and in `files` only."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    """The class of one message."""
+    from google.protobuf import message_factory
+
+    described = _pool().FindMessageTypeByName(f"jdeconv.caffe.{name}")
+    return message_factory.GetMessageClass(described)
+
+
+@functools.cache
+def _pool() -> Any:
+    """All messages."""
+    from google.protobuf import descriptor_pb2, descriptor_pool
 
     file = descriptor_pb2.FileDescriptorProto(
         name="jdeconv/caffe.proto", package="jdeconv.caffe", syntax="proto2"
@@ -240,7 +248,7 @@ def message_class(name: str) -> Any:
             _describe(described.field.add(), *field.split())
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"jdeconv.caffe.{name}"))
+    return pool
 
 
 def _describe(field: Any, name: str, number: str, kind: str) -> None:

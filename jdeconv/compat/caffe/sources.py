@@ -10,7 +10,6 @@ from jdeconv.compat.caffe.definition import LayerMessage
 Known = tuple[int | None, ...] | None
 """A shape whose sizes may be unknown; None where even their number is."""
 
-READ = ("Input", "DummyData")  # whose fields are all known here; of others only sizes matter
 COLORED = ("ImageData", "WindowData", "DenseImageData")  # which give three channels by default
 LABELED = ("Data", "ImageData", "WindowData", "MemoryData", "VideoData")
 
@@ -31,12 +30,11 @@ def head_shapes(message: Any) -> list[tuple[str, Known]]:
 def source_shapes(layer: LayerMessage) -> list[Known]:
     """Of the tops of a layer without bottoms."""
     if layer.type == "Input":
-        return _of_each(layer, [tuple(shape.dim) for shape in layer.input_param.shape])
-    if layer.type == "DummyData":
-        message = layer.dummy_data_param
-        columns = (message.num, message.channels, message.height, message.width)
-        shapes: list[Known] = [tuple(shape.dim) for shape in message.shape]
-        return _of_each(layer, shapes or list(zip(*columns, strict=False)))
+        shapes: list[Known] = [tuple(shape.dim) for shape in layer.input_param.shape]
+        shapes = shapes * (len(layer.top) if len(shapes) == 1 else 1)
+        if len(shapes) != len(layer.top):
+            raise refused("top", f"names {list(layer.top)}, and there are {len(shapes)} shapes")
+        return shapes
     numbers = layer.numbers
     batch = numbers.get("batch_size")
     first: Known = None
@@ -60,11 +58,3 @@ def _channels(layer: LayerMessage) -> int | None:
     ].count(",")
     colored = 3 if layer.type in COLORED else None
     return given or (means if means > 1 else colored)
-
-
-def _of_each(layer: LayerMessage, shapes: list[Known]) -> list[Known]:
-    """One shape for each top, or one for all."""
-    shapes = shapes * (len(layer.top) if len(shapes) == 1 else 1)
-    if len(shapes) != len(layer.top):
-        raise refused("top", f"names {list(layer.top)}, and there are {len(shapes)} shapes")
-    return shapes

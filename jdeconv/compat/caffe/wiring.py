@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jdeconv.checks import refused
 from jdeconv.compat.caffe.definition import Definition, LayerMessage, listing
 from jdeconv.compat.caffe.layers import LAYERS, Layer, Maker
-from jdeconv.compat.caffe.sources import READ, Known, head_shapes, source_shapes
+from jdeconv.compat.caffe.sources import Known, head_shapes, source_shapes
 
 
 @dataclass(frozen=True)
@@ -39,68 +39,18 @@ class Wiring:
 
 def wired(definition: Definition, own: Mapping[str, Any], until: str | None) -> Wiring:
     """The net of a definition, up to a layer; one error lists all that is missing."""
-    inputs: dict[str, Known] = {}
-    try:
-        inputs.update(head_shapes(definition.head))
-    except ValueError as error:
-        raise refused("prototxt", f"{definition.file}: {error}") from None
     named = {name for layer in definition.layers for name in (layer.name, layer.type)}
     if unused := set(own) - named:
         reason = f"must name layers or types of the phase, got {sorted(unused)}"
         raise refused("layers", reason)
-    steps: list[Step] = []
-    problems: list[tuple[str, str]] = []  # each with the layer where it stands
-    known = dict.fromkeys(inputs)
+    draft = _Draft(definition)
     for layer in definition.layers:
         mine = own.get(layer.name, own.get(layer.type))
-        is_source = not layer.bottom and layer.type not in LAYERS
-        if is_source and not isinstance(mine, Layer):  # a function needs bottoms
-            reason = layer.problem if layer.type in READ or not layer.top else ""
-            if reason or not layer.top:
-                reason = reason or "it has neither bottoms nor tops"
-                problems.append((layer.name, f"{layer.where}: {reason}"))
-            try:
-                shapes = source_shapes(layer)
-            except ValueError as error:
-                problems.append((layer.name, f"{layer.where}: {error}"))
-                shapes = [None] * len(layer.top)
-            inputs.update(zip(layer.top, shapes, strict=True))
-            known.update(dict.fromkeys(layer.top))
-            continue
-        for bottom in layer.bottom:
-            if bottom in known:
-                continue
-            source = definition.sources.get(bottom)
-            if source is None:
-                reason = f"bottom {bottom!r} is no top of a layer before"
-                problems.append((layer.name, f"{layer.where}: {reason}"))
-            else:
-                shapes = source_shapes(source)
-                inputs[bottom] = shapes[list(source.top).index(bottom)]
-            known[bottom] = None
-        if mine is None and layer.type not in LAYERS:
-            problems.append((layer.name, f"{layer.where}: {_unknown(layer)}"))
-        elif mine is None and layer.problem:
-            problems.append((layer.name, f"{layer.where}: {layer.problem}"))
-        is_loss = layer.type.endswith("Loss")
-        tops = tuple(layer.top) or (layer.name,) * is_loss  # Caffe adds the top of a loss
-        for top in tops:
-            if top in known and top not in layer.bottom:
-                reason = f"top {top!r} is one of another layer already"
-                problems.append((layer.name, f"{layer.where}: {reason}"))
-            known[top] = None
-        maker = LAYERS.get(layer.type, _nothing) if mine is None else _maker(mine)
-        weights = tuple(layer.loss_weight) or tuple(
-            float(is_loss and i == 0) for i in range(len(tops))
-        )
-        if len(weights) != len(tops):
-            reason = f"loss_weight needs one value for each top, got {list(weights)}"
-            problems.append((layer.name, f"{layer.where}: {reason}"))
-        down = () if layer.is_v1 else layer.propagate_down
-        if down and len(down) != len(layer.bottom):
-            reason = f"propagate_down needs one value for each bottom, got {list(down)}"
-            problems.append((layer.name, f"{layer.where}: {reason}"))
-        steps.append(Step(layer, maker, tuple(layer.bottom), tops, weights))
+        if layer.bottom or layer.type in LAYERS or isinstance(mine, Layer):
+            draft.add_step(layer, mine)
+        else:  # a function of the caller's needs bottoms
+            draft.add_source(layer)
+    steps, inputs, problems = draft.steps, draft.inputs, draft.problems
     if until is not None:
         steps, inputs = _trunk(steps, inputs, until)
         names = {step.name for step in steps}
@@ -108,12 +58,94 @@ def wired(definition: Definition, own: Mapping[str, Any], until: str | None) -> 
     if problems:
         texts = [text for _, text in problems]
         raise refused("prototxt", f"{definition.file}: {listing(texts)}")
+    return Wiring(inputs, tuple(steps), _unread(steps, inputs))
+
+
+class _Draft:
+    """A net while its layers are put in place.
+
+    Attributes:
+      inputs, steps: those found so far.
+      problems: what is wrong, each with the name of its layer.
+    """
+
+    def __init__(self, definition: Definition) -> None:
+        try:
+            self.inputs: dict[str, Known] = dict(head_shapes(definition.head))
+        except ValueError as error:
+            raise refused("prototxt", f"{definition.file}: {error}") from None
+        self.steps: list[Step] = []
+        self.problems: list[tuple[str, str]] = []
+        self._sources = definition.sources
+        self._tops: set[str] = set(self.inputs)
+
+    def add_source(self, layer: LayerMessage) -> None:
+        """Make the tops of a data layer inputs of the net."""
+        if not layer.top:
+            self._refuse(layer, layer.problem or "it has neither bottoms nor tops")
+        elif layer.type == "Input" and layer.problem:  # of other types only sizes matter
+            self._refuse(layer, layer.problem)
+        self._add_inputs(layer, layer.top)
+
+    def add_step(self, layer: LayerMessage, mine: Callable | Layer | None) -> None:
+        """Put in a layer that computes something, by its type or by what the caller brings for it."""
+        for bottom in layer.bottom:
+            self._find(layer, bottom)
+        if mine is None and layer.type not in LAYERS:
+            self._refuse(layer, _unknown(layer))
+        elif mine is None and layer.problem:
+            self._refuse(layer, layer.problem)
+        is_loss = layer.type.endswith("Loss")
+        tops = tuple(layer.top) or (layer.name,) * is_loss  # Caffe adds the top of a loss
+        for top in tops:
+            if top in self._tops and top not in layer.bottom:
+                self._refuse(layer, f"top {top!r} is one of another layer already")
+            self._tops.add(top)
+        weights = tuple(layer.loss_weight) or tuple(
+            float(is_loss and i == 0) for i in range(len(tops))
+        )
+        for name, values, blobs in (
+            ("loss_weight", weights, tops),
+            ("propagate_down", layer.propagate_down, layer.propagate_down and layer.bottom),
+        ):
+            if len(values) != len(blobs):
+                kind = "top" if blobs is tops else "bottom"
+                self._refuse(layer, f"{name} needs one value for each {kind}, got {list(values)}")
+        maker = LAYERS.get(layer.type, _nothing) if mine is None else _maker(mine)
+        self.steps.append(Step(layer, maker, tuple(layer.bottom), tops, weights))
+
+    def _find(self, layer: LayerMessage, bottom: str) -> None:
+        """A bottom is a top of a layer before, or of a data layer of another phase or stage."""
+        if bottom in self._tops:
+            return
+        if bottom in self._sources:
+            self._add_inputs(self._sources[bottom], [bottom])
+        else:
+            self._refuse(layer, f"bottom {bottom!r} is no top of a layer before")
+            self._tops.add(bottom)
+
+    def _add_inputs(self, layer: LayerMessage, names: Iterable[str]) -> None:
+        shapes: list[Known] = [None] * len(layer.top)
+        try:
+            shapes = source_shapes(layer)
+        except ValueError as error:
+            self._refuse(layer, str(error))
+        found = dict(zip(layer.top, shapes, strict=True))
+        self.inputs.update((name, found[name]) for name in names)
+        self._tops.update(names)
+
+    def _refuse(self, layer: LayerMessage, reason: str) -> None:
+        self.problems.append((layer.name, f"{layer.where}: {reason}"))
+
+
+def _unread(steps: Iterable[Step], inputs: Iterable[str]) -> tuple[str, ...]:
+    """The inputs and tops that no layer reads."""
     available = dict.fromkeys(inputs)
     for step in steps:
         for bottom in step.bottoms:
             available.pop(bottom, None)
         available.update(dict.fromkeys(step.tops))
-    return Wiring(inputs, tuple(steps), tuple(available))
+    return tuple(available)
 
 
 def _unknown(layer: LayerMessage) -> str:

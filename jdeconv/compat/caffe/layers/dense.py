@@ -1,4 +1,4 @@
-"""Layers with blobs but no windows: InnerProduct, Embed, Scale, Bias, PReLU, Parameter."""
+"""Layers with blobs but no windows: InnerProduct, Embed, Scale, Bias, PReLU, Parameter; and DummyData."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jdeconv.checks import refused
@@ -129,8 +130,33 @@ def parameter(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     return Layer(lambda blobs, _: [blobs[0]], [tuple(layer.parameter_param.shape.dim)], [Filler()])
 
 
+def dummy_data(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+    """DummyData: what fillers draw, anew in each pass; zeros without a filler."""
+    need_bottoms(layer, bottoms, 0)
+    message, count = layer.dummy_data_param, len(layer.top)
+
+    def for_each(values: Any) -> Any:
+        return list(values) * (count if len(values) == 1 else 1)
+
+    columns = map(for_each, (message.num, message.channels, message.height, message.width))
+    shapes = list(zip(*columns, strict=False))
+    shapes = shapes or for_each([tuple(shape.dim) for shape in message.shape])
+    fills = for_each([filler_of(filler) for filler in message.data_filler] or [Filler()])
+    if not len(shapes) == len(fills) == count:
+        reason = f"needs a shape and a filler for each of {count} tops, or one for all"
+        raise refused("dummy_data_param", f"{reason}, got {len(shapes)} and {len(fills)}")
+
+    def apply(_, bottoms, key: Any = None):
+        keys: list[Any] = [key if key is None else jax.random.fold_in(key, i) for i in range(count)]
+        return [fill(*given) for fill, *given in zip(fills, keys, shapes, strict=True)]
+
+    draws = any(fill.type not in ("constant", "bilinear") for fill in fills)
+    return Layer(apply, tops=shapes, random=draws)
+
+
 MAKERS = {
     "Bias": bias,
+    "DummyData": dummy_data,
     "Embed": embed,
     "InnerProduct": inner_product,
     "PReLU": prelu,
