@@ -1058,6 +1058,10 @@ def test_crop_layers_without_an_offset():
         ),
         (layer_text("l", "SoftmaxWithLoss", "xx", "l"), "bottom needs a label for each of"),
         (
+            input_layer("t", (1, 3, 6, 6)) + layer_text("l", "EuclideanLoss", "xt", "l"),
+            r"shapes must hold as many numbers for each item, got 'x' \(1, 3, 4, 4\), 't' \(1, 3, 6, 6\)",
+        ),
+        (
             layer_text("l", "LRN", "x", "l", "lrn_param { local_size: 4 }"),
             "local_size must be odd, got 4",
         ),

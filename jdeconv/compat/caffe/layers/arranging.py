@@ -18,6 +18,7 @@ from jdeconv.compat.caffe.layers.base import (
     Layer,
     Shape,
     axis_of,
+    misfit,
     need_axes,
     need_bottoms,
     need_same,
@@ -28,7 +29,7 @@ def eltwise(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Eltwise: product, weighted sum or maximum of bottoms of one shape."""
     message = layer.eltwise_param
     need_bottoms(layer, bottoms, 2, max(2, len(bottoms)))
-    need_same(bottoms)
+    need_same(layer, bottoms)
     coefficients = list(message.coeff)
     if coefficients and (message.operation != 1 or len(coefficients) != len(bottoms)):
         raise refused("coeff", f"needs one for each bottom of a SUM, got {coefficients}")
@@ -56,7 +57,7 @@ def concat(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     named = message.concat_dim if message.HasField("concat_dim") else message.axis
     axis = axis_of("axis", named, len(bottoms[0]))
     if len({shape[:axis] + shape[axis + 1 :] for shape in bottoms}) > 1:
-        raise refused("bottom", f"shapes may differ on axis {axis} only, got {bottoms}")
+        raise misfit(layer, bottoms, f"shapes may differ on axis {axis} only")
     return Layer(lambda _, bottoms: [jnp.concatenate(bottoms, axis)])
 
 
@@ -95,7 +96,7 @@ def crop(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     message, (shape, wanted) = layer.crop_param, bottoms
     axis = axis_of("axis", message.axis, len(shape))
     if len(wanted) != len(shape):
-        raise refused("bottom", f"shapes need as many axes, got {bottoms}")
+        raise misfit(layer, bottoms, "shapes need as many axes")
     offsets, count = list(message.offset) or [0], len(shape) - axis
     if len(offsets) not in (1, count):
         raise refused("offset", f"needs one value or {count}, got {offsets}")
@@ -227,7 +228,7 @@ def filtering(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     need_bottoms(layer, bottoms, 2, max(2, len(bottoms)))
     *inputs, selector = bottoms
     if any(shape[:1] != selector[:1] for shape in inputs) or math.prod(selector[1:]) != 1:
-        raise refused("bottom", f"needs items, and one number for each of them, got {bottoms}")
+        raise misfit(layer, bottoms, "needs items, and one number for each of them")
 
     def apply(_, bottoms):
         *inputs, selector = bottoms
@@ -248,9 +249,8 @@ def axpy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     a, x, y = bottoms
     need_axes(x, 4)
     if x != y or a[:2] != x[:2] or math.prod(a[2:]) != 1:
-        raise refused(
-            "bottom", f"needs shapes (n, c, 1, 1), (n, c, h, w) and (n, c, h, w), got {bottoms}"
-        )
+        reason = "needs shapes (n, c, 1, 1), (n, c, h, w) and (n, c, h, w)"
+        raise misfit(layer, bottoms, reason)
     return Layer(lambda _, bottoms: [bottoms[0].reshape(*x[:2], 1, 1) * bottoms[1] + bottoms[2]])
 
 

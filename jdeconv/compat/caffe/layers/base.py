@@ -104,10 +104,16 @@ def need_axes(shape: Shape, count: int) -> None:
         raise refused("bottom", f"needs {count} axes, got {shape}")
 
 
-def need_same(bottoms: Sequence[Shape]) -> None:
+def need_same(layer: Any, bottoms: Sequence[Shape]) -> None:
     """Refuse bottoms of different shapes."""
     if len(set(bottoms)) > 1:
-        raise refused("bottom", f"shapes must be the same, got {bottoms}")
+        raise misfit(layer, bottoms, "shapes must be the same")
+
+
+def misfit(layer: Any, bottoms: Sequence[Shape], reason: str) -> Exception:
+    """The error for bottoms that do not fit one another, with their names and shapes."""
+    named = [f"{name!r} {shape}" for name, shape in zip(layer.bottom, bottoms, strict=False)]
+    return refused("bottom", f"{reason}, got {', '.join(named)}")
 
 
 def field_of(message: Any, name: str) -> Any:

@@ -17,6 +17,7 @@ from jdeconv.compat.caffe.layers.base import (
     axis_of,
     filler_of,
     filler_or,
+    misfit,
     need_bottoms,
     spread,
     whole,
@@ -60,7 +61,7 @@ def embed(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     return Layer(apply, shapes, fills)
 
 
-def _learned_axes(message: Any, bottoms: Sequence[Shape]) -> tuple[int, Shape]:
+def _learned_axes(layer: Any, message: Any, bottoms: Sequence[Shape]) -> tuple[int, Shape]:
     """Where the second bottom or the blob of a Scale or Bias layer lies, and its shape."""
     shape = bottoms[0]
     if len(bottoms) == 2 and bottoms[1] == ():
@@ -75,7 +76,7 @@ def _learned_axes(message: Any, bottoms: Sequence[Shape]) -> tuple[int, Shape]:
             reason = f"is out of range, got {message.num_axes} for {len(shape)} axes"
             raise refused("num_axes", reason)
     if shape[axis : axis + len(ours)] != ours:
-        raise refused("bottom", f"shapes must fit one another at axis {axis}, got {bottoms}")
+        raise misfit(layer, bottoms, f"shapes must fit one another at axis {axis}")
     return axis, ours
 
 
@@ -83,7 +84,7 @@ def scale(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Scale, by a second bottom or by a blob; and a bias."""
     need_bottoms(layer, bottoms, 1, 2)
     message, ndim = layer.scale_param, len(bottoms[0])
-    axis, ours = _learned_axes(message, bottoms)
+    axis, ours = _learned_axes(layer, message, bottoms)
 
     def apply(blobs, bottoms):
         x, *rest = [*bottoms, *blobs]
@@ -99,7 +100,7 @@ def bias(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Bias: a second bottom or a blob, added."""
     need_bottoms(layer, bottoms, 1, 2)
     message, ndim = layer.bias_param, len(bottoms[0])
-    axis, ours = _learned_axes(message, bottoms)
+    axis, ours = _learned_axes(layer, message, bottoms)
 
     def apply(blobs, bottoms):
         x, added = [*bottoms, *blobs]

@@ -15,6 +15,7 @@ from jdeconv.compat.caffe.layers.base import (
     Layer,
     Shape,
     axis_of,
+    misfit,
     need_bottoms,
     need_same,
     whole,
@@ -42,14 +43,13 @@ def _divisor(message: Any, default: int, outer: int, inner: int, valid: Any) -> 
     return jnp.maximum(found, 1)
 
 
-def _rows(name: str, axis: int, bottoms: Sequence[Shape]) -> tuple[int, int, int]:
+def _rows(layer: Any, axis: int, bottoms: Sequence[Shape]) -> tuple[int, int, int]:
     """Of scores, the sizes before the axis, of it, and behind it; there is a label for each of the others."""
-    axis = axis_of(name, axis, len(bottoms[0]))
+    axis = axis_of("axis", axis, len(bottoms[0]))
     shape, labels = bottoms
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     if math.prod(labels) != outer * inner:
-        reason = f"needs a label for each of {outer} x {inner} places, got shapes {bottoms}"
-        raise refused("bottom", reason)
+        raise misfit(layer, bottoms, f"needs a label for each of {outer} x {inner} places")
     return outer, shape[axis], inner
 
 
@@ -65,7 +65,7 @@ def softmax_with_loss(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     A label outside of the classes makes it NaN. SegNet's weight_by_label_freqs weights each label's term.
     """
     need_bottoms(layer, bottoms, 2)
-    outer, classes, inner = _rows("axis", layer.softmax_param.axis, bottoms)
+    outer, classes, inner = _rows(layer, layer.softmax_param.axis, bottoms)
     message = layer.loss_param
     weights = list(message.class_weighting) if message.weight_by_label_freqs else []
     if message.weight_by_label_freqs and len(weights) != classes:
@@ -95,7 +95,7 @@ def sigmoid_cross_entropy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     need_bottoms(layer, bottoms, 2)
     (shape, targets), message = bottoms, layer.loss_param
     if math.prod(shape) != math.prod(targets):
-        raise refused("bottom", f"needs a target for each number, got shapes {bottoms}")
+        raise misfit(layer, bottoms, "needs a target for each number")
     outer, inner = shape[0] if shape else 1, math.prod(shape[1:])
 
     def apply(_, bottoms):
@@ -113,7 +113,7 @@ def euclidean(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """EuclideanLoss: half the squared distance, over the number of items."""
     need_bottoms(layer, bottoms, 2)
     if bottoms[0][:1] != bottoms[1][:1] or math.prod(bottoms[0]) != math.prod(bottoms[1]):
-        raise refused("bottom", f"shapes must hold as many numbers for each item, got {bottoms}")
+        raise misfit(layer, bottoms, "shapes must hold as many numbers for each item")
     items = bottoms[0][0] if bottoms[0] else 1
 
     def apply(_, bottoms):
@@ -130,7 +130,7 @@ def hinge(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     items = shape[0] if shape else 1
     classes = math.prod(shape[1:])
     if math.prod(bottoms[1]) != items:
-        raise refused("bottom", f"needs a label for each of {items} items, got shapes {bottoms}")
+        raise misfit(layer, bottoms, f"needs a label for each of {items} items")
 
     def apply(_, bottoms):
         x = bottoms[0].reshape(items, classes)
@@ -145,11 +145,10 @@ def contrastive(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """ContrastiveLoss: near pairs should be near, and others a margin apart."""
     need_bottoms(layer, bottoms, 3)
     message, (shape, _, similar) = layer.contrastive_loss_param, bottoms
-    need_same(bottoms[:2])
+    need_same(layer, bottoms[:2])
     items = shape[0] if shape else 1
     if math.prod(shape[2:]) != 1 or math.prod(similar) != items:
-        reason = f"needs (n, c), (n, c) and a number for each item, got {bottoms}"
-        raise refused("bottom", reason)
+        raise misfit(layer, bottoms, "needs (n, c), (n, c) and a number for each item")
 
     def apply(_, bottoms):
         a, b, y = (bottom.reshape(items, -1) for bottom in bottoms)
@@ -176,7 +175,7 @@ def multinomial(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     shape = bottoms[0]
     items, classes = shape[0] if shape else 1, math.prod(shape[1:])
     if math.prod(bottoms[1]) != items:
-        raise refused("bottom", f"needs a label for each of {items} items, got shapes {bottoms}")
+        raise misfit(layer, bottoms, f"needs a label for each of {items} items")
 
     def apply(_, bottoms):
         labels = whole(bottoms[1]).reshape(items, 1)
@@ -191,7 +190,7 @@ def accuracy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Accuracy: the share of labels that are among the top_k scores; the second top has it for each class."""
     need_bottoms(layer, bottoms, 2)
     message = layer.accuracy_param
-    outer, classes, inner = _rows("axis", message.axis, bottoms)
+    outer, classes, inner = _rows(layer, message.axis, bottoms)
     if not 1 <= message.top_k <= classes:
         raise refused("top_k", f"must be 1 to {classes}, got {message.top_k}")
 

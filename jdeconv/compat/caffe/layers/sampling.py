@@ -24,7 +24,7 @@ from jdeconv.compat.caffe.layers.base import (
 def upsample(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Upsample, of SegNet: each number to the place that the mask of a pooling names, zeros elsewhere."""
     need_bottoms(layer, bottoms, 2)
-    need_same(bottoms)
+    need_same(layer, bottoms)
     message, (shape, _) = layer.upsample_param, bottoms
     need_axes(shape, 4)
     size = []
