@@ -1,8 +1,9 @@
 """What each layer of a net computes, from the message that a prototxt holds for it.
 
 base            what a layer is, and what makers share
-windows         Convolution, Deconvolution, Im2col, Pooling, SPP
-dense           InnerProduct, Embed, Scale, Bias, PReLU, Parameter
+windows         Convolution, Deconvolution, Im2col
+pooling         Pooling, SPP
+dense           InnerProduct, Embed, Scale, Bias, PReLU, Parameter, DummyData
 elementwise     functions of every number, and Dropout
 normalization   BatchNorm, BN, LRN, MVN, Normalize, Softmax
 arranging       layers that arrange, combine or reduce numbers
@@ -22,6 +23,7 @@ from jdeconv.compat.caffe.layers import (
     elementwise,
     losses,
     normalization,
+    pooling,
     sampling,
     windows,
 )
@@ -29,5 +31,5 @@ from jdeconv.compat.caffe.layers.base import Layer, Maker, Shape
 
 __all__ = ["LAYERS", "Layer", "Maker", "Shape"]
 
-GROUPS = (windows, dense, elementwise, normalization, arranging, losses, sampling)
+GROUPS = (windows, pooling, dense, elementwise, normalization, arranging, losses, sampling)
 LAYERS: dict[str, Maker] = {name: maker for group in GROUPS for name, maker in group.MAKERS.items()}

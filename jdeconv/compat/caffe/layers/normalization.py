@@ -22,7 +22,7 @@ from jdeconv.compat.caffe.layers.base import (
     need_bottoms,
     spread,
 )
-from jdeconv.compat.caffe.layers.windows import average_pooling
+from jdeconv.compat.caffe.layers.pooling import Pool
 
 SEGNET_EPS = 1e-9  # written out in SegNet's layer
 
@@ -144,10 +144,10 @@ def lrn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     if size % 2 == 0:
         raise refused("local_size", f"must be odd, got {size}")
     if message.norm_region == 1:
-        pool = average_pooling(shape, size, (size - 1) // 2)
+        pool = Pool(shape, [size] * 2, [1] * 2, [(size - 1) // 2] * 2)
 
         def near(x):
-            return 1 + message.alpha * pool(x * x)[0]
+            return 1 + message.alpha * pool.average(x * x)[0]
     else:
 
         def near(x):
