@@ -164,48 +164,61 @@ layer { name: "a" type: "Convolution" bottom: "data" top: "a"
 layer { name: "b" type: "Convolution" bottom: "a" top: "b"
   convolution_param { num_output: 3 kernel_size: 2 } }
 """
+SOLVER = """
+base_lr: 0.01 lr_policy: "multistep" gamma: 0.1 stepvalue: 10 stepvalue: 20 momentum: 0.9
+weight_decay: 0.0005 clip_gradients: 35 iter_size: 2 type: "SGD" max_iter: 100
+"""
 DAMAGED = """
 import random, re, sys, tracemalloc
 from pathlib import Path
 
 from jdeconv.compat import caffe
+from jdeconv.compat.caffe import plan
 
 def resident():
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-path = Path(sys.argv[1])
-text, whole, rng = Path(sys.argv[2]).read_text(), path.read_bytes(), random.Random(0)
-refusals = []
+plan.MAX_NUMBERS = 1 << 16  # a definition may ask for 2 GiB of fillers
+path, text = Path(sys.argv[1]), Path(sys.argv[2])
+read, argument = {
+    ".prototxt": (lambda: caffe.load(path), "load: prototxt"),
+    ".solver": (lambda: caffe.load_solver(path), "load_solver: prototxt"),
+}.get(path.suffix, (lambda: caffe.load(text, path, phase="TRAIN"), "load: caffemodel"))
+whole, rng, refusals = path.read_bytes(), random.Random(0), 0
 for i in range(1001):
     data = bytearray(whole)
     if i:
         for _ in range(rng.randint(1, 6)):
             at = rng.randrange(min(len(data), 2048))
             data[at : at + rng.randint(1, 8)] = rng.choice((
-                bytes(4), b"\\xff" * 8, rng.randbytes(4), rng.randbytes(1), data[at : at + 8][::-1]))
+                bytes(4), b"\\xff" * 8, rng.randbytes(4), rng.randbytes(1), data[at : at + 8][::-1], b"99999"))
         if rng.random() < 0.3:
             del data[rng.randrange(len(data)) :]
     path.write_bytes(data)
     try:
-        assert [b.shape for b in caffe.load(text, path, phase="TRAIN").params["b"]] == [(3, 2, 2, 2), (3,)]
+        read()
     except ValueError as error:
-        refusals.append(str(error))
-        assert i and str(error).startswith(f"load: caffemodel {str(path)!r}"), error
+        refusals += 1
+        assert i and str(error).startswith(f"{argument} {str(path)!r}"), error
     if i == 0:
         before = resident()
-print(len(refusals), resident() - before)
+print(refusals, resident() - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 @pytest.mark.slow  # tests/test_files.py has fewer of them, in this process
-@pytest.mark.parametrize("ending", ["caffemodel", "h5"])
-def test_damaged_weights_give_a_net_or_one_error_in_little_memory(ending, tmp_path):
+@pytest.mark.parametrize("ending", ["caffemodel", "h5", "prototxt", "solver"])
+def test_a_thousand_damaged_files_are_read_or_refused_in_little_memory(ending, tmp_path):
     """In a process of its own, which would die of a fault in a library too."""
     pytest.importorskip("h5py")
-    net, path, text = caffe.load(SMALL), tmp_path / f"net.{ending}", tmp_path / "net.prototxt"
-    net.save(net.params, path)
+    path, text = tmp_path / f"net.{ending}", tmp_path / "whole.prototxt"
     text.write_text(SMALL)
+    if ending in ("caffemodel", "h5"):
+        net = caffe.load(SMALL)
+        net.save(net.params, path)
+    else:
+        path.write_text(SOLVER if ending == "solver" else SMALL)
     command = [sys.executable, "-c", DAMAGED, str(path), str(text)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
