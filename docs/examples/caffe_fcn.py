@@ -13,6 +13,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,7 @@ def trained(
     inputs: Callable[[int], Arrays],
     steps: int,
     snapshots: Path,
-) -> Iterator[tuple[int, float | None, dict]]:
+) -> Iterator[tuple[int, float | None, Any]]:
     """Iterations, losses and params, from the last snapshot on, whose loss is None."""
     import orbax.checkpoint as ocp
 
@@ -136,37 +137,48 @@ def draw(path: Path, data: np.ndarray, label: np.ndarray, classes: np.ndarray) -
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, save, read again and draw; 2 for what is missing or cannot be read."""
+    options = _options(arguments)
+    try:
+        net, solver = _read(options)
+    except ImportError as error:
+        return _refuse(f"{error.name} is missing; pip install 'jdeconv[examples]'")
+    except (OSError, ValueError) as error:
+        return _refuse(str(error))
+    print(net)
+    weights, picture = options.out / "fcn.caffemodel", options.out / "fcn.png"
+    net.save(_train(net, solver, options), weights)
+    unseen = mosaics(0, 1, 192, held_out=True)
+    classes = found(caffe.load(options.deploy, weights), unseen["data"])
+    right = share(classes, unseen["label"][:, 0])
+    print(f"{right:.1%} of the pixels of a mosaic that it never saw are right")
+    draw(picture, unseen["data"][0, 0], unseen["label"][0, 0], classes[0])
+    print(f"wrote {weights} and {picture}")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, checked as far as they go without files."""
     parser = argparse.ArgumentParser(
         prog="python -m docs.examples.caffe_fcn",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="A training that was stopped goes on from its last snapshot; remove the folder to begin anew.",
     )
-    add = parser.add_argument
-    add(
-        "--net",
-        type=Path,
-        metavar="PATH",
-        help="a train_val.prototxt with data and label (default: fcn/)",
+    add, file = (
+        parser.add_argument,
+        functools.partial(parser.add_argument, type=Path, metavar="PATH"),
     )
-    add(
-        "--deploy",
-        type=Path,
-        metavar="PATH",
-        help="the deploy.prototxt of the same net (default: fcn/)",
+    train_val, deploy, solver = (
+        FOLDER / f"{name}.prototxt" for name in ("train_val", "deploy", "solver")
     )
-    add("--solver", type=Path, metavar="PATH", help="the solver.prototxt (default: fcn/)")
-    add(
-        "--weights",
-        type=Path,
-        metavar="PATH",
-        help="a caffemodel or .h5 to begin from; may lack layers",
+    file(
+        "--net", default=train_val, help="a train_val.prototxt with data and label (default: fcn/)"
     )
-    add(
-        "--steps",
-        type=int,
-        help="of training (default: the solver's max_iter, 300, about a minute)",
-    )
+    file("--deploy", default=deploy, help="the deploy.prototxt of the same net (default: fcn/)")
+    file("--solver", default=solver, help="the solver.prototxt (default: fcn/)")
+    file("--weights", help="a caffemodel or .h5 to begin from; may lack layers")
+    steps = "of training (default: the solver's max_iter, 300, about a minute)"
+    add("--steps", type=int, help=steps)
     add("--batch", type=int, default=8, help="mosaics a step (default: 8)")
     add("--size", type=int, default=64, help="of their sides (default: 64)")
     add("--out", type=Path, default=Path("."), metavar="FOLDER", help="for all files (default: .)")
@@ -176,28 +188,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("batch", "steps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} {getattr(options, name)}: must be at least 1")
-    try:
-        for name in NEEDS:
-            importlib.import_module(name)
-        from tqdm import tqdm
+    return options
 
-        shape = (options.batch, 1, options.size, options.size)
-        net = caffe.load(
-            options.net or FOLDER / "train_val.prototxt",
-            options.weights,
-            phase="TRAIN",
-            shapes={"data": shape, "label": shape},
-        )
-        solver = caffe.load_solver(options.solver or FOLDER / "solver.prototxt")
-        deploy = options.deploy or FOLDER / "deploy.prototxt"
-        caffe.load(deploy)  # so that a mistake in it is told before the training
-        options.out.mkdir(parents=True, exist_ok=True)
-    except ImportError as error:
-        return _refuse(f"{error.name} is missing; pip install 'jdeconv[examples]'")
-    except (OSError, ValueError) as error:
-        return _refuse(str(error))
 
-    print(net)
+def _read(options: argparse.Namespace) -> tuple[caffe.Net, caffe.Solver]:
+    """The net and its solver; whatever is missing for later is told now, before the training."""
+    for name in NEEDS:
+        importlib.import_module(name)
+    shape = (options.batch, 1, options.size, options.size)
+    shapes = {"data": shape, "label": shape}
+    net = caffe.load(options.net, options.weights, phase="TRAIN", shapes=shapes)
+    solver = caffe.load_solver(options.solver)
+    caffe.load(options.deploy)
+    options.out.mkdir(parents=True, exist_ok=True)
+    return net, solver
+
+
+def _train(net: caffe.Net, solver: caffe.Solver, options: argparse.Namespace) -> Any:
+    """The params after all steps, with a progress bar and a line at each `display`."""
+    from tqdm import tqdm
+
     steps, losses, params = options.steps or solver.max_iter, [], net.params
     inputs = functools.partial(mosaics, count=options.batch, size=options.size)
     with tqdm(total=steps, unit="step", disable=None) as bar:
@@ -213,18 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if iteration == steps or (solver.display and iteration % solver.display == 0):
                 rate = float(solver.rate(iteration - 1))
                 bar.write(f"iteration {iteration}, lr {rate:g}, loss {mean:.4f}", sys.stdout)
-
-    weights = options.out / "fcn.caffemodel"
-    net.save(params, weights)
-    unseen = mosaics(0, 1, 192, held_out=True)
-    classes = found(caffe.load(deploy, weights), unseen["data"])
-    print(
-        f"{share(classes, unseen['label'][:, 0]):.1%} of the pixels of a mosaic that it never saw are right"
-    )
-    picture = options.out / "fcn.png"
-    draw(picture, unseen["data"][0, 0], unseen["label"][0, 0], classes[0])
-    print(f"wrote {weights} and {picture}")
-    return 0
+    return params
 
 
 def _refuse(text: str) -> int:
