@@ -943,6 +943,12 @@ def test_sizes_that_the_text_leaves_open_and_layers_that_the_caller_brings():
     tops = net(params, {"data": x, "label": y}, ["conv", "mine"])
     np.testing.assert_allclose(tops["mine"], (4 * tops["conv"] ** 2).sum(), rtol=1e-5)
     np.testing.assert_allclose(net.loss(params, {"data": x, "label": y})[0], tops["mine"])
+    both = caffe.load(
+        OPEN.replace('top: "crf"', 'top: "crf" top: "also"'),
+        layers={"crf": lambda x: (x, -x), "Python": mine},
+    )
+    assert both.outputs == ("also", "mine")
+    np.testing.assert_array_equal(both(params, {"data": x, "label": y})["also"], -tops["conv"])
     trunk = caffe.load(OPEN, until="conv", shapes={"data": (1, 3, 4, 4)})
     assert set(trunk.inputs) == {"data"}
     with pytest.raises(

@@ -11,7 +11,7 @@ from typing import Any
 
 from jdeconv.checks import refused
 from jdeconv.compat.caffe.files import MAX_LAYERS, need_protobuf, read_bytes
-from jdeconv.compat.caffe.schema import V1_NAMES, message_class
+from jdeconv.compat.caffe.schema import V1_TYPES, message_class
 
 # Comments and strings may hold braces; the numbers of a data layer's size are looked for in what is left.
 TOKEN = re.compile(
@@ -65,18 +65,13 @@ class LayerMessage:
     def multipliers(self, index: int) -> tuple[float, float]:
         """Of this blob, lr_mult and decay_mult."""
         message = self._message
-        if not self.is_v1:
-            given = index < len(message.param)
-            return (
-                (message.param[index].lr_mult, message.param[index].decay_mult)
-                if given
-                else (1.0, 1.0)
-            )
-        rates, decays = message.blobs_lr, message.weight_decay
-        return (
-            rates[index] if index < len(rates) else 1.0,
-            decays[index] if index < len(decays) else 1.0,
-        )
+        if self.is_v1:
+            rates, decays = message.blobs_lr, message.weight_decay
+        else:
+            rates = [param.lr_mult for param in message.param]
+            decays = [param.decay_mult for param in message.param]
+        rate, decay = (values[index] if index < len(values) else 1.0 for values in (rates, decays))
+        return rate, decay
 
     @property
     def propagate_down(self) -> list[bool]:
@@ -243,7 +238,5 @@ def _holds(rule: Any, state: Any) -> bool:
 
 
 def _v1_name(message: Any) -> str:
-    name: str = (
-        message.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[message.type].name
-    )
-    return V1_NAMES.get(name, name)
+    kinds = message.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number
+    return V1_TYPES[kinds[message.type].name][1]

@@ -245,9 +245,9 @@ def load(
 ) -> Net:
     """A net from its definition and its weights.
 
-    Layers without bottoms, such as Data, become inputs of the net. Their shapes come from the fields of the
-    layer, from `shapes`, or from the arrays of a call. A file may have data layers for other phases or stages
-    only; those that the net needs become inputs too.
+    Layers that read data, such as Data, and Python without bottoms, become inputs of the net. Their shapes come
+    from the fields of the layer, from `shapes`, or from the arrays of a call. A file may have data layers for
+    other phases or stages only; those that the net needs become inputs too.
 
     Args:
       prototxt: the definition, of today's layers or of V1's: a path, or the text itself.

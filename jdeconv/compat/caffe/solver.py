@@ -281,12 +281,8 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
     message, problem = parsed("SolverParameter", _without_nets(text))
     if problem:
         raise refused("prototxt", f"{file} is no solver's definition: {problem}")
-    known = {field.name for field in message.DESCRIPTOR.fields}
-    values = {
-        field.name: getattr(message, field.name)
-        for field in fields(Solver)
-        if field.name in known and _is_given(message, field.name)
-    }
+    names = {field.name for field in fields(Solver)}
+    values = {field.name: value for field, value in message.ListFields() if field.name in names}
     values |= {name: tuple(values[name]) for name in ("stepvalue", "test_iter") if name in values}
     try:
         if message.HasField("solver_type"):
@@ -315,12 +311,6 @@ def _without_nets(text: str) -> str:
                 break
         text = text[: match.end()] + re.sub(r"[^\n]", " ", text[match.end() : end]) + text[end:]
     return text
-
-
-def _is_given(message: Any, name: str) -> bool:
-    value = getattr(message, name)
-    is_repeated = not isinstance(value, str | int | float)
-    return len(value) > 0 if is_repeated else message.HasField(name)
 
 
 def _optax() -> Any:
