@@ -1107,3 +1107,28 @@ def test_an_infinite_power_is_a_power():
     text = input_layer("x", (2,)) + layer_text("p", "Power", "x", "p", "power_param { power: inf }")
     net = caffe.load(text)
     assert net(net.params, {"x": jnp.array([0.5, 2.0])})["p"].tolist() == [0, jnp.inf]
+
+
+def test_calls_say_what_they_need():
+    fields = "inner_product_param { num_output: 2 }"
+    text = input_layer("x", (1, 3)) + layer_text("ip", "InnerProduct", "x", ["ip"], fields)
+    net, x = caffe.load(text), jnp.ones((1, 3))
+    inputs = {"x": x}
+    for arguments, kind, reason in (
+        (
+            (net.params, x),
+            TypeError,
+            r"inputs must be a dict of arrays, {'x': \.\.\.}, got float32",
+        ),
+        ((net.params, None), TypeError, r"inputs must be a dict of arrays, .* got None"),
+        ((net.params, {"y": x}), ValueError, r"inputs need \['x'\], got \['y'\]"),
+        ((None, inputs), TypeError, "params must be a dict of lists of arrays, such as net.params"),
+        (({}, inputs), ValueError, "params must have a list of blobs for layer 'ip', .* got None"),
+        (({"ip": net.params["ip"][:1]}, inputs), TypeError, "params must have a list of blobs for"),
+        ((net.params, inputs, "ip"), TypeError, "tops must be a sequence of names, got 'ip'"),
+        ((net.params, inputs, ["pi"]), ValueError, r"tops must be of .*'ip', 'x'.*, got .*'pi'"),
+    ):
+        with pytest.raises(kind, match=f"Net: {reason}"):
+            net(*arguments)
+    with pytest.raises(ValueError, match="Net: net has no top with a loss_weight"):
+        net.loss(net.params, inputs)
