@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -300,17 +300,21 @@ def load(
     }  # fmt: skip
     net = _loaded(source, None)
     if net.plan is not None:
-        blobs = net.plan.blobs
-        known = {} if caffemodel is None else read_params(caffemodel, blobs, file)
-        filled = tuple(name for name in blobs if name not in known)
-        if caffemodel is not None and filled and phase == "TEST":
-            text = f"layers {shown(list(filled))} are not in {str(caffemodel)!r} and keep their fillers"
-            warnings.warn(text, stacklevel=3)
-        object.__setattr__(net, "params", _drawn(blobs, drawing, file, known))
-        object.__setattr__(net, "filled", filled)
-    elif caffemodel is not None:
+        return _filled(net, caffemodel, drawing)
+    if caffemodel is not None:
         net.init(drawing)  # which says what sizes are missing
     return net
+
+
+def _filled(net: Net, caffemodel: Any, key: jax.Array) -> Net:
+    """The net with params from a file of weights and, for layers that it lacks, from their fillers."""
+    blobs, file = net.blobs, net.source["file"]
+    known = {} if caffemodel is None else read_params(caffemodel, blobs, file)
+    filled = tuple(name for name in blobs if name not in known)
+    if caffemodel is not None and filled and net.phase == "TEST":
+        text = f"layers {shown(list(filled))} are not in {str(caffemodel)!r} and keep their fillers"
+        warnings.warn(text, stacklevel=4)
+    return replace(net, params=_drawn(blobs, key, file, known), filled=filled)
 
 
 def _loaded(source: dict[str, Any], params: Params | None, filled: tuple[str, ...] = ()) -> Net:
