@@ -254,7 +254,8 @@ def load(
       caffemodel: the weights, a caffemodel or HDF5; None lets the fillers make them. Layers that the file lacks
         keep their fillers, as in Caffe; `net.filled` names them, and a warning does in phase "TEST".
       key: for the fillers; None is `jax.random.key(0)`.
-      phase: "TEST" or "TRAIN"; it decides which layers there are, and what Dropout and BatchNorm do.
+      phase: "TEST" or "TRAIN"; it decides which layers there are, and what Dropout and BatchNorm do. Stages and
+        a level are those of the file, such as ``state { stage: "deploy" }``.
       layers: layers that the file needs and that are not known here, by type or by name: a function of the
         bottoms that gives a top or a list of them, or a `Layer`, which may have blobs.
       until: the layer, or else the top, at which the net ends; what it does not need is left out.
