@@ -790,6 +790,8 @@ def test_filter_and_silence():
     np.testing.assert_array_equal(net({}, given)["t"], [[0, 1], [4, 5]])
     with pytest.raises(ValueError, match="selector must be known while tracing"):
         jax.jit(net)({}, given)
+    text += layer_text("all", "Silence", "t", [])
+    assert repr(caffe.load(text)).endswith("inputs x 3x2, s 3x1; outputs none)")
 
 
 def test_other_names():

@@ -167,7 +167,7 @@ class Net:
         called = f"{self.name!r}, " if self.name else ""
         return (
             f"Net({called}{self.phase}, {len(self.steps)} layers, {count}; inputs {inputs or 'none'}; "
-            f"outputs {', '.join(self.outputs)})"
+            f"outputs {', '.join(self.outputs) or 'none'})"
         )
 
     def __reduce__(self) -> tuple[Callable, tuple]:
