@@ -1,18 +1,20 @@
-"""Times layers, forward and both gradients, and whole training steps, beside jax.lax, equinox and PyTorch.
+"""Time layers and whole training steps in jdeconv, jax.lax, equinox and PyTorch.
 
-Results are compared first. Then all programs take turns in this process, and the table shows medians.
-"floor" is the least time that a direct convolution could take on this machine, divided by our time. The least
-time is the larger of flops / peak of dot and bytes / bandwidth of copy, both measured in the same run.
-"floor" can be above 1 where a lowering takes fewer products than a direct convolution. The exit code is 1 if
-results differ.
+A layer is timed with its forward pass and both gradients. The command compares the results first. Then all
+programs take turns in one process, and the table shows the median times.
+
+The column "floor" is the least time that a direct convolution could take on this machine, divided by
+jdeconv's time. This least time follows from the speed of matrix products and of copies, which the command
+measures in the same run. The column can be above 100% if a lowering takes fewer products than a direct
+convolution. The exit code is 1 if results differ.
 
 There are more commands. Each has --help:
 
-  python -m benchmarks.networks    training steps of whole networks, in jax.lax, through accelerate and in torch
-  python -m benchmarks.switch      unmodified models of five libraries, as they are and through accelerate
-  python -m benchmarks.gpu         what an H100 would run, read from compiled programs; or times on a GPU
+  python -m benchmarks.networks    training steps of whole networks in jdeconv, jax.lax and PyTorch
+  python -m benchmarks.switch      models of five libraries, with and without jdeconv.accelerate
+  python -m benchmarks.gpu         what an H100 would run, read from compiled programs; times on a GPU
   python -m benchmarks.gpu_meshes  what eight H100s would send one another
-  python -m benchmarks.tpu         what a TPU's compiler expects
+  python -m benchmarks.tpu         how long a TPU's compiler expects programs to take
   python -m benchmarks.lines       how many lines of code there are
 """
 
@@ -34,27 +36,39 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "cases", nargs="*", metavar="CASE", help="names or patterns, as 'deconv*' (default: all)"
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help="names of cases, or patterns such as 'deconv*' (default: all)",
     )
-    parser.add_argument("--list", action="store_true", help="print the names of cases and stop")
-    parser.add_argument("--quick", action="store_true", help="a few cases, in less than a minute")
-    parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="only this one")
+    parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
+    parser.add_argument(
+        "--quick", action="store_true", help="run a few cases only, in less than a minute"
+    )
+    parser.add_argument(
+        "--layout", choices=("NCHW", "NHWC"), help="run the cases of this layout only"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "float64", "bfloat16", "float16"),
-        help="only cases of this one",
+        help="run the cases of this dtype only",
     )
     parser.add_argument(
         "--peers",
         metavar="NAMES",
-        help="some of equinox,torch, or '' for none; jax.lax, the measure of what is right, is always there",
+        help="the libraries to compare with, beside jax.lax: equinox,torch or one of them, or '' for none",
     )
     parser.add_argument(
-        "--lowering", choices=tuple(LOWERINGS), help="of jdeconv (default: by platform)"
+        "--lowering",
+        choices=tuple(LOWERINGS),
+        help="how jdeconv evaluates convolutions (default: it chooses)",
     )
     report.add_outputs(parser)
     parser.add_argument(
-        "--readme", type=Path, metavar="PATH", help="renew the table between this file's marks"
+        "--readme",
+        type=Path,
+        metavar="PATH",
+        help="write README's table into this file, between its marks",
     )
     return parser
 

@@ -1,9 +1,11 @@
-"""What an H100 would run of every case and of whole training steps, ours beside jax.lax's.
+"""Compile layers and training steps for an H100, and compare what the GPU would run with jax.lax.
 
-No GPU is needed and nothing is timed, unless --minutes asks for it: the programs are compiled for a GPU that is
-described in a file, and their text is read. The ratio is that of two estimates (see `h100`); above 1, ours is
-expected to be faster. A deconv stands beside the better of `lax.conv_transpose` with transpose_kernel=True and
-with False, the default of lax and Flax, and once more beside the default alone.
+The command needs no GPU and times nothing, unless you pass --minutes. It compiles the programs of jdeconv and
+of jax.lax for an H100 and estimates from their text how long they take. The column "ratio" is jax.lax's
+estimate divided by jdeconv's, so above 1 jdeconv is expected to be faster.
+
+A deconv is compared with `lax.conv_transpose`, with the faster of transpose_kernel=True and False. The column
+"/default" compares it with False alone, which is the default of jax.lax and Flax.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def summary(rows: list[dict[str, Any]], versions: dict[str, str]) -> str:
     for part in ("forward", "backward"):
         deconvs = [r for r in rows if r["family"] == "deconv" and r["part"] == part]
         lines += _means(f"deconv {part}", deconvs)
-        lines += _means(f"deconv {part}, beside the default", deconvs, DEFAULT)
+        lines += _means(f"deconv {part}, compared with the default", deconvs, DEFAULT)
     below = [r for r in rows if is_below(r)]
     lines += [
         "",
@@ -132,7 +134,7 @@ def summary(rows: list[dict[str, Any]], versions: dict[str, str]) -> str:
     for r in rows:
         for peer, reason in r["refused"].items():
             program = f"{gpu_times.named(r)}, {r['dtype']}, {r['layout']}"
-            lines.append(f"XLA compiles no program of {peer} for {program}: {reason}")
+            lines.append(f"XLA cannot compile {peer}'s program for {program}: {reason}")
     lines += ["", ", ".join(f"{name} {version}" for name, version in versions.items())]
     lines.append(
         "Estimates (rooflines) for one H100, from compiled programs' text; nothing was timed."
@@ -169,34 +171,40 @@ def main(arguments: list[str] | None = None) -> int:
         "cases",
         nargs="*",
         metavar="CASE",
-        help="names or patterns, such as 'deconv*', 'dense 1x1 backward' or 'step U-Net' (default: all)",
+        help="names of programs, or patterns such as 'deconv*' or 'step U-Net' (default: all)",
     )
-    parser.add_argument("--dtype", choices=DTYPES, help="only this one (default: all three)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="compile for this dtype only (default: all three)"
+    )
     parser.add_argument(
         "--layout",
         choices=("NCHW", "NHWC"),
-        help="only this one (default: both, and NHWC for training steps)",
+        help="compile for this layout only (default: both; training steps have NHWC only)",
     )
     parser.add_argument(
         "--minutes",
         type=float,
         metavar="N",
-        help="instead, time the most telling cases on this machine's GPU for so long",
+        help="time the main cases on this machine's GPU instead, for at most N minutes",
     )
-    parser.add_argument("--list", action="store_true", help="list the programs and compile none")
-    parser.add_argument("--table", type=report.output, metavar="PATH", help="write the table there")
     parser.add_argument(
-        "--json", type=report.output, metavar="PATH", help="write all numbers there"
+        "--list", action="store_true", help="print the names of the programs and stop"
+    )
+    parser.add_argument(
+        "--table", type=report.output, metavar="PATH", help="write the table to this file"
+    )
+    parser.add_argument(
+        "--json", type=report.output, metavar="PATH", help="write all numbers to this file"
     )
     options = parser.parse_args(arguments)
     if options.minutes is not None:
         if options.dtype or options.layout or options.list or options.table:
-            parser.error("of the other options only names and --json go with --minutes")
+            parser.error("with --minutes, only names and --json can be given")
         return gpu_times.run(options.minutes, options.cases, ESTIMATES, options.json or TIMES)
     dtypes = [options.dtype] if options.dtype else [*DTYPES]
     chosen = tasks(options.cases, dtypes, options.layout)
     if not chosen:
-        print("no program of that name; --list names all", file=sys.stderr)
+        print("no program has that name; --list prints all names", file=sys.stderr)
         return 2
     if options.list:
         print(*(f"{case.title}, {case.dtype}" for case in chosen), sep="\n")

@@ -1,12 +1,12 @@
-"""What eight H100s would send one another in training steps in bfloat16, ours beside jax.lax's.
+"""Compile training steps for eight H100s, and count the bytes that they would send one another.
 
-No GPU is needed: the steps are compiled for eight H100s (see `h100`), and their collectives are read. How the
-arrays lie on the devices:
+The command needs no GPU. It compiles the steps of jdeconv and of jax.lax in bfloat16 and reads which data the
+devices exchange. There are four ways to divide the arrays:
 
-    batch      the images are sharded, the parameters are on all devices
-    channels   the output channels of every kernel are sharded, where eight divides them
-    groups     depthwise kernels are sharded, and with them the outputs before and the inputs behind them
-    space      the height of the images is sharded; ours are the functions of `jdeconv.halo`
+    batch      The images are sharded. All devices have all parameters.
+    channels   The output channels of every kernel are sharded, if eight divides their number.
+    groups     Depthwise kernels are sharded, with the layers before and after them.
+    space      The height of the images is sharded. jdeconv's programs use `jdeconv.halo`.
 """
 
 from __future__ import annotations
@@ -220,9 +220,11 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "ways", nargs="*", metavar="WAY", help=f"of {', '.join(PROGRAMS)} (default: all)"
+        "ways", nargs="*", metavar="WAY", help=f"some of {', '.join(PROGRAMS)} (default: all)"
     )
-    parser.add_argument("--table", type=report.output, metavar="PATH", help="write the table there")
+    parser.add_argument(
+        "--table", type=report.output, metavar="PATH", help="write the table to this file"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(PROGRAMS):
         parser.error(f"there is no {', '.join(unknown)}")

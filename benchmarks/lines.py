@@ -1,6 +1,7 @@
-"""Counts the lines of code of the committed Python files, without docstrings, comments and blank lines.
+"""Count the lines of code in the committed Python files, without docstrings, comments and blank lines.
 
-With a revision, its counts stand beside those of HEAD. Both are read from git, and nothing is checked out.
+If you name a revision, the table shows its counts beside those of HEAD. The command reads both from git and
+checks nothing out.
 """
 
 from __future__ import annotations
@@ -72,8 +73,13 @@ def table(columns: dict[str, dict[str, int]], by_file: bool) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 2 for a revision that git does not know."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lines", description=__doc__)
-    parser.add_argument("revision", nargs="?", metavar="REVISION", help="such as main or HEAD~20")
-    parser.add_argument("--files", action="store_true", help="a row for each file")
+    parser.add_argument(
+        "revision",
+        nargs="?",
+        metavar="REVISION",
+        help="compare with this commit, such as main",
+    )
+    parser.add_argument("--files", action="store_true", help="print a row for each file")
     options = parser.parse_args(arguments)
     revisions = [options.revision, "HEAD"] if options.revision else ["HEAD"]
     try:

@@ -1,9 +1,11 @@
-"""Training steps of whole networks, through `accelerate` and without, and in torch.
+"""Time training steps of whole networks in jdeconv, jax.lax and PyTorch.
 
-Each network is written once. A step is the loss and its gradient in every parameter, under one jit. On the same
-arrays run: the network on jax.lax, with channels last and first; the same through `jdeconv.accelerate`; and
-torch's eager mode on all cores, in the better of its two memory formats. Results are compared
-first. Then all of them take turns. The ratio of two programs is that of their times in one round.
+A step computes the loss and its gradient in every parameter, under one jit. Each network is written once, on
+jax.lax, and runs with channels last and with channels first. The programs of jdeconv are the same networks in
+`jdeconv.accelerate`. PyTorch runs in eager mode on all cores, in the faster of its two memory formats.
+
+The command compares the results first. Then all programs take turns, one after the other in each round. A
+ratio compares the times of two programs in the same round.
 """
 
 from __future__ import annotations
@@ -96,25 +98,29 @@ def _parser() -> argparse.ArgumentParser:
         "networks",
         nargs="*",
         metavar="NETWORK",
-        help="names or patterns, as 'U-Net*' (default: all)",
+        help="names of networks, or patterns such as 'U-Net*' (default: all)",
     )
-    parser.add_argument("--list", action="store_true", help="print the names of networks and stop")
     parser.add_argument(
-        "--quick", action="store_true", help="a few networks, channels last, in less than a minute"
+        "--list", action="store_true", help="print the names of the networks and stop"
     )
-    parser.add_argument("--layout", choices=LAYOUTS, help="only this one of JAX's programs")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="run a few networks with channels last only, in less than a minute",
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, help="run JAX's programs in this layout only")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
         "--rounds",
         type=int,
         metavar="N",
-        help="ratios to take of each pair (default: 9; with --quick: 5)",
+        help="the number of rounds (default: 9; with --quick: 5)",
     )
     parser.add_argument(
         "--against",
         type=Path,
         metavar="PATH",
-        help="a worktree of an earlier commit, whose accelerate takes turns too; the ratio is called 'earlier'",
+        help="the folder of another commit of jdeconv, which takes turns too; its column is called 'earlier'",
     )
     report.add_outputs(parser)
     return parser

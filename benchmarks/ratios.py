@@ -77,8 +77,9 @@ def line(row: Row, peers: list[str]) -> str:
 
 
 LEGEND = """\
-/ PEER is how many times longer the peer took: the median of the ratios of the rounds, and in brackets the lower
-end of its 95 % interval (of fewer than six rounds: the least ratio). "of lax" is ours over jax.lax's."""
+A column "/ NAME" says how many times longer NAME took than jdeconv: the median of the rounds, and in brackets
+the lower end of its 95 % interval (with fewer than six rounds, the least ratio). "of lax" is jdeconv's value
+divided by jax.lax's."""
 
 
 def summary(run: Run) -> str:
@@ -99,7 +100,7 @@ def summary(run: Run) -> str:
         lines.append(f"Not in the means: {', '.join(apart)}.")
     for what in dict.fromkeys(row.compared for row in run.rows):
         names = dict.fromkeys(row.name for row in run.rows if row.compared == what)
-        lines.append(f"Compared before they were timed, the {what} of: {', '.join(names)}.")
+        lines.append(f"Before the timing, the command compared the {what} of: {', '.join(names)}.")
     lines += [f"{name}: {why}" for name, why in run.missing.items()]
     lines += [f"{name}: {value}" for name, value in run.about.items()]
     return "\n".join(lines)

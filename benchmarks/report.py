@@ -113,8 +113,8 @@ def summary(run: Run) -> str:
     near = sum(row.share >= 0.6 for row in bound)
     lines += [
         "",
-        f"{near} of {len(bound)} compute-bound cases reach 60% of the floor (* memory-bound), which is",
-        "that of the definition's products at the speed of dot; fewer products can pass 100%",
+        f"{near} of {len(bound)} compute-bound cases reach 60% of the floor. * marks memory-bound cases.",
+        "100% means that all products of the definition run at the speed of dot. Fewer products can give more.",
     ]
     lines += [f"{name}: {value:.4g}" for name, value in run.machine.items()]
     lines += [f"missing: {name} ({why})" for name, why in run.missing.items()]
@@ -169,8 +169,10 @@ def picture(text: str) -> Path:
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Give a command the options for what `write` writes."""
-    parser.add_argument("--json", type=output, metavar="PATH", help="write all numbers there")
-    parser.add_argument("--table", type=output, metavar="PATH", help="write the table there")
+    parser.add_argument(
+        "--json", type=output, metavar="PATH", help="write all numbers to this file"
+    )
+    parser.add_argument("--table", type=output, metavar="PATH", help="write the table to this file")
     parser.add_argument("--chart", type=picture, metavar="PATH", help="draw a chart, .png or .svg")
 
 

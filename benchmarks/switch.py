@@ -247,13 +247,17 @@ def main() -> int:
     """Print the table, and write it if told where."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.switch",
-        description="Training steps of unmodified models, as they are and through jdeconv.accelerate.",
+        description="Time training steps of the models of five libraries, with and without "
+        "jdeconv.accelerate.",
     )
     parser.add_argument(
-        "--table", type=report.output, metavar="PATH", help="write the table there too"
+        "--table", type=report.output, metavar="PATH", help="also write the table to this file"
     )
     parser.add_argument(
-        "libraries", nargs="*", metavar="LIBRARY", help=f"of {', '.join(LIBRARIES)}; all"
+        "libraries",
+        nargs="*",
+        metavar="LIBRARY",
+        help=f"some of {', '.join(LIBRARIES)} (default: all)",
     )
     arguments = parser.parse_args()
     if unknown := set(arguments.libraries) - set(LIBRARIES):

@@ -1,7 +1,7 @@
-"""What a TPU's compiler expects of every case, ours beside jax.lax's: `python -m benchmarks.tpu`.
+"""Compile every case for a TPU, and compare the cycles that the compiler expects with jax.lax's.
 
-No TPU is needed: libtpu compiles ahead of time for a topology by name, and writes into the program how many
-cycles it expects of each operation. That is the compiler's own model and no measurement, good for ratios.
+The command needs no TPU. libtpu compiles for a TPU by name, and writes into the program how many cycles it
+expects each operation to take. This is an estimate and no measurement.
 """
 
 from __future__ import annotations
@@ -93,15 +93,26 @@ def line(case: Case, found: dict[str, Estimate]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Compile, compare, write; 1 if a case is above the limit, to two digits."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="names or patterns (default: all)")
-    parser.add_argument("--topology", default="v5e:2x2", help="of which one chip is compiled for")
-    parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="only this one")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help="names or patterns (default: all)",
+    )
+    parser.add_argument(
+        "--topology",
+        default="v5e:2x2",
+        help="the kind of TPU (default: v5e:2x2)",
+    )
+    parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="compile for this layout only")
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
-        help="this one, of larger cases and of the whole networks that `benchmarks.gpu` compiles",
+        help="compile larger cases in this dtype, and the networks of benchmarks.gpu",
     )
-    parser.add_argument("--table", type=report.output, metavar="PATH", help="write the table there")
+    parser.add_argument(
+        "--table", type=report.output, metavar="PATH", help="write the table to this file"
+    )
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("libtpu") is None:
         print("libtpu is missing; for jax 0.10.2: pip install libtpu==0.0.42.1", file=sys.stderr)
@@ -116,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         cases = suite.chosen(options.cases, options.layout, None, quick=False)
         cases = [case for case in cases if case.dtype != "float64"]  # which TPUs only emulate
     if not cases:
-        print("no case of that name and layout", file=sys.stderr)
+        print("no case has that name and layout", file=sys.stderr)
         return 2
     known, lines, worse = peers.peers(), [HEADER], []
     print(HEADER)

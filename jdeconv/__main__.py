@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m jdeconv",
-        description="Convolution and its transpose in JAX, each written as the other's backward pass.",
+        description="Convolution and transposed convolution for JAX. Each is the backward pass of the other.",
     )
     parser.add_argument("--version", action="version", version=f"jdeconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""Compares random problems with the definition: all ranks, paddings, layouts, dtypes, lowerings and vmaps.
+"""Compare random problems with the definition: all ranks, paddings, layouts, dtypes, lowerings and vmaps.
 
 Ten problems take about a second. JAX_DISABLE_MOST_OPTIMIZATIONS=1 in the environment halves the time.
 """
@@ -181,13 +181,17 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("count", nargs="?", type=int, default=100, help="of problems (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is random (default 0)")
+    parser.add_argument(
+        "count", nargs="?", type=int, default=100, help="the number of problems (default: 100)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the seed of the random problems (default: 0)"
+    )
     parser.add_argument(
         "--replay",
         type=Problem.read,
         metavar="JSON",
-        help="compare this problem, which a failure printed",
+        help="repeat one problem, from the line that a failure printed",
     )
     options = parser.parse_args(arguments)
     if options.replay is not None:

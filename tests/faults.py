@@ -447,7 +447,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=summary, epilog=usage, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="*", help="only faults whose names hold one of these words")
+    parser.add_argument(
+        "words", nargs="*", help="try only the faults whose names contain one of these words"
+    )
     words = parser.parse_args(arguments).words
     chosen = [f for f in FAULTS if not words or any(word in f.name for word in words)]
     if not chosen:

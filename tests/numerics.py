@@ -1,14 +1,17 @@
-"""How far results are from exact ones, ours beside jax.lax's and torch's: `python -m tests.numerics`.
+"""Measure the rounding errors of jdeconv, jax.lax and PyTorch.
 
-Value and both gradients of a conv (so conv, deconv and kernel_grad), over random geometries and data that is
-hard on sums. The exact result comes from the definition in float64, that of float64 in numpy's longdouble.
+The command computes a conv and both its gradients, which are the three functions conv, deconv and
+kernel_grad. It draws random sizes, and data whose sums are hard to compute. The exact results come from the
+definition, in float64, or in longdouble for results in float64.
 
-An error is in units of eps * sqrt(sum of the squared terms), which is eps * sqrt(L) * (rms of a term) for a
-sum of L terms. "whole" takes the largest such root of a result for all of it, as error bounds of FFTs
-do; "each" takes every element's own. The error of a result is its largest; median and
-worst are over results. Left out are results without a single term, and gradients of x where padding reaches
-beyond the window: there jax.lax's is a convolution of negative padding, for which XLA's CPU backend reads
-outside of its input.
+The unit of an error is eps * sqrt(sum of the squared terms). For a sum of L terms this is eps * sqrt(L) times
+the root mean square of a term. For "whole", all elements of a result use the largest such root of that result,
+as error bounds of FFTs do. For "each", every element has its own. The error of a result is the largest error of
+its elements. The table shows the median and the worst of all results.
+
+Two kinds of results are left out: those without any term, and gradients of x where the padding is larger than
+the window. For the second kind, jax.lax uses a convolution with negative padding, which reads outside of its
+input on CPU.
 """
 
 from __future__ import annotations
@@ -278,14 +281,21 @@ def _order(item: tuple) -> tuple:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, tell and write; 1 where a way is beyond the bound."""
     parser = argparse.ArgumentParser(prog="python -m tests.numerics", description=__doc__)
-    parser.add_argument("--count", type=int, default=400, help="geometries for each dtype (400)")
-    parser.add_argument("--seed", type=int, default=0, help="of geometries and data (0)")
     parser.add_argument(
-        "--large", action="store_true", help="kernels so large that FFTs are chosen, instead"
+        "--count",
+        type=int,
+        default=400,
+        help="random sizes for each dtype (default: 400)",
     )
-    parser.add_argument("--table", type=Path, metavar="PATH", help="write the tables there")
     parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write every error there, a line each"
+        "--seed", type=int, default=0, help="the seed of sizes and data (default: 0)"
+    )
+    parser.add_argument(
+        "--large", action="store_true", help="draw only kernels for which FFTs are chosen"
+    )
+    parser.add_argument("--table", type=Path, metavar="PATH", help="write the tables to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write every error to this file, one on each line"
     )
     options = parser.parse_args(arguments)
     if options.count < 1 or options.seed < 0:

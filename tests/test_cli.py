@@ -72,7 +72,7 @@ def test_check_refuses_a_seed_that_is_no_number(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["check", "--seed", "-1"])
     assert stop.value.code == 2
-    assert "'-1' is no number from 0 up" in capsys.readouterr().err
+    assert "'-1' is not a number from 0 up" in capsys.readouterr().err
 
 
 def test_check_covers_every_kind_of_geometry():
@@ -92,7 +92,7 @@ def test_demo_refuses_a_file_that_is_no_picture(no_picture, capsys):
     text = capsys.readouterr().err
     assert (
         text
-        == f"jdeconv demo: --image {no_picture}: this file is no picture that Pillow can read\n"
+        == f"jdeconv demo: --image {no_picture}: this file is not a picture that Pillow can read\n"
     )
 
 

@@ -162,7 +162,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m docs.examples.caffe_fcn",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="A training that was stopped goes on from its last snapshot; remove the folder to begin anew.",
+        epilog="If a training was stopped, the command continues from its last snapshot. To start again, "
+        "remove the folder.",
     )
     add, file = (
         parser.add_argument,

@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--volume",
         type=Path,
         metavar="PATH",
-        help="a NIfTI file (default: the MNI152 template that nilearn carries)",
+        help="a NIfTI file (default: nilearn's MNI152 template)",
     )
     parser.add_argument(
         "--sizes",
@@ -233,14 +233,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs=2,
         default=(128, 256),
         metavar=("COARSE", "FINE"),
-        help=f"of the networks' cubes, multiples of {MULTIPLE} (default: 128 256, for which they were trained)",
+        help=f"the sizes of the two networks' inputs, multiples of {MULTIPLE} (default: 128 256)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("deepbet.png"),
         metavar="PATH",
-        help="(default: deepbet.png)",
+        help="the picture to write (default: deepbet.png)",
     )
     options = parser.parse_args(arguments)
     if any(size < MULTIPLE or size % MULTIPLE for size in options.sizes):

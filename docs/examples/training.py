@@ -23,11 +23,18 @@ def options(
     name = module.rpartition(".")[2]
     parser = argparse.ArgumentParser(prog=f"python -m docs.examples.{name}", description=text)
     default = f"(default: {steps}, or {quick_steps} with --quick)"
-    parser.add_argument("--steps", type=int, help=f"of training {default}")
-    parser.add_argument("--quick", action="store_true", help="a small network, for some seconds")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    parser.add_argument("--steps", type=int, help=f"the number of training steps {default}")
     parser.add_argument(
-        "--out", type=Path, default=Path(f"{name}.png"), help=f"a picture (default: {name}.png)"
+        "--quick", action="store_true", help="train a small network for some seconds"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the seed of all random numbers (default: 0)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(f"{name}.png"),
+        help=f"the picture to write (default: {name}.png)",
     )
     found = parser.parse_args(arguments)
     if found.steps is None:

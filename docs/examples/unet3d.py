@@ -207,21 +207,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m docs.examples.unet3d", description=__doc__)
     number = functools.partial(parser.add_argument, type=int)
-    number("--processes", default=2, metavar="N", help="that share each volume (default: 2)")
-    number("--steps", default=60, help="of training, all in all (default: 60)")
-    number("--batch", default=2, help="volumes a step (default: 2)")
-    number("--size", default=32, help="of each axis of a volume (default: 32)")
-    number("--every", default=10, help="so many steps a checkpoint is kept (default: 10)")
-    parser.add_argument("--rate", type=float, default=3e-3, help="of learning (default: 0.003)")
+    number(
+        "--processes",
+        default=2,
+        metavar="N",
+        help="how many processes share each volume (default: 2)",
+    )
+    number("--steps", default=60, help="the total number of training steps (default: 60)")
+    number("--batch", default=2, help="the number of volumes in a step (default: 2)")
+    number("--size", default=32, help="the size of each axis of a volume (default: 32)")
+    number("--every", default=10, help="steps from one checkpoint to the next (default: 10)")
+    parser.add_argument(
+        "--rate", type=float, default=3e-3, help="the learning rate (default: 0.003)"
+    )
     parser.add_argument(
         "--checkpoints",
         type=Path,
         default=Path("unet3d-checkpoints"),
         metavar="FOLDER",
-        help="where they are kept, and found (default: unet3d-checkpoints)",
+        help="the folder of the checkpoints (default: unet3d-checkpoints)",
     )
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of rank 0, on a cluster")
-    number("--rank", metavar="N", help="of this process, on a cluster")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="on a cluster, the address of rank 0"
+    )
+    number("--rank", metavar="N", help="on a cluster, the rank of this process")
     options = parser.parse_args(arguments)
     for name in ("processes", "steps", "batch", "size", "every"):
         if getattr(options, name) < 1:

@@ -86,11 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Enlarge, compare, write two pictures; 2 for what is missing or cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m docs.examples.waifu2x", description=__doc__)
     parser.add_argument(
-        "--image", type=Path, metavar="PATH", help="(default: a cat, scikit-image's)"
+        "--image", type=Path, metavar="PATH", help="the photograph (default: scikit-image's cat)"
     )
-    parser.add_argument("--noise", choices=("none", *"0123"), default="none", help="to be removed")
     parser.add_argument(
-        "--out", type=Path, default=Path("."), metavar="FOLDER", help="(default: .)"
+        "--noise",
+        choices=("none", *"0123"),
+        default="none",
+        help="how strongly to remove JPEG's traces",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("."),
+        metavar="FOLDER",
+        help="the folder for the pictures (default: .)",
     )
     options = parser.parse_args(arguments)
     try:

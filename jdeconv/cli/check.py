@@ -1,4 +1,4 @@
-"""python -m jdeconv check: the library against its oracles, on the user's own device."""
+"""python -m jdeconv check: compares the library with other implementations on the user's device."""
 
 from __future__ import annotations
 
@@ -83,29 +83,31 @@ GEOMETRIES = (
 COLUMNS = ("loops", "lax.conv", "conv_transpose", "jax.grad", "<Ax,y>=<x,A'y>")
 
 LEGEND = """\
-Rows: the spatial size of x, then kernel (k), stride (s), padding (p; low:high where they differ),
-dilation (d) and groups (g). No d is dilation 1, no g is one group.
-Columns: what the results are compared with. The last is the inner-product identity.
-- : lax.conv_transpose has no groups; or XLA ends the process, as it does on GPUs over lax's gradients with
-    four spatial axes; or the lowering does not serve this geometry."""
+A row shows the spatial size of x, then kernel (k), stride (s), padding (p; low:high if they differ),
+dilation (d) and groups (g). Without d the dilation is 1, and without g there is one group.
+A column shows what the results are compared with. The last one is the inner-product identity.
+A dash means that there is nothing to compare with: lax.conv_transpose has no groups, XLA ends the process
+for lax's gradients with four spatial axes on GPUs, or the lowering that was named refuses these sizes."""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Describe the command."""
     parser = commands.add_parser(
         "check",
-        help="compare the library with its oracles on this device",
-        description="Compare conv, deconv and kernel_grad, on small random integers and for equality to "
-        "the last bit, with: plain numpy loops in float64; jax.lax's convolution; lax.conv_transpose; "
-        "jax.grad of lax's convolution; and the inner-product identity. Exit code 1 if anything differs. "
-        "Takes about half a minute.",
+        help="compare the library with other implementations on this device",
+        description="Compare conv, deconv and kernel_grad with plain numpy loops, jax.lax's convolution, "
+        "lax.conv_transpose, jax.grad of lax's convolution, and the inner-product identity. The arrays are "
+        "small random integers, so all results must be equal to the last bit. The exit code is 1 if one "
+        "differs. This takes about half a minute.",
     )
     parser.add_argument(
         "--lowering",
         choices=tuple(LOWERINGS),
-        help="how to evaluate (default: by platform)",
+        help="how to evaluate convolutions (default: the library chooses)",
     )
-    parser.add_argument("--seed", type=_number, default=0, help="of what is random (default 0)")
+    parser.add_argument(
+        "--seed", type=_number, default=0, help="the seed of the random integers (default: 0)"
+    )
     return parser
 
 
@@ -219,7 +221,7 @@ def _lax_conv_transpose(y, kernel, window: Window) -> jax.Array:
 
 def _number(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
     return int(text)
 
 

@@ -18,34 +18,39 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "demo",
         help="train a small super-resolution network on photographs",
-        description="Train a small 2x super-resolution network (convs, then a stride-2 deconv that starts "
-        "as bilinear upsampling) on the photographs inside scikit-image. Prints its PSNR on held-out "
-        "photographs beside bicubic's and the time of a training step beside jax.lax's, and writes a "
-        "picture of both. Takes about a minute on two cores.",
+        description="Train a small network that doubles the size of photographs: three convs, then a deconv of "
+        "stride 2 that starts as bilinear interpolation. It trains on scikit-image's photographs. Then the "
+        "command compares the network with bicubic interpolation on other photographs, compares the time of a "
+        "training step with jax.lax, and writes a picture. This takes about a minute on two cores.",
     )
     parser.add_argument(
         "--image",
         type=Path,
         metavar="PATH",
-        help="a picture of yours to upscale after training, to DIR/NAME-2x.png",
+        help="a picture of yours, which the trained network doubles and writes to DIR/NAME-2x.png",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("jdeconv-demo"),
         metavar="DIR",
-        help="default: %(default)s",
+        help="the folder for the pictures (default: %(default)s)",
     )
     parser.add_argument(
-        "--steps", type=int, default=1500, help="of training (default: %(default)s)"
+        "--steps",
+        type=int,
+        default=1500,
+        help="the number of training steps (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="of weights and patches (default: 0)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="the seed of weights and patches (default: 0)"
+    )
     return parser
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 2**32 - 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 2**32 - 1")
     return int(text)
 
 
@@ -65,7 +70,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             own = photographs.opened(options.image)
         except UnidentifiedImageError:
-            return _refuse(f"--image {options.image}: this file is no picture that Pillow can read")
+            return _refuse(
+                f"--image {options.image}: this file is not a picture that Pillow can read"
+            )
         except (OSError, Image.DecompressionBombError) as error:
             return _refuse(f"--image {options.image}: {error}")
     try:
@@ -92,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             picture, lambda tile: upscaler(params, tile), TILE, network.REACH
         )
 
-    print(f"\n{'PSNR in dB, held out':<22}{'bicubic':>9}{'network':>9}{'gain':>8}")
+    print(f"\n{'PSNR in dB, unseen':<22}{'bicubic':>9}{'network':>9}{'gain':>8}")
     rows, gains = [], []
     for name in photographs.HELD_OUT:
         truth = photographs.load(name)
