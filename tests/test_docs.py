@@ -80,6 +80,13 @@ def test_pages_describe_themselves_to_those_who_link_to_them(site, pages):
     assert (site / "_static" / "preview.png").stat().st_size < 200_000
 
 
+def test_no_markup_is_left_in_the_text(pages):
+    """Such as a fence of three backticks on one line, which becomes a piece of code."""
+    for path in pages:
+        assert "{admonition}" not in path.read_text(), path
+        assert "```" not in path.read_text(), path
+
+
 def test_no_page_loads_anything_from_another_host(site, pages):
     loads = [(path.name, load) for path, page in pages.items() for load in page.loads]
     assert len(loads) > 100
@@ -149,9 +156,10 @@ FONTS = """document.fonts.ready.then((fonts) =>
   [...fonts].filter((font) => font.status === "loaded").map((font) => font.family.replaceAll('"', "")))"""
 
 
-# What begins left of the window, or ends right of it with nothing around it that scrolls.
+# What begins left of the window, or ends right of it with nothing around it that scrolls; what is wider than
+# its box.
 CUT_OFF = """(() => {
-  const kinds = ["p", "pre", "table", "svg", "img", ".katex-display", "button"];
+  const kinds = ["p", "pre", "table", "svg", "img", ".katex-display", "button", "code"];
   const scrolls = (e) => /auto|scroll/.test(getComputedStyle(e).overflowX);
   const found = [...document.querySelectorAll(kinds.map((kind) => "article " + kind))].filter((e) => {
     const { left, right, width } = e.getBoundingClientRect();
@@ -161,8 +169,14 @@ CUT_OFF = """(() => {
     }
     return true;
   });
-  return found.map((e) => e.outerHTML.slice(0, 200));
+  const titles = [...document.querySelectorAll("article :is(h1, h2, h3, dt), .prev-next-info")];
+  const wide = titles.filter((e) => e.scrollWidth > e.clientWidth && e.clientWidth > 0);
+  return [...found, ...wide].map((e) => e.outerHTML.slice(0, 200));
 })()"""
+
+# The theme puts a light ground behind the outputs of cells in dark mode, which pictures here must not have.
+ON_A_GROUND = """[...document.querySelectorAll(".text_html:has(.picture), .picture img")].filter((e) =>
+  getComputedStyle(e).backgroundColor !== "rgba(0, 0, 0, 0)").length"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -179,6 +193,7 @@ def test_pages_fit_the_screen(chromium, address, site, pages, width, scheme):
             assert page.evaluate("document.documentElement.dataset.theme") == scheme
             assert page.locator(".katex-error").count() == 0, name
             assert page.evaluate(CUT_OFF) == [], name
+            assert page.evaluate(ON_A_GROUND) == 0, name
         assert [url for url in page.requested if not url.startswith((address, "data:"))] == []
         page.goto(address + "figure.html", wait_until="load")
         assert page.locator(".katex").count() > 3
