@@ -30,31 +30,31 @@ from jdeconv.xla import Convolution
 
 @reporting()
 def accelerate(function: Callable) -> Callable:
-    """`function` with every XLA convolution in it evaluated by jdeconv.
+    """Returns a function that computes the same, with every XLA convolution in it evaluated by jdeconv.
 
     Args:
-      function: any function that JAX can trace, of arrays in pytrees and of whatever else. What is not an
-        array (a flag, a string, a Python or numpy number, an activation function) reaches it as it is.
+      function: any function that JAX can trace. Its arguments may be pytrees of arrays and other values. The
+        function gets values that are no arrays (flags, strings, numbers, functions) unchanged.
 
     Returns:
-      A function of the same arguments and results. It composes with jit, grad, vmap, jvp and the others,
-      inside and outside: ``jax.grad(accelerate(f))`` is as fast as ``accelerate(jax.grad(f))``, in which the
-      convolutions that JAX derived are recognized as the contractions they are. Outside of jit it is traced
-      at every call, so jit it: ``jax.jit(accelerate(f))``. A function that is jitted already keeps its name and
-      its donated arguments, and is compiled once.
+      A function with the same arguments and results. All transformations of JAX work on it and inside of it.
+      ``jax.grad(accelerate(f))`` is as fast as ``accelerate(jax.grad(f))``, because `accelerate` also replaces
+      the convolutions that JAX made for the gradient. Outside of jit, JAX traces the function at every call, so
+      jit it: ``jax.jit(accelerate(f))``. A function that is jitted already keeps its name and its donated
+      arguments, and is compiled once.
 
     Raises:
       TypeError: if `function` cannot be called.
-      ValueError: if it changes its arguments in place, since such changes would be lost. A train step that
-        changes a Flax nnx model takes its state instead: ``nnx.split``, ``nnx.merge`` and ``nnx.state``. What
-        writes into a state by itself, as nnx.remat, nnx.jit and Dropout do, needs
+      ValueError: if `function` changes its arguments in place, because such changes would be lost. A train step
+        of a Flax nnx model must take and return its state: ``nnx.split``, ``nnx.merge`` and ``nnx.state``. If
+        the model has layers that write into a state, such as nnx.remat, nnx.jit or Dropout, use
         ``nnx.merge(graph, state, copy=True)``.
 
-    Differentiation: that of `function`, in forward and reverse mode, to any order.
+    Differentiation: as for `function`, in forward and reverse mode, to any order.
 
-    Numbers: sums are taken in another order than XLA's, so float results agree up to rounding; integers
-    exactly. A convolution with an axis of size zero or of symbolic size stays XLA's, and one whose spatial
-    axes an explicit mesh shards.
+    Numbers: sums are taken in another order than in XLA, so float results agree up to rounding. Integer
+    results are equal. XLA still evaluates a convolution if an axis has size zero or a symbolic size, or if an
+    explicit mesh shards its spatial axes.
 
     Example:
       >>> import jax.numpy as jnp

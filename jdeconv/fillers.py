@@ -36,7 +36,7 @@ REACH = 9  # standard deviations within which jax.random.normal draws, in any dt
 
 @reporting()
 def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0.0) -> jax.Array:
-    """Every weight is `value`.
+    """Returns weights that all have the same `value`.
 
     Raises:
       TypeError, ValueError: for arguments of another kind, and a value that the dtype cannot hold.
@@ -58,10 +58,10 @@ def uniform(
     min: float = 0.0,
     max: float = 1.0,
 ) -> jax.Array:
-    """Weights drawn evenly from [min, max).
+    """Returns weights drawn evenly from [min, max).
 
     Raises:
-      ValueError: where min is greater than max.
+      ValueError: if min is greater than max.
 
     Example:
       >>> uniform(jax.random.key(0), (2, 3), min=5, max=5).tolist()
@@ -86,7 +86,7 @@ def gaussian(
     sparse: int | None = None,
     dimension_numbers: Order = None,
 ) -> jax.Array:
-    """Weights drawn from a normal distribution; `sparse` keeps about that many per input.
+    """Returns weights drawn from a normal distribution; `sparse` keeps about that many per input.
 
     Formula: ``mean + std * z``, and with `sparse` times a Bernoulli mask of probability sparse / o.
 
@@ -117,7 +117,7 @@ def positive_unitball(
     *,
     dimension_numbers: Order = None,
 ) -> jax.Array:
-    """Positive weights whose sum is 1 for every output channel.
+    """Returns positive weights whose sum is 1 for every output channel.
 
     Formula: ``w[o] = u[o] / sum(u[o])`` with u drawn evenly from (0, 1].
 
@@ -141,10 +141,10 @@ def xavier(
     variance_norm: Fan = "fan_in",
     dimension_numbers: Order = None,
 ) -> jax.Array:
-    """Weights drawn evenly from [-a, a), a = sqrt(3 / n).
+    """Returns weights drawn evenly from [-a, a), a = sqrt(3 / n).
 
-    n is fan_in = c*prod(k), fan_out = o*prod(k), or their average, as `variance_norm` says; with groups, c
-    counts the channels in one.
+    `variance_norm` chooses n: fan_in = c*prod(k), fan_out = o*prod(k), or their average. With groups, c is the
+    number of channels in one group.
 
     Example:
       >>> bool(abs(xavier(jax.random.key(0), (8, 3, 1, 1))).max() < 1)
@@ -167,7 +167,7 @@ def msra(
     variance_norm: Fan = "fan_in",
     dimension_numbers: Order = None,
 ) -> jax.Array:
-    """Weights drawn from a normal distribution of variance 2 / n, n as in `xavier`.
+    """Returns weights drawn from a normal distribution of variance 2 / n, n as in `xavier`.
 
     Example:
       >>> msra(jax.random.key(0), (3, 3, 4, 2), dimension_numbers="HWIO").shape
@@ -185,12 +185,12 @@ def msra(
 def bilinear_kernel(
     shape: Sequence[int], dtype: DTypeLike = float, *, dimension_numbers: Order = None
 ) -> jax.Array:
-    """The kernel of linear interpolation, for every pair of channels, of any rank.
+    """Returns the kernel of linear interpolation, for every pair of channels and any number of axes.
 
     Formula: ``w[o,c,t] = product over axes of 1 - |t/f - (k - 1)/(2 f)|`` with f = ceil(k / 2).
 
-    To enlarge by an integer factor f as Caffe's documentation does: k = 2f - f % 2, and `deconv` with
-    stride f, padding ceil((f - 1) / 2), and as many groups as channels, so shape (channels, 1, k, k).
+    To enlarge by an integer factor f, take k = 2f - f % 2 and the shape (channels, 1, k, k), and call `deconv`
+    with stride f, padding ceil((f - 1) / 2) and as many groups as channels, as Caffe's documentation does.
 
     Example:
       >>> (16 * bilinear_kernel((1, 1, 4, 4))[0, 0]).tolist()[:2]

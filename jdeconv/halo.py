@@ -41,10 +41,10 @@ def conv(
     padding_mode: str = "zeros",
     **options: Any,
 ) -> jax.Array:
-    """`jdeconv.conv` of an x whose spatial axes are sharded, within `jax.set_mesh(mesh)`.
+    """Returns `jdeconv.conv` of an x whose spatial axes are sharded, within `jax.set_mesh(mesh)`.
 
-    Every device exchanges with its neighbors only what its windows see: span - stride positions on an axis
-    where shards of x and y lie side by side, as with "SAME".
+    Every device gets from its neighbors only the cells that its windows read. If the shards of x and y are
+    aligned, as with "SAME", these are span - stride positions on each axis.
 
     Shapes: those of `jdeconv.conv`, with a batch axis. On a sharded axis the sizes of x and of the result must
     both be multiples of the devices.
@@ -89,7 +89,7 @@ def deconv(
     padding_mode: str = "zeros",
     **options: Any,
 ) -> jax.Array:
-    """`jdeconv.deconv` of a y whose spatial axes are sharded: the adjoint of `conv` here.
+    """Returns `jdeconv.deconv` of a y whose spatial axes are sharded: the adjoint of `halo.conv`.
 
     Arguments, results and errors: those of `jdeconv.deconv` and of `conv` here.
 

@@ -64,13 +64,13 @@ def conv(
     data_format: str | None = None,
     dilation_rate: Ints = 1,
 ) -> jax.Array:
-    """`keras.ops.conv`, over one to three axes.
+    """Returns what `keras.ops.conv` returns, over one to three axes.
 
     Shapes: inputs (n, *i, groups*c), kernel (*k, c, groups*o) -> (n, *q, groups*o); the groups follow from the
-    shapes. "channels_first" has the channels of inputs and result behind n.
+    shapes. With "channels_first", the channels of inputs and result follow n.
 
     Args:
-      padding: "valid" for none or "same" for q = ceil(i / strides), an odd cell of padding behind.
+      padding: "valid" pads nothing. "same" pads to q = ceil(i / strides), with an odd cell at the end.
 
     Example:
       >>> import jax.numpy as jnp
@@ -99,7 +99,7 @@ def depthwise_conv(
     data_format: str | None = None,
     dilation_rate: Ints = 1,
 ) -> jax.Array:
-    """`keras.ops.depthwise_conv`: every channel alone, with as many results as the multiplier says.
+    """Returns what `keras.ops.depthwise_conv` returns: each input channel gets `multiplier` output channels.
 
     Shapes: inputs (n, *i, c), kernel (*k, c, multiplier) -> (n, *q, c*multiplier).
 
@@ -126,7 +126,7 @@ def separable_conv(
     data_format: str | None = None,
     dilation_rate: Ints = 1,
 ) -> jax.Array:
-    """`keras.ops.separable_conv`: `depthwise_conv`, then a conv over channels alone.
+    """Returns what `keras.ops.separable_conv` returns: a `depthwise_conv`, then a 1x1 conv.
 
     Shapes: inputs (n, *i, c), depthwise_kernel (*k, c, multiplier), pointwise_kernel (1, .., c*multiplier, o)
     -> (n, *q, o).
@@ -158,12 +158,12 @@ def conv_transpose(
     data_format: str | None = None,
     dilation_rate: Ints = 1,
 ) -> jax.Array:
-    """`keras.ops.conv_transpose`, over one to three axes.
+    """Returns what `keras.ops.conv_transpose` returns, over one to three axes.
 
     Shapes: inputs (n, *i, c), kernel (*k, o, c) -> (n, *size, o), of the sizes above.
 
     Args:
-      output_padding: cells beyond the least size, an int, one per axis, or None, which is not 0.
+      output_padding: cells beyond the least size: an int, one per axis, or None, which differs from 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -194,7 +194,7 @@ def unfold(
     padding: Ints = 0,
     stride: Ints = 1,
 ) -> jax.Array:
-    """`keras.ops.unfold`, over two axes: im2col with the windows in one row.
+    """Returns what `keras.ops.unfold` returns: the windows as columns (im2col), over two axes.
 
     Shapes: x (n, c, h, w), channels first always -> (n, c*prod(kernel_size), windows).
 
@@ -219,14 +219,14 @@ def fold(
     padding: Ints = 0,
     stride: Ints = 1,
 ) -> jax.Array:
-    """`keras.ops.fold`, over two axes: the adjoint of `unfold`, col2im.
+    """Returns what `keras.ops.fold` returns: the sum of columns (col2im), the adjoint of `unfold`.
 
     Shapes: x (n, c*prod(kernel_size), windows) -> (n, c, *output_size).
 
     Raises:
-      ValueError: where x does not hold the windows of an output of this size.
+      ValueError: if an output of this size has another number of windows.
 
-    As in PyTorch, cells of the output behind the last window are zero; Keras over JAX leaves them out.
+    Cells of the output after the last window are zero, as in PyTorch. Keras over JAX leaves them out.
 
     Differentiation: a `jax.custom_vjp` function; the backward pass is `unfold`.
 
@@ -250,14 +250,14 @@ def extract_patches(
     padding: str = "valid",
     data_format: str | None = None,
 ) -> jax.Array:
-    """`keras.ops.image.extract_patches`, of images and volumes: im2col whose rows are (*taps, channel).
+    """Returns what `keras.ops.image.extract_patches` returns: patches of images or volumes as rows.
 
     Shapes: images (n, *i, c) or without n -> (n, *q, prod(size)*c); with "channels_first" the channels are the
     second axis.
 
     Args:
-      size: of a patch, two or three ints; a single int is that of two axes.
-      strides: None is `size`, so that patches lie side by side.
+      size: the size of a patch, two or three ints. A single int is used for two axes.
+      strides: the distance between patches. None is `size`, so patches do not overlap.
       padding: as in `conv`.
 
     Example:
@@ -286,16 +286,17 @@ def reconstruct_patches(
     padding: str = "valid",
     data_format: str | None = None,
 ) -> jax.Array:
-    """`keras.ops.image.reconstruct_patches`: the images whose patches, which lie side by side, these are.
+    """Returns what `keras.ops.image.reconstruct_patches` returns: the images that these patches tile.
 
     Shapes: patches (n, *q, prod(size)*c) or without n -> (n, *output_size, c); with "channels_first" the
     channels are the second axis.
 
     Args:
-      size: of a patch, two or three ints; a single int is that of two axes.
-      output_size: of the images. With "valid" None is what the patches cover, and nothing else fits.
-      strides: None or `size`, as in Keras. For patches that overlap use `jdeconv.col2im`, which adds them up.
-      padding: that of `extract_patches`; "same" needs output_size, and takes off what had been padded.
+      size: the size of a patch, two or three ints. A single int is used for two axes.
+      output_size: the size of the images. With "valid", None is the size that the patches cover, and no
+        other size fits.
+      strides: None or `size`, as in Keras. For patches that overlap, `jdeconv.col2im` adds them up.
+      padding: the padding of `extract_patches`. "same" needs output_size, and removes the padding.
 
     Example:
       >>> import jax.numpy as jnp

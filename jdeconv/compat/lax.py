@@ -66,12 +66,13 @@ def conv_general_dilated(
     preferred_element_type: DTypeLike | None = None,
     out_sharding: Any = None,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`.
+    """Returns what `jax.lax.conv_general_dilated` returns.
 
     Formula: ``out[n, o, q] = sum over c, t of lhs'[n, c, q*stride + t*rhs_dilation - low] * rhs[o, c, t]``,
     where lhs' has lhs_dilation - 1 zeros between the positions of lhs.
 
-    Shapes, arguments, defaults, errors: jax.lax's. ``flax.nnx.Conv(..., conv_general_dilated=this)`` takes it.
+    Shapes, arguments, defaults, errors: those of jax.lax. You can pass this function to Flax:
+    ``flax.nnx.Conv(..., conv_general_dilated=conv_general_dilated)``.
 
     Differentiation: forward and reverse mode, to any order.
 
@@ -110,7 +111,7 @@ def conv(
     precision: PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`jax.lax.conv`: channels first, no dilation, no groups.
+    """Returns what `jax.lax.conv` returns: a conv with channels first, without dilation and groups.
 
     Example:
       >>> import jax.numpy as jnp
@@ -138,7 +139,7 @@ def conv_with_general_padding(
     precision: PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`jax.lax.conv_with_general_padding`: channels first, any dilation, no groups.
+    """Returns what `jax.lax.conv_with_general_padding` returns: a conv with channels first and dilations.
 
     Example:
       >>> import jax.numpy as jnp
@@ -171,14 +172,16 @@ def conv_transpose(
     preferred_element_type: DTypeLike | None = None,
     use_consistent_padding: bool = False,
 ) -> jax.Array:
-    """`jax.lax.conv_transpose`: channels last, the kernel unreversed unless `transpose_kernel` says so.
+    """Returns what `jax.lax.conv_transpose` returns: with channels last, and a kernel that is not reversed.
+
+    With `transpose_kernel=True` the kernel is that of the conv that this transposes, as in `jdeconv.deconv`.
 
     Size, with K = rhs_dilation*(k - 1) + 1: i*s for "SAME", (i-1)*s + max(K, s) for "VALID", and for pairs
     (a, b) of zeros around the dilated input (i-1)*s + 1 + a + b - K + 1.
 
     Raises:
-      ValueError: beside jax.lax's own, for a padding's name that is neither "SAME" nor "VALID", as "valid":
-        jax.lax takes it for that of a forward convolution and returns another size.
+      ValueError: if jax.lax raises it, or if padding is a name other than "SAME" and "VALID", such as
+        "valid". jax.lax then pads as in a forward convolution and returns another size.
 
     Example:
       >>> import jax.numpy as jnp
@@ -218,9 +221,11 @@ def conv_general_dilated_patches(
     precision: lax.Precision | None = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated_patches`: im2col, whose channels are (channel, *taps), the last fastest.
+    """Returns what `jax.lax.conv_general_dilated_patches` returns: the windows along the channel axis (im2col).
 
-    `precision` has no effect, since nothing is multiplied.
+    The order of the result's channels is (channel, *taps), the last one fastest.
+
+    `precision` has no effect, because nothing is multiplied.
 
     Example:
       >>> import jax.numpy as jnp
@@ -269,10 +274,10 @@ def conv_general_dilated_local(
     dimension_numbers: ConvGeneralDilatedDimensionNumbers | None = None,
     precision: PrecisionLike = None,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated_local`: a convolution with another kernel at each position of the result.
+    """Returns what `jax.lax.conv_general_dilated_local` returns: a conv with a kernel for each position.
 
     Shapes: rhs (o, c*prod(filter_shape), *q), in the layout of dimension_numbers, where q is the result's
-    spatial size; its second axis is that of the patches of `conv_general_dilated_patches`.
+    spatial size. The second axis has the order of the patches of `conv_general_dilated_patches`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -43,15 +43,15 @@ def Conv(  # noqa: N802
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> jax.Array:
-    """ONNX's Conv.
+    """Returns the result of ONNX's operator Conv.
 
     Shapes: X (n, group*c, *i), W (group*o, c, *k), B (group*o,) -> (n, group*o, *q).
 
     Args:
-      auto_pad: "NOTSET" takes `pads`, "VALID" none, "SAME_UPPER" and "SAME_LOWER" give q = ceil(i / stride), an
-        odd cell of padding behind or in front.
-      kernel_shape: that of W; an error if it is another.
-      pads: all begins, then all ends.
+      auto_pad: "NOTSET" uses `pads`. "VALID" pads nothing. "SAME_UPPER" and "SAME_LOWER" pad to
+        q = ceil(i / stride), with an odd cell at the end or at the beginning.
+      kernel_shape: the spatial shape of W. Another shape is an error.
+      pads: the cells before each axis, then the cells after each axis.
       dilations, strides: one int per axis; None is 1.
 
     Example:
@@ -81,17 +81,17 @@ def ConvTranspose(  # noqa: N802
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> jax.Array:
-    """ONNX's ConvTranspose.
+    """Returns the result of ONNX's operator ConvTranspose.
 
     Size: (i - 1)*stride + dilation*(k - 1) + 1 + output_padding - begin - end, or `output_shape`.
 
     Shapes: X (n, group*o, *i), W (group*o, c, *k), B (group*c,) -> (n, group*c, *size).
 
     Args:
-      auto_pad: "SAME_UPPER" and "SAME_LOWER" pad for the size i*stride, as far as there is anything to cut off.
-      output_padding: cells more behind, less than the larger of stride and dilation.
-      output_shape: the spatial size of the result; the padding follows, and `pads` is ignored, as the
-        specification says.
+      auto_pad: "SAME_UPPER" and "SAME_LOWER" cut the result to the size i*stride, if it is larger.
+      output_padding: cells added at the end, fewer than the larger of stride and dilation.
+      output_shape: the spatial size of the result. The padding follows from it, and `pads` is ignored, as
+        the specification says.
       dilations, kernel_shape, pads, strides: as in `Conv`.
 
     Example:
@@ -140,7 +140,7 @@ def Col2Im(  # noqa: N802
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> jax.Array:
-    """ONNX's Col2Im.
+    """Returns the result of ONNX's operator Col2Im: columns added up to images.
 
     Shapes: input (n, c*prod(block_shape), windows) -> (n, c, *image_shape).
 

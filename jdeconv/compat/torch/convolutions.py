@@ -47,7 +47,7 @@ def _conv(rank: int):
         dilation: Ints = 1,
         groups: int = 1,
     ) -> jax.Array:
-        """`torch.nn.functional.convRANKd`.
+        """Returns what `torch.nn.functional.convRANKd` returns.
 
         Shapes: input (n, groups*c, *i) or without n, weight (o, c, *k), bias (o,) -> (n, o, *q), where
         q = (i + 2*padding - dilation*(k - 1) - 1) // stride + 1, one of each per axis.
@@ -89,13 +89,13 @@ def _conv_transpose(rank: int):
         *,
         output_size: Sequence[int] | None = None,
     ) -> jax.Array:
-        """`torch.nn.functional.conv_transposeRANKd`; `groups` stands before `dilation`, as it does there.
+        """Returns what `torch.nn.functional.conv_transposeRANKd` returns; the arguments have its order.
 
         Shapes: input (n, groups*c, *i) or without n, weight (groups*c, o, *k), bias (groups*o,) ->
         (n, groups*o, *size), where size = (i - 1)*stride - 2*padding + dilation*(k - 1) + output_padding + 1.
 
         Args:
-          output_padding: cells more behind, less than the larger of stride and dilation.
+          output_padding: cells added at the end, fewer than the larger of stride and dilation.
           output_size: the spatial size of the result, instead of output_padding, as in
             `torch.nn.ConvTransposeRANKd`; or the whole shape, whose last RANK sizes count.
 
@@ -128,12 +128,12 @@ def unfold(
     padding: Ints = 0,
     stride: Ints = 1,
 ) -> jax.Array:
-    """`torch.nn.functional.unfold`, over any number of axes: im2col with the windows in one row.
+    """Returns what `torch.nn.functional.unfold` returns: the windows as columns, over any number of axes.
 
     Shapes: input (n, c, *i) or without n -> (n, c*prod(kernel_size), windows).
 
     Args:
-      kernel_size: one int per spatial axis. A single int is, as in PyTorch, that of two axes.
+      kernel_size: one int per spatial axis. A single int is used for two axes, as in PyTorch.
 
     Differentiation: a `jax.custom_vjp` function; the backward pass is `fold`.
 
@@ -157,12 +157,12 @@ def fold(
     padding: Ints = 0,
     stride: Ints = 1,
 ) -> jax.Array:
-    """`torch.nn.functional.fold`, over any number of axes: the adjoint of `unfold`, col2im.
+    """Returns what `torch.nn.functional.fold` returns: the sum of columns, the adjoint of `unfold`.
 
     Shapes: input (n, c*prod(kernel_size), windows) or without n -> (n, c, *output_size).
 
     Args:
-      output_size, kernel_size: one int per spatial axis. Single ints are, as in PyTorch, those of two axes.
+      output_size, kernel_size: one int per spatial axis. Single ints are used for two axes, as in PyTorch.
 
     Differentiation: a `jax.custom_vjp` function; the backward pass is `unfold`.
 

@@ -51,7 +51,7 @@ def interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> jax.Array:
-    """`torch.nn.functional.interpolate`.
+    """Returns what `torch.nn.functional.interpolate` returns: the input, resized.
 
     Shapes: input (n, c, *i) -> (n, c, *size), where size is floor(i*scale_factor) if that is given.
 
@@ -59,15 +59,15 @@ def interpolate(
       size, scale_factor: one of them; a number, or one per axis.
       mode: "nearest", "nearest-exact", "area", "linear" (of one axis), "bilinear", "bicubic" (of two), or
         "trilinear" (of three).
-      align_corners: whether the first and the last cells of input and result lie on each other, or their edges;
-        for the linear modes and "bicubic". None is False.
-      recompute_scale_factor: whether positions follow from the sizes instead of from scale_factor.
-      antialias: whether "bilinear" and "bicubic" widen their windows in order to shrink.
+      align_corners: whether the centers of the first and the last cells of input and result are aligned, or
+        their edges; for the linear modes and "bicubic". None is False.
+      recompute_scale_factor: whether positions follow from the sizes and not from scale_factor.
+      antialias: whether "bilinear" and "bicubic" use wider windows when they shrink the input.
 
     Returns:
       The result, in input's dtype. Half precision adds up in float32.
 
-    Differentiation: linear; forward and reverse mode pass.
+    Differentiation: the function is linear; forward and reverse mode work.
 
     Example:
       >>> import jax.numpy as jnp

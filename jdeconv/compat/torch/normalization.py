@@ -23,10 +23,10 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-05,
 ) -> Any:
-    """`torch.nn.functional.batch_norm`: every channel by its mean and variance.
+    """Returns what `torch.nn.functional.batch_norm` returns: each channel normalized by mean and variance.
 
-    Formula: ``(input - mean) / sqrt(var + eps) * weight + bias``, with the running mean and variance, or while
-    training those of the batch, where var divides by the count of numbers.
+    Formula: ``(input - mean) / sqrt(var + eps) * weight + bias``, with the running mean and variance. In
+    training, mean and variance are those of the batch, and var divides by the count of numbers.
 
     Shapes: input (n, c, *i), all others (c,) -> (n, c, *i).
 

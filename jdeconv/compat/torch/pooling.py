@@ -43,19 +43,19 @@ def _max_pool(rank: int):
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Any:
-        """`torch.nn.functional.max_poolRANKd`.
+        """Returns what `torch.nn.functional.max_poolRANKd` returns: the largest number of each window.
 
         Shapes: input (n, c, *i) or without n -> (n, c, *q), where
         q = (i + 2*padding - dilation*(kernel_size - 1) - 1) // stride + 1, one of each per axis.
 
         Args:
           stride: None is kernel_size.
-          padding: cells on both sides that are never the largest, at most half of the window.
-          ceil_mode: whether q rounds up, as long as a window begins in front of the padding behind.
-          return_indices: whether to return with the result where each number stood: its index in the flat
-            spatial axes of input.
+          padding: cells on both sides, at most half of the window. They never have the largest number.
+          ceil_mode: whether q rounds up. A window that would start in the padding at the end is left out.
+          return_indices: whether to also return the index of each number in the flattened spatial axes of
+            input.
 
-        Differentiation: of several that are largest, the first one gets the gradient, as in PyTorch.
+        Differentiation: if several numbers are the largest, the first one gets the gradient, as in PyTorch.
 
         Example:
           >>> import jax.numpy as jnp
@@ -87,16 +87,16 @@ def _avg_pool(rank: int):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> jax.Array:
-        """`torch.nn.functional.avg_poolRANKd`.
+        """Returns what `torch.nn.functional.avg_poolRANKd` returns: the mean of each window.
 
         Shapes: as in `max_poolRANKd`.
 
         Args:
           stride, ceil_mode: as in `max_poolRANKd`.
           padding: zeros on both sides, at most half of the window.
-          count_include_pad: whether the sum is divided by the count of all cells of the window, those of
-            `padding` among them, or by those of input alone.
-          divisor_override: by what to divide instead.
+          count_include_pad: whether the sum is divided by the number of all cells of the window, or only by
+            the number of those that are not padding.
+          divisor_override: a number by which to divide instead.
 
         Example:
           >>> import jax.numpy as jnp
