@@ -95,9 +95,9 @@ def _check_kept(function: Callable, arguments: tuple, given: list, results: list
     kept = set(map(id, (*given, *results)))
     if not all(id(leaf) in kept for leaf in jax.tree.leaves(arguments)):
         raise ValueError(
-            f"accelerate: function {shown(function)} changes its arguments in place, and only what it "
-            "returns is kept; return the new values (of a Flax nnx model, nnx.state after nnx.merge), or "
-            "let it change a copy, nnx.merge(graph, state, copy=True), as nnx.remat, nnx.jit and Dropout need"
+            f"accelerate: function {shown(function)} changes its arguments in place, and such "
+            "changes are lost; return the new values (for a Flax nnx model: nnx.state after nnx.merge), or "
+            "change a copy: nnx.merge(graph, state, copy=True), which nnx.remat, nnx.jit and Dropout need"
         )
 
 

@@ -195,7 +195,7 @@ def cells(argument: str, space: Sequence[int]) -> None:
     """Refuse what asks for an array of these sizes, where no memory could hold it; symbolic ones pass."""
     space = [size for size in space if isinstance(size, int)]
     if max(space, default=0) > MOST or math.prod(space) > MAX_CELLS:
-        reason = f"asks for {' x '.join(map(str, space))} cells; the most are 2**31 - 1 on an axis and 2**40"
+        reason = f"asks for {' x '.join(map(str, space))} cells; the limits are 2**31 - 1 on an axis and 2**40"
         raise refused(argument, reason)
 
 

@@ -282,7 +282,7 @@ def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Sizes of at least 1, of no more numbers than an array of JAX's may have."""
     found = sizes("shape", shape)
     if math.prod(found) > checks.MOST:
-        reason = f"asks for {math.prod(found)} numbers; the most are 2**31 - 1"
+        reason = f"asks for {math.prod(found)} numbers; the limit is 2**31 - 1"
         raise refused("shape", reason)
     return found
 

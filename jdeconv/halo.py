@@ -166,7 +166,9 @@ def _steps(role, mode, mesh, space, form: Form) -> tuple[list[tuple[Callable, Ca
                 least = size // devices * devices
                 fit = f"{least} and {least + devices} fit" if least else f"{devices} fits"
                 of_mesh = f"the {devices} devices of mesh axis {' and '.join(map(repr, names))}"
-                reason = f"{what} size {size} on spatial axis {i}, no multiple of {of_mesh}; {fit}"
+                reason = (
+                    f"{what} size {size} on spatial axis {i}, not a multiple of {of_mesh}; {fit}"
+                )
                 raise refused(role, reason)
     halos, w = shards(w, form.layout.x[2:], mesh, space, mode)
     steps = [(partial(exchange, halo=halo), partial(add, halo=halo)) for halo in halos]

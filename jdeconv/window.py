@@ -238,7 +238,7 @@ class Window:
         extra = integers("output_padding", output_padding, rank, 0)
         wanted = None if output_size is None else extents("output_size", output_size, rank)
         if wanted is not None and any(extra):
-            reason = f"came together with a size, {wanted}, which settles it; leave one of them out"
+            reason = f"was given together with a size, {wanted}; leave one of them out"
             raise refused("output_padding", reason)
         big = []
         for axis, (q, s, d, span) in enumerate(zip(small, stride_, dilation_, spans, strict=True)):

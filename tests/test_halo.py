@@ -289,9 +289,9 @@ X, K = np.ones((1, 2, 8, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
 @pytest.mark.parametrize(
     ("args", "options", "text"),
     [
-        ((X[:, :, :6], K), {"spec": SPEC}, r"conv: x has size 6 on spatial axis 0, no "
+        ((X[:, :, :6], K), {"spec": SPEC}, r"conv: x has size 6 on spatial axis 0, not a "
          r"multiple of the 4 devices of mesh axis 'h'; 4 and 8 fit"),
-        ((X, K), {"spec": SPEC}, r"gives a result of size 6 on spatial axis 0, no multiple of the 4 devices"),
+        ((X, K), {"spec": SPEC}, r"gives a result of size 6 on spatial axis 0, not a multiple of the 4"),
         ((X[:, :, :2], K), {"spec": SPEC, "padding": 1}, r"size 2 on spatial axis 0, .* 'h'; 4 fits"),
         ((X, K), {"spec": P(None, "h")}, r"conv: spec must not shard channels"),
         ((X, K), {"spec": P(None, None, "q")}, r"spec names 'q', but the mesh has"),

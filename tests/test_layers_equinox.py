@@ -161,7 +161,7 @@ def test_output_sizes(rng, padding):
     if padding in ("VALID", 2):
         longer = filled(layers.ConvTranspose1d(2, 3, 5, 3, 2, padding, key=KEY))
         np.testing.assert_array_equal(longer(x), layer(x, output_size=least + 2))
-        with pytest.raises(ValueError, match="output_padding came together with a size"):
+        with pytest.raises(ValueError, match="output_padding was given together with a size"):
             longer(x, output_size=least)
 
 

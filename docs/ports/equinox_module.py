@@ -6,7 +6,7 @@ NEEDS = "equinox"
 
 
 def theirs(x):
-    """Equinox's."""
+    """The gradient in Equinox."""
     import equinox as eqx
     import jax
 
@@ -27,7 +27,7 @@ def theirs(x):
 
 
 def ours(x):
-    """The same model; only the line before the last differs."""
+    """The same with jdeconv. Only the line before the last differs."""
     import equinox as eqx
     import jax
 

@@ -6,7 +6,7 @@ NEEDS = "haiku"
 
 
 def theirs(x):
-    """Haiku's."""
+    """The network in Haiku."""
     import haiku as hk
     import jax
 
@@ -19,7 +19,7 @@ def theirs(x):
 
 
 def ours(x):
-    """The same network; only the last line differs."""
+    """The same with jdeconv. Only the last line differs."""
     import haiku as hk
     import jax
 

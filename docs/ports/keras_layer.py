@@ -6,7 +6,7 @@ NEEDS = "keras"
 
 
 def theirs(inputs, kernel):
-    """Keras's."""
+    """The layer in Keras."""
     import keras
 
     layer = keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same", use_bias=False)
@@ -16,7 +16,7 @@ def theirs(inputs, kernel):
 
 
 def ours(inputs, kernel):
-    """jdeconv's: Keras's kernel is (h, w, out, in), which is (h, w, I, O) in the conv's letters."""
+    """The same with jdeconv. Keras's kernel is (h, w, out, in): (h, w, I, O) in the letters of the conv."""
     import jdeconv
 
     return jdeconv.deconv(
@@ -25,7 +25,7 @@ def ours(inputs, kernel):
 
 
 def adapter(inputs, kernel):
-    """jdeconv's, with the signature of keras.ops."""
+    """The same with jdeconv and the signature of keras.ops."""
     from jdeconv.compat import keras as ops
 
     return ops.conv_transpose(inputs, kernel, strides=2, padding="same")

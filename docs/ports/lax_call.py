@@ -6,14 +6,14 @@ NEEDS = "jax"
 
 
 def theirs(x, kernel):
-    """jax.lax's."""
+    """The call in jax.lax."""
     from jax import lax
 
     return lax.conv_transpose(x, kernel, (2, 2), "SAME")
 
 
 def ours(x, kernel):
-    """jdeconv's: lax reads the kernel in reverse, and its I is the input of the transposed conv."""
+    """The same with jdeconv. lax reverses the kernel, and its I is the input of the transposed conv."""
     import jdeconv
 
     return jdeconv.deconv(
@@ -26,7 +26,7 @@ def ours(x, kernel):
 
 
 def adapter(x, kernel):
-    """jdeconv's, with lax's signature."""
+    """The same with jdeconv and lax's signature."""
     from jdeconv.compat import lax
 
     return lax.conv_transpose(x, kernel, (2, 2), "SAME")

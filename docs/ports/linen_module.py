@@ -6,7 +6,7 @@ NEEDS = "flax"
 
 
 def theirs(x):
-    """Flax's."""
+    """The network in Flax."""
     import jax
     from flax import linen as nn
 
@@ -18,7 +18,7 @@ def theirs(x):
 
 
 def ours(x):
-    """The same network; only the last line differs."""
+    """The same with jdeconv. Only the last line differs."""
     import jax
     from flax import linen as nn
 

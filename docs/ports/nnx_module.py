@@ -6,7 +6,7 @@ NEEDS = "flax"
 
 
 def theirs(x):
-    """Flax's."""
+    """The gradient in Flax."""
     import jax
     from flax import nnx
 
@@ -26,7 +26,7 @@ def theirs(x):
 
 
 def ours(x):
-    """The same model; only the line of `step` differs."""
+    """The same with jdeconv. Only the line of `step` differs."""
     import jax
     from flax import nnx
 

@@ -6,7 +6,7 @@ NEEDS = "onnxruntime"
 
 
 def theirs(X, W):
-    """onnxruntime's, of a model of one node."""
+    """The node in onnxruntime, as a model of one node."""
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper
@@ -28,14 +28,14 @@ def theirs(X, W):
 
 
 def ours(X, W):
-    """jdeconv's, by its own name: the total crop is 9 + 3 - 10 = 1 (and 13 + 3 - 14 = 1), behind."""
+    """The same with jdeconv. At the end, (5 - 1)*2 + 3 - 10 = 1 row is cropped, and one column too."""
     import jdeconv
 
     return jdeconv.deconv(X, W, stride=2, padding=((0, 1), (0, 1)), output_size=(10, 14))
 
 
 def adapter(X, W):
-    """jdeconv's, with the operator's attributes."""
+    """The same with jdeconv and the operator's attributes."""
     from jdeconv.compat import onnx
 
     return onnx.ConvTranspose(X, W, strides=[2, 2], output_shape=[10, 14], auto_pad="SAME_UPPER")

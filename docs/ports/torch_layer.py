@@ -6,7 +6,7 @@ NEEDS = "torch"
 
 
 def theirs(y, weight, bias):
-    """PyTorch's."""
+    """The layer in PyTorch."""
     import torch
 
     up = torch.nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
@@ -15,14 +15,14 @@ def theirs(y, weight, bias):
 
 
 def ours(y, weight, bias):
-    """jdeconv's, by its own name."""
+    """The same with jdeconv."""
     import jdeconv
 
     return jdeconv.deconv(y, weight, bias, stride=2, padding=1, output_padding=1, groups=2)
 
 
 def adapter(y, weight, bias):
-    """jdeconv's, with PyTorch's signature."""
+    """The same with jdeconv and PyTorch's signature."""
     from jdeconv.compat import torch as F  # noqa: N812
 
     return F.conv_transpose2d(y, weight, bias, 2, 1, 1, 2)

@@ -201,7 +201,9 @@ def _pads(auto_pad: Any, pads: Sequence[int] | None, rank: int) -> tuple[str, li
     one_of("auto_pad", auto_pad, AUTO_PADS)
     numbers = (0,) * 2 * rank if pads is None else integers("pads", pads, 2 * rank, 0)
     if auto_pad != "NOTSET" and any(numbers):
-        raise refused("pads", f"came together with auto_pad {auto_pad!r}; leave one of them out")
+        raise refused(
+            "pads", f"was given together with auto_pad {auto_pad!r}; leave one of them out"
+        )
     return auto_pad, list(zip(numbers[:rank], numbers[rank:], strict=True))
 
 
