@@ -45,7 +45,7 @@ FIELDS = {"y": "x", "kernel": "weight"}
 
 
 class Conv(eqx.nn.Conv):
-    """`equinox.nn.Conv`.
+    """Equinox's layer `equinox.nn.Conv`.
 
     Shapes: x (in_channels, *i), weight (out_channels, in_channels / groups, *k), bias (out_channels, 1, .., 1)
     -> (out_channels, *q). For a batch, ``jax.vmap(layer)``.
@@ -106,10 +106,11 @@ class Conv3d(eqx.nn.Conv3d, Conv):
 
 
 class ConvTranspose(eqx.nn.ConvTranspose):
-    """`equinox.nn.ConvTranspose`, with output sizes and every padding mode.
+    """Equinox's layer `equinox.nn.ConvTranspose`, with output sizes and every padding mode.
 
-    Arguments and defaults are Equinox's. The weight lies as Equinox has it: that of the conv which this
-    transposes has its taps reversed and its channels exchanged. `TiedConvTranspose` takes it as it is.
+    Arguments and defaults are Equinox's. The weight has Equinox's layout: the conv that this layer transposes
+    has the taps in reverse order and the two channel axes exchanged. `TiedConvTranspose` uses a conv's weight
+    unchanged.
 
     Shapes: x (in_channels, *i), weight (out_channels, in_channels / groups, *k), bias (out_channels, 1, .., 1)
     -> (out_channels, *size), where size = (i - 1)*stride + dilation*(k - 1) + 1 - low - high + output_padding,
@@ -224,7 +225,7 @@ class ConvTranspose3d(eqx.nn.ConvTranspose3d, ConvTranspose):
 
 
 class TiedConvTranspose(eqx.Module):
-    """The exact adjoint of a `Conv`, with that conv's weight and a bias of its own.
+    """The exact adjoint of a `Conv`, with the conv's weight and a separate bias.
 
     It holds no weight: the conv is an argument of each call, so a gradient sums both uses. For a conv without
     bias, <conv(x), y> = <x, tied(y, conv)>.

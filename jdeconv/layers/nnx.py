@@ -45,17 +45,17 @@ FIELDS = {
 
 
 class Conv(nnx.Conv):
-    """`flax.nnx.Conv`, with any padding mode.
+    """Flax's layer `flax.nnx.Conv`, with any padding mode.
 
-    All arguments of Flax's layer with Flax's defaults, but conv_general_dilated, and those below.
+    Takes the arguments of Flax's layer with Flax's defaults, except conv_general_dilated, and those below.
 
     Shapes: inputs (*batch, *i, in_features), kernel (*k, in_features / feature_group_count, out_features), bias
     (out_features,) -> (*batch, *q, out_features). Any number of batch axes, also none.
 
     Args:
       padding: as in Flax; with an input_dilation an int, or ints.
-      padding_mode: what a padding of ints, "SAME", "SAME_LOWER" or "CAUSAL" holds: "ZEROS", "REFLECT",
-        "REPLICATE" or "CIRCULAR"; with an input_dilation "ZEROS".
+      padding_mode: the values of a padding by ints, "SAME", "SAME_LOWER" or "CAUSAL": "ZEROS", "REFLECT",
+        "REPLICATE" or "CIRCULAR". With an input_dilation it must be "ZEROS".
 
     Raises:
       TypeError, ValueError: for arguments of the wrong kind, and sizes that do not fit; the text names the
@@ -131,9 +131,9 @@ class Conv(nnx.Conv):
 
 
 class ConvTranspose(nnx.ConvTranspose):
-    """`flax.nnx.ConvTranspose`, with groups, output sizes and padding modes.
+    """Flax's layer `flax.nnx.ConvTranspose`, with groups, output sizes and padding modes.
 
-    All arguments of Flax's layer with Flax's defaults, and those below.
+    Takes the arguments of Flax's layer with Flax's defaults, and those below.
 
     Shapes: inputs (*batch, *i, in_features), kernel (*k, in_features / groups, out_features), or with
     transpose_kernel (*k, out_features / groups, in_features), bias (out_features,) -> (*batch, *size,
@@ -246,7 +246,7 @@ class ConvTranspose(nnx.ConvTranspose):
 
 
 class TiedConvTranspose(nnx.Module):
-    """The exact adjoint of a `Conv`, with that conv's kernel and a bias of its own.
+    """The exact adjoint of a `Conv`, with the conv's kernel and a separate bias.
 
     The two layers hold one `nnx.Param`, so a gradient sums both uses, and an optimizer's step changes both. The
     mask, dtypes and geometry are the conv's too. For a conv without bias, <conv(x), y> = <x, tied(y)>.

@@ -45,14 +45,14 @@ NAMES = {"padding": "pad", "groups": "group", "kernel": "weight", "output_size":
 
 @dataclass(frozen=True)
 class Filler:
-    """FillerParameter: how a blob begins.
+    """Caffe's FillerParameter: the initial values of a blob.
 
     Args:
       type: "constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra" or "bilinear".
-      value: of "constant".
-      min, max: of "uniform".
-      mean, std, sparse: of "gaussian"; sparse is the mean number of inputs per output, -1 for all.
-      variance_norm: of "xavier" and "msra": "FAN_IN", "FAN_OUT" or "AVERAGE".
+      value: for "constant".
+      min, max: for "uniform".
+      mean, std, sparse: for "gaussian"; sparse is the mean number of inputs per output, -1 for all.
+      variance_norm: for "xavier" and "msra": "FAN_IN", "FAN_OUT" or "AVERAGE".
 
     Example:
       >>> Filler("bilinear")(jax.random.key(0), (1, 1, 4)).tolist()
@@ -130,7 +130,7 @@ class _Windowed:
 
     @reporting()
     def split(self, bottom: Sequence[int]) -> tuple[tuple, int, tuple]:
-        """The axes before the channels, the channels, and space."""
+        """Returns the sizes of the axes before the channels, of the channels, and of space."""
         listed("bottom", bottom, "sizes")
         axis = integer("axis", self.axis)
         if not -len(bottom) <= axis < len(bottom):
@@ -140,7 +140,7 @@ class _Windowed:
 
     @reporting()
     def steps(self, rank: int) -> tuple[tuple[int, ...], dict[str, Any]]:
-        """Kernel size, and stride, padding and dilation, each with one value per axis."""
+        """Returns the kernel size, and stride, padding and dilation, each with one value per axis."""
         rank = integer("rank", rank, 0)
         flag("force_nd_im2col", self.force_nd_im2col)
         pairs = {"kernel_size": (self.kernel_h, self.kernel_w), "pad": (self.pad_h, self.pad_w)}
@@ -160,10 +160,10 @@ class _Windowed:
 
 @dataclass(frozen=True)
 class Im2col(_Windowed):
-    """Caffe's Im2col layer: every window in a column of its own.
+    """Caffe's Im2col layer: every window becomes a column.
 
     Args:
-      kernel_size, pad, stride, dilation, axis and the others: as of `Convolution`.
+      kernel_size, pad, stride, dilation, axis and the others: as in `Convolution`.
 
     Example:
       >>> Im2col(kernel_size=(2,)).forward(jnp.array([[[1, 2, 3]]])).tolist()
@@ -172,7 +172,7 @@ class Im2col(_Windowed):
 
     @reporting(x="bottom", padding="pad")
     def forward(self, bottom: jax.Array) -> jax.Array:
-        """(items, c, *i) -> (items, c*prod(kernel_size), *q)."""
+        """Returns the columns: (items, c, *i) -> (items, c*prod(kernel_size), *q)."""
         bottom = array("bottom", bottom)
         items, channels, space = self.split(bottom.shape)
         kernel, steps = self.steps(len(space))
@@ -199,21 +199,21 @@ class _Learned(_Windowed, ABC):
 
     @abstractmethod
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
-        """The top without bias."""
+        """Returns the top without its bias."""
 
     @abstractmethod
     def backward_gemm(
         self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
     ) -> jax.Array:
-        """The bottom's diff."""
+        """Returns the bottom's diff."""
 
     @abstractmethod
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
-        """The weight's diff, summed over items."""
+        """Returns the weight's diff, summed over items."""
 
     @reporting()
     def blob_shapes(self, bottom: Sequence[int]) -> list[tuple[int, ...]]:
-        """Of the weight, and of the bias if there is one, for a bottom of this shape."""
+        """Returns the shapes of the weight, and of the bias if there is one, for a bottom of this shape."""
         _, channels, space = self.split(bottom)
         sizes = (channels, *space)
         channels, *space = integers("bottom", sizes, len(sizes), 0)
@@ -229,7 +229,7 @@ class _Learned(_Windowed, ABC):
 
     @reporting()
     def init(self, key: jax.Array, bottom: Sequence[int]) -> list[jax.Array]:
-        """The blobs as the fillers make them."""
+        """Returns the blobs that the fillers make."""
         bottom = listed("bottom", bottom, "sizes")
         shapes = self.blob_shapes(integers("bottom", bottom, len(bottom), 0))
         fills = {"weight_filler": self.weight_filler, "bias_filler": self.bias_filler}
@@ -243,7 +243,7 @@ class _Learned(_Windowed, ABC):
 
     @reporting()
     def forward(self, blobs: Blobs, *bottoms: jax.Array) -> tuple[jax.Array, ...]:
-        """A top for every bottom, with the same blobs."""
+        """Returns a top for every bottom, with the same blobs."""
         tops = []
         for bottom in bottoms:
             self._check(blobs, bottom)
@@ -262,7 +262,7 @@ class _Learned(_Windowed, ABC):
         param_propagate_down: Sequence[bool] | None = None,
         param_diffs: Blobs | None = None,
     ) -> tuple[list[jax.Array], list[jax.Array | None]]:
-        """Caffe's Backward: diffs of the blobs, which accumulate, and of the bottoms, which do not.
+        """Returns the diffs of the blobs, which accumulate, and of the bottoms, which do not: Caffe's Backward.
 
         Args:
           blobs, bottoms, top_diffs: what forward got, and the diff of each top.
@@ -298,7 +298,7 @@ class _Learned(_Windowed, ABC):
 
     @reporting()
     def forward_bias(self, top: jax.Array, bias: jax.Array) -> jax.Array:
-        """The top with its bias."""
+        """Returns the top with its bias."""
         (top,), bias = self._arrays(top=top), array("bias", bias)
         channels = self.split(top.shape)[1]
         if bias.shape != (channels,):
@@ -309,7 +309,7 @@ class _Learned(_Windowed, ABC):
 
     @reporting()
     def backward_bias(self, top_diff: jax.Array, ndim: int) -> jax.Array:
-        """The bias's diff: the sum over items and space."""
+        """Returns the bias's diff: the sum over items and space."""
         (top_diff,) = self._arrays(top_diff=top_diff)
         if integer("ndim", ndim, 1) != top_diff.ndim:
             raise refused("ndim", f"must be the top_diff's {top_diff.ndim}, got {ndim}")
@@ -375,20 +375,20 @@ class Convolution(_Learned):
     """Caffe's Convolution layer, whose weight is (num_output, bottom's channels / group, *kernel_size).
 
     Args:
-      num_output: channels of the tops.
-      kernel_size, pad, stride, dilation: none, one value, or one per spatial axis; none is 0 for pad, else 1,
-        and the kernel's size cannot be absent.
+      num_output: the number of channels of the tops.
+      kernel_size, pad, stride, dilation: no value, one value, or one for each spatial axis. Without a value,
+        pad is 0, and stride and dilation are 1. kernel_size needs a value.
       kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w: the same for two spatial axes, instead of the above.
-      axis: of the channels; those before it count independent items, those behind it are space.
-      force_nd_im2col: of no effect here, as of none on Caffe's results.
-      group: how many independent sets of channels.
+      axis: the axis of the channels. The axes before it count independent items, the axes after it are space.
+      force_nd_im2col: has no effect on results, as in Caffe.
+      group: the number of independent sets of channels.
       bias_term: whether there is a bias.
-      weight_filler, bias_filler: how the blobs begin.
+      weight_filler, bias_filler: the fillers of the blobs.
 
-    Errors: ValueError and TypeError, when a bottom comes, for fields that do not fit it or one another, and for
-    blobs of other shapes.
+    Errors: calls raise ValueError or TypeError if fields do not fit the bottom or each other, or if blobs have
+    other shapes.
 
-    Differentiation: by `backward`, as in Caffe, or by JAX's own transformations, which pass through `forward`.
+    Differentiation: by `backward`, as in Caffe, or by JAX's transformations of `forward`.
 
     Example: one bottom of one item, and the diffs that a top diff of ones sends back.
       >>> layer = Convolution(num_output=1, kernel_size=(2,))
@@ -405,20 +405,20 @@ class Convolution(_Learned):
 
     @reporting(x="bottom", **NAMES)
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
-        """The top without bias."""
+        """Returns the top without its bias."""
         return self._conv(bottom, weight)
 
     @reporting(y="top_diff", **NAMES)
     def backward_gemm(
         self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
     ) -> jax.Array:
-        """The bottom's diff; `space` is the bottom's spatial size, which the top's leaves open."""
+        """Returns the bottom's diff. `space` is the bottom's spatial size; the top's does not determine it."""
         listed("space", space, "sizes")
         return self._deconv(top_diff, weight, space)
 
     @reporting(x="bottom", y="top_diff", **NAMES)
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
-        """The weight's diff, summed over items."""
+        """Returns the weight's diff, summed over items."""
         return self._kernel_grad(bottom, top_diff)
 
 
@@ -427,7 +427,7 @@ class Deconvolution(_Learned):
     """Caffe's Deconvolution layer, whose weight is (bottom's channels, num_output / group, *kernel_size).
 
     Args:
-      num_output, kernel_size and the others: as of `Convolution`; pad, stride and dilation are those of the
+      num_output, kernel_size and the others: as in `Convolution`; pad, stride and dilation are those of the
         convolution that this transposes.
 
     Example:
@@ -441,14 +441,14 @@ class Deconvolution(_Learned):
 
     @reporting(y="bottom", **NAMES)
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
-        """The top without bias."""
+        """Returns the top without its bias."""
         return self._deconv(bottom, weight)
 
     @reporting(x="top_diff", **NAMES)
     def backward_gemm(
         self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
     ) -> jax.Array:
-        """The bottom's diff; `space`, the bottom's spatial size, is what the conv gives anyway."""
+        """Returns the bottom's diff. `space` must be the bottom's spatial size; the top's determines it."""
         diff = self._conv(top_diff, weight)
         found = self.split(diff.shape)[2]
         if tuple(listed("space", space, "sizes")) != found:
@@ -459,5 +459,5 @@ class Deconvolution(_Learned):
 
     @reporting(x="top_diff", y="bottom", **NAMES)
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
-        """The weight's diff, summed over items."""
+        """Returns the weight's diff, summed over items."""
         return self._kernel_grad(top_diff, bottom)

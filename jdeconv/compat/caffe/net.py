@@ -27,22 +27,22 @@ PHASES = ("TRAIN", "TEST")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Net:
-    """A net: ``net(net.params, {"data": x})`` gives the net's top blobs by name.
+    """A net of Caffe: ``net(net.params, {"data": x})`` returns the net's top blobs by name.
 
     Args:
-      inputs: the shape of each input, by name: None, or a tuple with None in it, where the file does not say.
+      inputs: the shape of each input, by name. Shapes and sizes that the file does not give are None.
       outputs: the names of the tops that no layer reads.
-      params: the blobs of each layer that has some, by its name; layers that share a blob find it with the
-        first. None while sizes of inputs are unknown; `init` makes them.
+      params: the blobs of each layer that has some, by the name of the layer. A blob that layers share is with
+        the first of them. None if sizes of inputs are unknown; `init` then returns params.
       phase: "TRAIN" or "TEST".
       name: the file's name for the net.
       steps: the layers, in the order of the file.
-      plan: the layers for the known sizes of the inputs; None while some are unknown.
-      source: the text, and what `load` was given.
-      filled: the layers whose blobs the fillers made, for want of weights.
+      plan: the layers for the known sizes of the inputs; None if some are unknown.
+      source: the text, and the arguments of `load`.
+      filled: the layers that have no weights in the file; fillers made their blobs.
 
-    The calls are pure functions of params and inputs, through which jit, grad, vmap and the others pass. All
-    sizes of the inputs are free, as far as the shapes of the params let them. A net can be pickled.
+    Calls are pure functions of params and inputs, so jit, grad, vmap and the other transformations work. The
+    inputs may have any sizes that fit the shapes of the params. A net can be pickled.
     """
 
     inputs: dict[str, Known]
@@ -64,9 +64,9 @@ class Net:
         *,
         key: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """The tops by name: those of the net's end, or the ones named.
+        """Returns tops by name: those that no layer reads, or the ones that you name.
 
-        Layers that draw numbers, such as Dropout in phase TRAIN, need a key.
+        Layers that draw random numbers, such as Dropout in phase TRAIN, need a key.
         """
         return self.apply(params, inputs, tops, key=key)[0]
 
@@ -79,7 +79,7 @@ class Net:
         *,
         key: jax.Array | None = None,
     ) -> tuple[dict[str, jax.Array], Params]:
-        """The tops by name, and the params with the statistics that this batch has changed."""
+        """Returns the tops by name, and the params with the statistics of this batch."""
         wanted = self.outputs if tops is None else tuple(listed("tops", tops, "names"))
         known = {*self.inputs, *(top for step in self.steps for top in step.tops)}
         if unknown := set(wanted) - known:
@@ -91,7 +91,7 @@ class Net:
     def loss(
         self, params: Params, inputs: Mapping[str, jax.Array], *, key: jax.Array | None = None
     ) -> tuple[jax.Array, Params]:
-        """The sum of all tops times their loss_weight, and the params with changed statistics.
+        """Returns the sum of tops times their loss_weight, and the params with the statistics of this batch.
 
         Differentiation: ``jax.value_and_grad(net.loss, has_aux=True)``. No gradient reaches statistics.
         """
@@ -102,12 +102,12 @@ class Net:
 
     @reporting()
     def init(self, key: jax.Array, shapes: Mapping[str, Sequence[int]] | None = None) -> Params:
-        """Params that the fillers draw; `shapes` gives inputs' sizes that the file leaves open."""
+        """Returns params that the fillers make. `shapes` gives the sizes that the file does not give."""
         return _drawn(self._planned(shapes).blobs, checks.key(key), self.source["file"])
 
     @property
     def blobs(self) -> dict[str, list[Blob]]:
-        """Shape, filler and multipliers of each blob, in the structure of params."""
+        """The shape, filler and multipliers of each blob, in the structure of params."""
         return self._planned(None).blobs
 
     @property
@@ -122,13 +122,13 @@ class Net:
 
     @reporting()
     def summary(self, shapes: Mapping[str, Sequence[int]] | None = None) -> str:
-        """A table of the layers: tops with shapes, parameters, multiply-adds; for inputs of these shapes."""
+        """Returns a table of the layers: tops, parameters and multiply-adds, for inputs of these shapes."""
         known = self.inputs | _shapes(shapes, self.inputs)
         return table(self.steps, self._planned(shapes), known)
 
     @reporting()
     def save(self, params: Params, path: str | os.PathLike) -> None:
-        """Write params as a file of weights that Caffe and OpenCV read, in float32.
+        """Writes params to a file of weights that Caffe and OpenCV read, in float32.
 
         A path that ends in .h5 or .hdf5 gets HDF5, every other one a caffemodel. A blob that layers share is
         written with each.
@@ -243,7 +243,7 @@ def load(
     shapes: Mapping[str, Sequence[int]] | None = None,
     align: bool = False,
 ) -> Net:
-    """A net from its definition and its weights.
+    """Returns a net, from its definition and its weights.
 
     Layers that read data, such as Data, and Python without bottoms, become inputs of the net. Their shapes come
     from the fields of the layer, from `shapes`, or from the arrays of a call. A file may have data layers for
@@ -260,20 +260,20 @@ def load(
         bottoms that gives a top or a list of them, or a `Layer`, which may have blobs.
       until: the layer, or else the top, at which the net ends; what it does not need is left out.
       shapes: the shapes of inputs, by name, instead of those in the file.
-      align: whether Crop layers without an offset align their bottoms, as the Caffe of HED does. BVLC's Caffe
-        takes an offset of 0, as is done here; a warning says where it matters.
+      align: whether Crop layers without an offset align their bottoms, as in HED's Caffe. With False the offset
+        is 0, as in BVLC's Caffe, and a warning says if that makes a difference.
 
     Returns:
       The `Net`.
 
     Raises:
-      ValueError: for a file that cannot be read as such, a layer or a field that is not known, a blob that is
-        missing or of another shape, sizes that do not fit, more than 2**29 numbers in a top or in all blobs
-        together, more than 2**13 layers; with file, line, layer and field.
-      TypeError: for what is no path and no key.
+      ValueError: if a file cannot be read, a layer or a field is not known, a blob is missing or has another
+        shape, sizes do not fit, a top or all blobs together have more than 2**29 numbers, or there are more
+        than 2**13 layers. The message names file, line, layer and field.
+      TypeError: if a path is not a path, or a key is not a key.
       ModuleNotFoundError: without protobuf, which is in the extra "caffe".
 
-    Example: a layer that adds neighbors, from a text of two layers.
+    Example: A layer that adds neighbors, from a text of two layers.
       >>> import jax.numpy as jnp
       >>> net = load('''
       ...     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 4 } } }
