@@ -66,7 +66,16 @@ html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}
 html_sidebars = {  # where there is no section to navigate
     page: []
-    for page in ("start", "figure", "the-form", "glossary", "limits", "contributing", "changelog")
+    for page in (
+        "start",
+        "figure",
+        "the-form",
+        "glossary",
+        "trust",
+        "limits",
+        "contributing",
+        "changelog",
+    )
 }
 html_show_sourcelink = False
 html_copy_source = False
