@@ -231,7 +231,7 @@ FAULTS = (
     Fault(
         "the kernel is flipped",
         "jdeconv/lowerings/nhwc.py",
-        "lax.optimization_barrier(jnp.flip(kernel, range(p.window.rank)))",
+        "lax.optimization_barrier(jnp.flip(kernel, range(w.rank)))",
         "lax.optimization_barrier(kernel)",
         "lowerings",
     ),
