@@ -15,9 +15,10 @@ import jax
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
-from jdeconv import arguments, pair
-from jdeconv.arguments import Options
+from jdeconv import pair
+from jdeconv.arguments import Call
 from jdeconv.checks import Ints, Padding, reporting
+from jdeconv.window import Window
 
 __all__ = ["conv", "deconv", "kernel_grad"]
 
@@ -99,18 +100,11 @@ def conv_by(
 
     Source: Caffe's ConvolutionLayer (forward_gemm).
     """
-    options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
-    )
-    return arguments.conv(contract, x, kernel, bias, options)
+    arrays: dict[str, Any] = {"x": x, "kernel": kernel, "bias": bias}
+    call = Call.of("conv", groups, dimension_numbers, padding_mode, **arrays)
+    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    window = Window.of_conv(*call.spaces, **steps)
+    return call.contracted(contract, window, precision, preferred_element_type, lowering)
 
 
 def deconv_by(
@@ -185,18 +179,12 @@ def deconv_by(
 
     Source: Caffe's DeconvolutionLayer (backward_gemm); sizes as in PyTorch's ConvTranspose.
     """
-    options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
-    )
-    return arguments.deconv(contract, y, kernel, bias, options, output_padding, output_size)
+    arrays: dict[str, Any] = {"y": y, "kernel": kernel, "bias": bias}
+    call = Call.of("deconv", groups, dimension_numbers, padding_mode, **arrays)
+    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    steps |= {"output_padding": output_padding, "output_size": output_size}
+    window = Window.of_deconv(*call.spaces, **steps)
+    return call.contracted(contract, window, precision, preferred_element_type, lowering)
 
 
 def kernel_grad_by(
@@ -252,36 +240,11 @@ def kernel_grad_by(
 
     Source: Caffe's weight_gemm.
     """
-    options = Options(
-        stride,
-        padding,
-        dilation,
-        groups,
-        dimension_numbers,
-        padding_mode,
-        precision,
-        preferred_element_type,
-        lowering,
-    )
-    return arguments.kernel_grad(contract, x, y, kernel_size, options)
-
-
-def signed(function: Callable[P, R], signature: inspect.Signature) -> Callable[P, R]:
-    """The function with a signature of its own, by which wrong arguments are told."""
-
-    @wraps(function)
-    def signed_function(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except TypeError:
-            try:
-                signature.bind(*args, **kwargs)
-            except TypeError as error:  # Python's would speak of the functions inside
-                raise TypeError(f"{function.__name__}() {error}") from None
-            raise
-
-    vars(signed_function).update(__signature__=signature)
-    return signed_function
+    call = Call.of("kernel_grad", groups, dimension_numbers, padding_mode, kernel_size, x=x, y=y)
+    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    x_space, y_space = call.spaces
+    window = Window.of_kernel_grad(x_space, y_space, kernel_size, **steps)
+    return call.contracted(contract, window, precision, preferred_element_type, lowering)
 
 
 def with_options_of(template: Callable) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -295,7 +258,9 @@ def with_options_of(template: Callable) -> Callable[[Callable[P, R]], Callable[P
             for p in inspect.signature(template).parameters.values()
             if p.kind is p.KEYWORD_ONLY and p.name not in signature.parameters
         ]
-        return signed(function, signature.replace(parameters=[*named, *options]))
+        signature = signature.replace(parameters=[*named, *options])
+        vars(function).update(__signature__=signature)
+        return function
 
     return decorate
 
@@ -309,13 +274,14 @@ def public(
     def function(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         return template(contract, *args, **kwargs)
 
-    name, signature = template.__name__.removesuffix("_by"), inspect.signature(template)
+    signature = inspect.signature(template)
     hints = {key: hint for key, hint in template.__annotations__.items() if key != "contract"}
     function.__annotations__ = hints
-    function.__name__ = function.__qualname__ = name
+    function.__name__ = function.__qualname__ = template.__name__.removesuffix("_by")
     function.__module__ = module
     own = signature.replace(parameters=[*signature.parameters.values()][1:])
-    return reporting(big="x", small="y")(signed(function, own))
+    vars(function).update(__signature__=own)
+    return reporting(big="x", small="y")(function)
 
 
 conv = public(conv_by, pair.conv, __name__)

@@ -69,6 +69,11 @@ def reporting(**names: str) -> Callable[[F], F]:
             except (TypeError, ValueError, NotImplementedError) as error:
                 if {"argument", "reason", "remedy"} <= vars(error).keys():
                     _report(error, reported, names, args, kwargs)
+                    raise
+                try:
+                    inspect.signature(reported).bind(*args, **kwargs)
+                except TypeError as wrong:  # Python's own error would speak of the functions inside
+                    raise TypeError(f"{reported.__name__}() {wrong}") from None
                 raise
 
         return reported

@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 
 from jdeconv import checks
 from jdeconv.checks import integer, one_of, refused, reporting, shown, sizes
-from jdeconv.form import accumulator
+from jdeconv.form import accumulator, axes_of
 
 Fan = Literal["fan_in", "fan_out", "average"]
 Order = str | Sequence[str] | None
@@ -303,16 +303,7 @@ def _kernel_axes(shape: Sequence[int], dimension_numbers: Order, is_scaled: bool
     ):  # of a convolution, where one string is the kernel's
         kernels = [spec for spec in dimension_numbers if isinstance(spec, str) and "O" in spec]
         dimension_numbers = kernels[0] if len(kernels) == 1 else dimension_numbers
-    if not isinstance(dimension_numbers, str):
-        reason = "must be a string such as 'HWIO', or three with one such among them"
-        reason += f", got {shown(dimension_numbers)}"
-        raise refused("dimension_numbers", reason, TypeError)
-    letters = ["O", "I", *(letter for letter in dimension_numbers if letter not in "OI")]
-    is_fit = len(dimension_numbers) == len(set(letters)) == len(shape)
-    if not is_fit or sorted(letters) != sorted(dimension_numbers):
-        reason = f"must hold O, I and distinct spatial letters, {len(shape)} in all for this shape"
-        raise refused("dimension_numbers", f"{reason}, got {shown(dimension_numbers)}")
-    axes = [dimension_numbers.index(letter) for letter in letters]
+    axes = axes_of(dimension_numbers, "OI", len(shape) - 2)
     return tuple(shape[axis] for axis in axes), tuple(np.argsort(axes).tolist())
 
 

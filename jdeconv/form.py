@@ -16,6 +16,7 @@ among the arrays follows from it: shapes, the axis that vmap joins, and what a m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,24 +57,18 @@ class Layout:
         if dimension_numbers is None:
             return cls(*[tuple(range(rank + 2))] * 3)
         roles = CONTRACTIONS[contraction]
-        if not _is_triple_of_strings(dimension_numbers):
+        if not isinstance(dimension_numbers, tuple | list) or len(dimension_numbers) != 3:
             like = tuple("HWIO" if role == "kernel" else "NHWC" for role in roles)
             reason = f"must be three strings, such as {like}, got {shown(dimension_numbers)}"
             raise refused("dimension_numbers", reason, TypeError)
         specs = dict(zip(roles, dimension_numbers, strict=True))
+        kernel = axes_of(specs["kernel"], "OI", rank)
         spatial = [letter for letter in specs["kernel"] if letter not in "OI"]
-        axes = {}
-        for role in ("kernel", "x", "y"):  # the kernel's letters are the measure of the others
-            spec, pair = specs[role], "OI" if role == "kernel" else "NC"
-            letters = [*pair, *spatial]
-            if not len(spec) == len(set(spec)) == rank + 2 or sorted(spec) != sorted(letters):
-                reason = (
-                    f"must hold {pair[0]}, {pair[1]} and {rank} distinct spatial letters for "
-                    f"{role}, the same in all three strings, got {shown(dimension_numbers)}"
-                )
-                raise refused("dimension_numbers", reason)
-            axes[role] = tuple(spec.index(letter) for letter in letters)
-        return cls(**axes)
+        return cls(
+            axes_of(specs["x"], "NC", rank, spatial),
+            kernel,
+            axes_of(specs["y"], "NC", rank, spatial),
+        )
 
 
 @dataclass(frozen=True)
@@ -114,23 +109,27 @@ def accumulator(dtype: np.dtype) -> np.dtype:
     return np.dtype("float32") if narrow else np.dtype(dtype)
 
 
-def array_axes(dimension_numbers: Any, rank: int) -> Axes:
-    """The axes (batch, channel, *spatial) of one array from its string, such as "NHWC"; None is "NCHW"."""
-    if dimension_numbers is None:
+def axes_of(spec: Any, pair: str, rank: int, spatial: Sequence[str] | None = None) -> Axes:
+    """The axes (*pair, *spatial) of one array from the string of its letters; None is in that order.
+
+    Without `spatial`, the other letters are the spatial ones, in the string's order.
+
+    Example:
+      >>> axes_of("NHWC", "NC", 2), axes_of("HWIO", "OI", 2)
+      ((0, 3, 1, 2), (3, 2, 0, 1))
+    """
+    if spec is None:
         return tuple(range(rank + 2))
-    if not isinstance(dimension_numbers, str):
-        reason = f"must be one string, such as 'NHWC', got {shown(dimension_numbers)}"
+    if not isinstance(spec, str):
+        like = "NHWC" if pair == "NC" else "HWIO"
+        reason = f"must be a string such as {like!r}, got {shown(spec)}"
         raise refused("dimension_numbers", reason, TypeError)
-    spatial = [letter for letter in dimension_numbers if letter not in "NC"]
-    if sorted(dimension_numbers) != sorted({"N", "C", *spatial}) or len(spatial) != rank:
-        reason = f"must hold N, C and {rank} distinct spatial letters"
-        raise refused("dimension_numbers", f"{reason}, got {shown(dimension_numbers)}")
-    return tuple(dimension_numbers.index(letter) for letter in ["N", "C", *spatial])
-
-
-def _is_triple_of_strings(value: Any) -> bool:
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 3
-        and all(isinstance(spec, str) for spec in value)
-    )
+    letters = [
+        *pair,
+        *([letter for letter in spec if letter not in pair] if spatial is None else spatial),
+    ]
+    if not len(spec) == len(set(spec)) == rank + 2 or sorted(spec) != sorted(letters):
+        reason = f"must hold {pair[0]}, {pair[1]} and {rank} spatial letters"
+        what = "all different" if spatial is None else f"those of the kernel, {', '.join(spatial)}"
+        raise refused("dimension_numbers", f"{reason}, {what}, got {shown(spec)}")
+    return tuple(spec.index(letter) for letter in letters)

@@ -35,7 +35,7 @@ from jdeconv.checks import (
     sizes,
     space,
 )
-from jdeconv.form import Axes, accumulator, array_axes
+from jdeconv.form import Axes, accumulator, axes_of
 from jdeconv.window import Window
 
 # Blocks of taps on one axis. Beyond them it is a gather, because compile time grows with the number of slices.
@@ -147,7 +147,7 @@ def _read(
     kernel_size = sizes("kernel_size", kernel_size)
     if not kernel_size:
         raise refused("kernel_size", "needs at least one spatial axis, got ()")
-    axes = array_axes(dimension_numbers, len(kernel_size))
+    axes = axes_of(dimension_numbers, "NC", len(kernel_size))
     a = array(name, a)
     batched = has_batch(name, a, len(kernel_size))
     return kernel_size, axes, a if batched else jnp.expand_dims(a, axes[0]), batched

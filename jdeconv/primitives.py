@@ -26,7 +26,7 @@ from jax.sharding import AxisType, NamedSharding
 from jdeconv import _jax, mesh
 from jdeconv._jax import Primitive, batching, mlir
 from jdeconv.axes import reshaped
-from jdeconv.checks import refused
+from jdeconv.checks import cells, refused
 from jdeconv.evaluate import evaluate
 from jdeconv.form import CONTRACTIONS, INDICES, Form, shared_index
 from jdeconv.problem import Problem
@@ -117,8 +117,11 @@ def _fold_out(a: jax.Array, count: int, role: str, index: str, form: Form):
 
 
 def _abstract_eval(contraction: str, a, b, *, form: Form, dtype: np.dtype, **_):
+    _, second, result = CONTRACTIONS[contraction]
+    shape = Problem.of(contraction, form, a, b, dtype).shape(result)
+    cells(second, shape)
     return ShapedArray(
-        Problem.of(contraction, form, a, b, dtype).shape(CONTRACTIONS[contraction][2]),
+        shape,
         dtype,
         sharding=_sharding(contraction, a, b, form),
         manual_axis_type=a.manual_axis_type,

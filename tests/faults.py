@@ -94,15 +94,15 @@ FAULTS = (
     Fault(
         "the batch axis that is taken off is always the first",
         "jdeconv/arguments.py",
-        "jnp.squeeze(result, batch_axis)",
-        "jnp.squeeze(result, 0)",
+        "jnp.squeeze(found, batch_axis)",
+        "jnp.squeeze(found, 0)",
         "arguments",
     ),
     Fault(
         "preferred_element_type is ignored",
         "jdeconv/arguments.py",
-        "    return wanted\n\n\ndef _holds",
-        "    return np.dtype(dtype)\n\n\ndef _holds",
+        "                return wanted\n",
+        "                return np.dtype(dtype)\n",
         "arguments",
     ),
     Fault(

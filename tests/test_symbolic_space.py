@@ -96,7 +96,7 @@ def test_a_size_that_is_known_to_be_too_small_is_refused():
     ("options", "text"),
     [
         ({"padding": 1, "padding_mode": "circular"}, "padding_mode 'circular' needs"),
-        ({"lowering": "taps"}, "lowering 'taps' needs"),
+        ({"lowering": "taps"}, "lowering 'taps' cannot serve: it needs"),
     ],
 )
 def test_what_needs_sizes_says_so(options, text):
