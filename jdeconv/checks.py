@@ -103,7 +103,7 @@ def _report(error: Any, function: Callable, names: dict[str, str], args: Any, kw
     for name, value in error.remedy.items():
         text += f"; pass {name}={value!r}" if name in known else ""
     arrays, specs = filter(lambda k: _is_array(given[k]), given), given.get("dimension_numbers")
-    specs = (specs,) if isinstance(specs, str) else _sequence(specs) or ()
+    specs = (specs,) if isinstance(specs, str) else _entries(specs) or ()
     read_by = dict(zip(arrays, specs[:2], strict=False))  # a bias has no layout
     shown_values = (
         f"{k} {_lettered(v, read_by.get(k))}" if _is_array(v) else f"{k}={shown(v)}"
@@ -133,14 +133,12 @@ def integer(argument: str, value: object, least: int | None = None) -> int:
 
 def number(argument: str, value: Any) -> float:
     """One static number, real and finite."""
-    found = value
-    if isinstance(value, jax.Array | np.ndarray | np.generic) and value.ndim == 0:
-        if isinstance(value, Tracer):
-            reason = f"must be a number that is known while tracing, got {shown(value)}"
-            raise refused(argument, reason, TypeError)
-        found = value.item() if _is_of_numbers(value.dtype) else None
+    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
+    is_scalar = is_array and value.ndim == 0 and _is_of_numbers(value.dtype)
+    found = value.item() if is_scalar and not isinstance(value, Tracer) else value
     if isinstance(found, bool) or not isinstance(found, float | int):
-        raise refused(argument, f"must be a real number, got {shown(value)}", TypeError)
+        reason = f"must be a real number that is known while tracing, got {shown(value)}"
+        raise refused(argument, reason, TypeError)
     if not abs(found) <= MAX_FINITE:  # NaN neither; an int may be beyond any float
         raise refused(argument, f"must be finite, got {shown(value)}")
     return found
@@ -248,37 +246,26 @@ def space(argument: str, a: jax.Array, axes: Sequence[int]) -> tuple[int, ...]:
 
 
 def sizes(argument: str, value: object) -> tuple[int, ...]:
-    """A tuple of static ints, each at least 1, whose count says how many axes there are."""
-    numbers = _indices(value) if isinstance(value, tuple | list) else None
-    if numbers is None:
+    """A sequence of static ints, each at least 1, whose count says how many axes there are."""
+    entries = _entries(value)
+    if entries is None:
         reason = f"must be a tuple with one int for each axis, got {shown(value)}"
         raise refused(argument, reason, TypeError)
-    if min(numbers, default=1) < 1:
-        raise refused(argument, f"must be at least 1 on each axis, got {shown(value)}")
-    cells(argument, numbers)
-    return numbers
+    found = integers(argument, entries, len(entries), 1)
+    cells(argument, found)
+    return found
 
 
-def integers(argument: str, value: object, rank: int, least: int | None = None) -> tuple[int, ...]:
-    """One static int per axis; a single int serves every axis."""
+def integers(
+    argument: str, value: object, rank: int, least: int | None = None, *, symbolic: bool = False
+) -> tuple[Any, ...]:
+    """One static int per axis; a single int serves every axis. `symbolic` lets an export's sizes pass."""
     numbers = _repeated(value, rank)
-    if numbers is None or len(numbers) != rank:
-        reason = f"must be an int or a sequence of length {rank}, got {shown(value)}"
-        raise refused(argument, reason, TypeError if numbers is None else ValueError)
-    return _within(argument, numbers, least)
-
-
-def extents(argument: str, value: Any, rank: int, least: int | None = None) -> tuple[Any, ...]:
-    """One size per axis, as `integers` has them, but in an export they may be symbolic."""
-    entries = value if isinstance(value, tuple | list) else (value,) * rank
-    if not any(map(is_symbolic_dim, entries)):
-        return integers(argument, value, rank, least)
-    known = [1 if is_symbolic_dim(entry) else entry for entry in entries]
-    numbers = integers(argument, known, rank, least)
-    return tuple(
-        entry if is_symbolic_dim(entry) else number
-        for entry, number in zip(entries, numbers, strict=True)
-    )
+    if numbers is None:
+        kind = TypeError if _entries(value) is None else ValueError
+        reason = f"must be an int or a sequence of {rank} ints, got {shown(value)}"
+        raise refused(argument, reason, kind)
+    return _within(argument, numbers, least, symbolic)
 
 
 def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
@@ -289,58 +276,57 @@ def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
         if name == "CAUSAL" and rank > 1:
             raise refused("padding", f"{value!r} needs a single spatial axis, got {rank}")
         return name
-    single = _index(value)
-    entries = (single,) * rank if single is not None else _sequence(value)
-    pairs = [_repeated(entry, 2) or () for entry in entries or ()]
-    is_of_pairs = entries is not None and all(len(pair) == 2 for pair in pairs)
-    if not is_of_pairs or len(pairs) != rank:
+    entries = _entries(value)
+    pairs = [_repeated(entry, 2) for entry in ((value,) * rank if entries is None else entries)]
+    if len(pairs) != rank or None in pairs:
         what = f"an int, a name or a sequence of {rank} ints or (low, high) pairs"
-        kind = ValueError if is_of_pairs else TypeError
+        kind = TypeError if entries is None else ValueError
         raise refused("padding", f"must be {what}, got {shown(value)}", kind)
-    return tuple((low, high) for low, high in (_within("padding", pair) for pair in pairs))
+    return tuple((low, high) for low, high in (_within("padding", pair or ()) for pair in pairs))
 
 
-def _within(argument: str, numbers: tuple[int, ...], least: int | None = None) -> tuple[int, ...]:
+def _within(
+    argument: str, numbers: tuple[Any, ...], least: int | None = None, symbolic: bool = False
+) -> tuple[Any, ...]:
     """The numbers, if they are neither too small nor too large."""
     for number in numbers:
-        if least is not None and number < least:
+        if is_symbolic_dim(number):
+            if not symbolic:
+                raise refused(argument, f"must be known while tracing, got {number}", TypeError)
+        elif least is not None and number < least:
             raise refused(argument, f"must be at least {least}, got {number}")
-        if abs(number) > MOST:
+        elif abs(number) > MOST:
             raise refused(argument, f"must lie within 2**31 - 1 of zero, got {number}")
     return numbers
 
 
-def _repeated(value: object, count: int) -> tuple[int, ...] | None:
-    """So many times a single int, or the ints of a sequence."""
-    single = _index(value)
-    return _indices(value) if single is None else (single,) * count
+def _repeated(value: object, count: int) -> tuple[Any, ...] | None:
+    """So many ints: those of a sequence, or a single one for all."""
+    entries = _entries(value)
+    numbers = [_index(entry) for entry in ((value,) * count if entries is None else entries)]
+    found = tuple(number for number in numbers if number is not None)
+    return found if len(found) == len(numbers) == count else None
 
 
-def _index(value: Any) -> int | None:
+def _index(value: Any) -> Any:
     if isinstance(value, bool):
         return None
     try:
-        return operator.index(value)
+        return value if is_symbolic_dim(value) else operator.index(value)
     except TypeError:  # a float, text, a traced value
         return None
 
 
-def _indices(value: object) -> tuple[int, ...] | None:
-    entries = _sequence(value)
-    if entries is None:
-        return None
-    numbers = tuple(number for number in map(_index, entries) if number is not None)
-    return numbers if len(numbers) == len(entries) else None
-
-
-def _sequence(value: object) -> tuple | None:
+def _entries(value: object) -> tuple | None:
+    """What a sequence holds; None for all else, an array without axes among it."""
     is_text = isinstance(value, str | bytes | bytearray | memoryview)
-    if is_text or not isinstance(value, Sequence | np.ndarray | jax.Array):
+    if (
+        is_text
+        or not isinstance(value, Sequence | np.ndarray | jax.Array)
+        or getattr(value, "ndim", 1) == 0
+    ):
         return None
-    try:
-        return tuple(value)
-    except TypeError:  # an array without axes
-        return None
+    return tuple(value)
 
 
 def _is_array(value: Any) -> bool:

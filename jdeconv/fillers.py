@@ -233,24 +233,23 @@ def _drawn(
 ) -> Any:
     """Numbers drawn block after block, by one program for every shape; numpy's array outside of traces."""
     count = math.prod(shape)
-    blocks = -(-count // BLOCK)
-    first = _block(draw, key, 0, dtype, *numbers)
-    if isinstance(first, Tracer):
-        indices = jnp.arange(blocks)
-        rows = jax.lax.map(lambda index: _block(draw, key, index, dtype, *numbers), indices)
-        return rows.reshape(-1)[:count].reshape(shape)
-    weights = np.empty(count, dtype)
-    for index in range(blocks):
-        drawn = _block(draw, key, index, dtype, *numbers) if index else first
-        piece = weights[index * BLOCK : (index + 1) * BLOCK]
-        piece[:] = np.asarray(drawn)[: piece.size]
-    return weights.reshape(shape)
+    indices = np.arange(-(-count // BLOCK))
+
+    def block(index: Any) -> jax.Array:
+        return _block(draw, key, index, dtype, *numbers)
+
+    rows = jax.vmap(block)(indices) if _is_traced(key) else np.stack([*map(block, indices)])
+    return rows.reshape(-1)[:count].reshape(shape)
 
 
 def _repeated(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """The value, broadcast; by numpy outside of traces, since it need not compile."""
-    numpy: Any = jnp if isinstance(jnp.zeros(()), Tracer) else np
+    numpy: Any = jnp if _is_traced() else np
     return numpy.broadcast_to(numpy.asarray(value, dtype), shape)
+
+
+def _is_traced(key: Any = None) -> bool:
+    return isinstance(key, Tracer) or isinstance(jnp.zeros(()), Tracer)
 
 
 def _fan(shape: tuple[int, ...], variance_norm: str) -> float:
@@ -298,9 +297,7 @@ def _kernel_axes(shape: Sequence[int], dimension_numbers: Order, is_scaled: bool
             reason += "dimension_numbers, such as 'OIHW' or 'HWIO'"
             raise refused("shape", reason)
         return shape, tuple(range(len(shape)))
-    if isinstance(
-        dimension_numbers, tuple | list
-    ):  # of a convolution, where one string is the kernel's
+    if isinstance(dimension_numbers, tuple | list):  # of a convolution; one is the kernel's
         kernels = [spec for spec in dimension_numbers if isinstance(spec, str) and "O" in spec]
         dimension_numbers = kernels[0] if len(kernels) == 1 else dimension_numbers
     axes = axes_of(dimension_numbers, "OI", len(shape) - 2)

@@ -28,8 +28,8 @@ from jdeconv.checks import (
     Padding,
     array,
     cells,
-    extents,
     has_batch,
+    integers,
     refused,
     reporting,
     sizes,
@@ -128,7 +128,7 @@ def col2im(
     Source: Caffe's col2im_nd_cpu; PyTorch calls it fold, ONNX Col2Im.
     """
     kernel_size, axes, a, batched = _read("columns", columns, kernel_size, dimension_numbers)
-    output_size = extents("output_size", output_size, len(kernel_size))
+    output_size = integers("output_size", output_size, len(kernel_size), symbolic=True)
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     small = space("columns", a, axes[2:])
     window = Window.of_deconv(small, kernel_size, **steps, output_size=output_size)

@@ -26,7 +26,6 @@ from jdeconv.checks import (
     Padding,
     Pair,
     cells,
-    extents,
     integers,
     paddings,
     refused,
@@ -80,8 +79,8 @@ class Window:
         rank = len(sizes("kernel", self.kernel))
         for field in fields(self):
             least = None if field.name == "low" else 1
-            read = extents if field.name in ("big", "small", "low") else integers
-            value = read(field.name, getattr(self, field.name), rank, least)
+            symbolic = field.name in ("big", "small", "low")
+            value = integers(field.name, getattr(self, field.name), rank, least, symbolic=symbolic)
             object.__setattr__(self, field.name, value)
         for name, space in (("big", self.big), ("small", self.small), ("small", self.full)):
             cells(name, space)
@@ -180,7 +179,7 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
-        big = extents("big", big, rank, 1)
+        big = integers("big", big, rank, 1, symbolic=True)
         cells("big", big)
         pads = _pads(_padding(padding, spans), big, stride_, spans)
         cells("padding", [b + sum(pad) for b, pad in zip(big, pads, strict=True)])
@@ -233,10 +232,14 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         rank = len(kernel)
-        small = extents("small", small, rank, 1)
+        small = integers("small", small, rank, 1, symbolic=True)
         pads = _padding(padding, spans)
         extra = integers("output_padding", output_padding, rank, 0)
-        wanted = None if output_size is None else extents("output_size", output_size, rank)
+        wanted = (
+            None
+            if output_size is None
+            else integers("output_size", output_size, rank, symbolic=True)
+        )
         if wanted is not None and any(extra):
             reason = f"was given together with a size, {wanted}; leave one of them out"
             raise refused("output_padding", reason)

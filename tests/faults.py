@@ -73,8 +73,8 @@ FAULTS = (
     Fault(
         "True passes for an int",
         "jdeconv/checks.py",
-        "    if isinstance(value, bool):\n        return None\n    try:\n        return operator",
-        "    try:\n        return operator",
+        "    if isinstance(value, bool):\n        return None\n    try:\n        return value",
+        "    try:\n        return value",
         "invalid errors",
     ),
     Fault(
