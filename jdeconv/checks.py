@@ -186,10 +186,10 @@ def key(value: Any) -> Any:
     return value
 
 
-def surely(holds: Callable[[], bool]) -> bool:
-    """Whether a comparison of sizes holds; symbolic ones may leave it open until a program runs."""
+def less(a: Any, b: Any) -> bool:
+    """Whether a size is surely less than another; symbolic ones may leave it open until a program runs."""
     try:
-        return bool(holds())
+        return bool(a < b)
     except jax.errors.InconclusiveDimensionOperation:
         return False
 
@@ -263,7 +263,7 @@ def integers(
     numbers = _repeated(value, rank)
     if numbers is None:
         kind = TypeError if _entries(value) is None else ValueError
-        reason = f"must be an int or a sequence of {rank} ints, got {shown(value)}"
+        reason = f"must be an int or a sequence of length {rank}, got {shown(value)}"
         raise refused(argument, reason, kind)
     return _within(argument, numbers, least, symbolic)
 

@@ -29,7 +29,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jdeconv import _jax
-from jdeconv.checks import surely
+from jdeconv.checks import less
 from jdeconv.exchange import add, exchange, shards
 from jdeconv.form import CONTRACTIONS, INDICES, Form, accumulator
 from jdeconv.problem import Problem
@@ -127,10 +127,8 @@ class Division:
             for role, pair in words.items()
         }
         w = self.form.window
-        space = tuple(
-            f"q{i}" if surely(lambda sizes=sizes: _lie_alike(*sizes)) else None
-            for i, sizes in enumerate(zip(w.big, w.small, w.stride, strict=True))
-        )
+        axes = enumerate(zip(w.big, w.small, w.stride, strict=True))
+        space = tuple(f"q{i}" if _lie_alike(*sizes) else None for i, sizes in axes)
         return {r: pair + (space if r != "kernel" else ()) for r, pair in letters.items()}
 
     def places(self, mesh: Any, *arrays: Any) -> list[NamedSharding]:
@@ -241,7 +239,7 @@ class Division:
 
 def _lie_alike(big: int, small: int, stride: int) -> bool:
     """Whether equal shards of both sides of a window lie side by side; a single position has no shards."""
-    return small > 1 and big == small * stride
+    return less(1, small) and big == small * stride
 
 
 def _named(array: Any, mesh: Any) -> jax.ShapeDtypeStruct:

@@ -38,28 +38,29 @@ kernel_grad_p = Primitive("jdeconv_kernel_grad")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def conv(x: jax.Array, kernel: jax.Array, form: Form, dtype: Any = None, *, like: Any = None):
-    """(x, kernel) -> y, of the given dtype, or of the dtype and the sharding of the type `like`."""
-    return _bind(conv_p, x, kernel, form, dtype, like)
+def conv(x: jax.Array, kernel: jax.Array, form: Form, result: Any) -> jax.Array:
+    """(x, kernel) -> y, of this dtype, or of the dtype and the sharding of a type."""
+    return _bind(conv_p, x, kernel, form, result)
 
 
-def deconv(y: jax.Array, kernel: jax.Array, form: Form, dtype: Any = None, *, like: Any = None):
+def deconv(y: jax.Array, kernel: jax.Array, form: Form, result: Any) -> jax.Array:
     """(y, kernel) -> x."""
-    return _bind(deconv_p, y, kernel, form, dtype, like)
+    return _bind(deconv_p, y, kernel, form, result)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, form: Form, dtype: Any = None, *, like: Any = None):
+def kernel_grad(x: jax.Array, y: jax.Array, form: Form, result: Any) -> jax.Array:
     """(x, y) -> kernel."""
-    return _bind(kernel_grad_p, x, y, form, dtype, like)
+    return _bind(kernel_grad_p, x, y, form, result)
 
 
-def _bind(primitive: Primitive, a, b, form: Form, dtype: Any, like: Any) -> jax.Array:
+def _bind(primitive: Primitive, a: jax.Array, b: jax.Array, form: Form, result: Any) -> jax.Array:
     a, b = mesh.aligned(a, b)
-    dtype = np.dtype(dtype if like is None else like.dtype)
-    result = primitive.bind(a, b, form=form, dtype=dtype, partition=mesh.probe())
-    if like is None or jax.typeof(result).sharding.spec == like.sharding.spec:
-        return result
-    return jax.sharding.reshard(result, like.sharding)
+    is_type = isinstance(result, ShapedArray)
+    dtype = np.dtype(result.dtype if is_type else result)
+    found = primitive.bind(a, b, form=form, dtype=dtype, partition=mesh.probe())
+    if not is_type or jax.typeof(found).sharding.spec == result.sharding.spec:
+        return found
+    return jax.sharding.reshard(found, result.sharding)
 
 
 # Batching. The arrays that are mapped, the result among them, share exactly one index of the form; the

@@ -119,14 +119,8 @@ def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarr
       >>> conv_loops(x, kernel, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[21.0, 43.0]]]
     """
-    x, kernel = _wide(x=x, kernel=kernel)
-    small, steps = _static(x.ndim - 2, stride, dilation, low, small=small)
-    x, kernel = _grouped(groups, x=(x, 1), kernel=(kernel, 0))
-    _same("kernel", kernel[0], 1, x.shape[2])
-    y = np.zeros((x.shape[0], *kernel.shape[:2], *small), np.result_type(x, kernel))
-    for b, q, t in _incidences(x.shape[3:], small, kernel.shape[3:], *steps):
-        y[(..., *q)] += np.einsum("goc,ngc->ngo", kernel[(..., *t)], x[(..., *b)])
-    return _merged(y, 1)
+    steps = {"stride": stride, "dilation": dilation, "low": low}
+    return _loops("y", "small", small, groups, steps, x=x, kernel=kernel)
 
 
 @checks.reporting()
@@ -147,14 +141,8 @@ def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarr
       >>> deconv_loops(y, kernel, (4,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[1.0, 10.0, 2.0, 20.0]]]
     """
-    y, kernel = _wide(y=y, kernel=kernel)
-    big, steps = _static(y.ndim - 2, stride, dilation, low, big=big)
-    _same("kernel", kernel, 0, y.shape[1])
-    y, kernel = _grouped(groups, y=(y, 1), kernel=(kernel, 0))
-    x = np.zeros((*y.shape[:2], kernel.shape[2], *big), np.result_type(y, kernel))
-    for b, q, t in _incidences(big, y.shape[3:], kernel.shape[3:], *steps):
-        x[(..., *b)] += np.einsum("goc,ngo->ngc", kernel[(..., *t)], y[(..., *q)])
-    return _merged(x, 1)
+    steps = {"stride": stride, "dilation": dilation, "low": low}
+    return _loops("x", "big", big, groups, steps, y=y, kernel=kernel)
 
 
 @checks.reporting()
@@ -175,83 +163,59 @@ def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> 
       >>> kernel_grad_loops(x, y, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[31.0, 42.0]]]
     """
-    x, y = _wide(x=x, y=y)
-    kernel_size, steps = _static(x.ndim - 2, stride, dilation, low, kernel_size=kernel_size)
-    _same("y", y, 0, x.shape[0])
-    x, y = _grouped(groups, x=(x, 1), y=(y, 1))
-    kernel = np.zeros((*y.shape[1:3], x.shape[2], *kernel_size), np.result_type(x, y))
-    for b, q, t in _incidences(x.shape[3:], y.shape[3:], kernel_size, *steps):
-        kernel[(..., *t)] += np.einsum("ngo,ngc->goc", y[(..., *q)], x[(..., *b)])
-    return _merged(kernel, 0)
+    steps = {"stride": stride, "dilation": dilation, "low": low}
+    return _loops("kernel", "kernel_size", kernel_size, groups, steps, x=x, y=y)
 
 
-def _wide(**arrays: Any) -> list[np.ndarray]:
-    """Two arrays of numbers, of as many axes, in float64 or complex128."""
-    found = []
-    for name, value in arrays.items():
-        if isinstance(value, Tracer):
-            reason = f"must be an array that is known while tracing, got {checks.shown(value)}"
-            raise checks.refused(name, reason, TypeError)
-        a = np.asarray(value)
-        if not jnp.issubdtype(a.dtype, jnp.number):
-            reason = f"must be an array of numbers, got {checks.shown(value)}"
-            raise checks.refused(name, reason, TypeError)
-        found.append(a.astype(np.complex128 if np.iscomplexobj(a) else np.float64))
-    (first, second), (a, b) = arrays, found
-    if min(a.ndim, b.ndim) < 2 or a.ndim != b.ndim:
-        reason = (
-            f"needs as many axes as {second}, two of them not spatial, got {a.ndim} and {b.ndim}"
-        )
-        raise checks.refused(first, reason)
-    return found
+WORDS = {"x": ("n", "gc"), "kernel": ("go", "c"), "y": ("n", "go")}  # what is on the first two axes
 
 
-def _static(rank: int, stride: Any, dilation: Any, low: Any, **size: Any) -> tuple:
-    """The sizes of the result, and the steps."""
-    ((name, value),) = size.items()
-    steps = (
-        checks.integers("stride", stride, rank, 1),
-        checks.integers("dilation", dilation, rank, 1),
-        checks.integers("low", low, rank),
+def _loops(result: str, name: str, size: Any, groups: int, steps: dict, **operands: Any):
+    """The sum of the form's products that gives `result`, whose spatial size has this name."""
+    groups = checks.integer("groups", groups, 1)
+    rank = np.ndim(next(iter(operands.values()))) - 2
+    sizes, arrays, space = {"g": groups}, {}, {}
+    for role, value in operands.items():
+        a = _wide(role, value)
+        if rank < 0 or a.ndim != rank + 2:
+            reason = f"needs two axes and as many spatial ones as the other array, got {a.ndim}"
+            raise checks.refused(role, reason)
+        for axis, word in enumerate(WORDS[role]):
+            inside = groups if "g" in word else 1
+            needed = sizes.setdefault(word[-1], a.shape[axis] // inside) * inside
+            if a.shape[axis] != needed:
+                reason = f"needs size {needed} on axis {axis} for {groups} groups"
+                raise checks.refused(role, f"{reason}, got {a.shape[axis]}")
+        space[role] = a.shape[2:]
+        arrays[role] = a.reshape([sizes[i] for i in "".join(WORDS[role])] + [*a.shape[2:]])
+    space[result] = checks.integers(name, size, rank, 0)
+    checks.cells(name, space[result])
+    stride, dilation, low = (
+        checks.integers(what, steps[what], rank, None if what == "low" else 1) for what in steps
     )
-    sizes = checks.integers(name, value, rank, 0)
-    checks.cells(name, sizes)
-    return sizes, steps
+    (first, a), (second, b) = arrays.items()
+    letters = {role: "".join(words) for role, words in WORDS.items()}
+    shape = [sizes[i] for i in letters[result]]
+    total = np.zeros([*shape, *space[result]], np.result_type(a, b))
+    products = f"{letters[first]},{letters[second]}->{letters[result]}"
+    for q in np.ndindex(*space["y"]):
+        for t in np.ndindex(*space["kernel"]):
+            axes = zip(q, t, stride, dilation, low, strict=True)
+            at = {"x": tuple(i * s + j * d - p for i, j, s, d, p in axes), "kernel": t, "y": q}
+            if all(0 <= i < size for i, size in zip(at["x"], space["x"], strict=True)):
+                terms = np.einsum(products, a[(..., *at[first])], b[(..., *at[second])])
+                total[(..., *at[result])] += terms
+    merged = [math.prod(sizes[i] for i in word) for word in WORDS[result]]
+    return total.reshape([*merged, *space[result]])
 
 
-def _grouped(groups: int, **arrays: tuple[np.ndarray, int]) -> list[np.ndarray]:
-    """The arrays with a separate axis of groups in front of the channels of a group."""
-    groups, found = checks.integer("groups", groups, 1), []
-    for name, (a, axis) in arrays.items():
-        size = a.shape[axis]
-        if size % groups:
-            reason = f"needs a multiple of {groups} groups on axis {axis}, got {size}"
-            raise checks.refused(name, reason)
-        found.append(a.reshape(*a.shape[:axis], groups, size // groups, *a.shape[axis + 1 :]))
-    return found
-
-
-def _merged(a: np.ndarray, axis: int) -> np.ndarray:
-    """The array with an axis of groups and the axis behind it as one."""
-    groups, size = a.shape[axis : axis + 2]
-    return a.reshape(*a.shape[:axis], groups * size, *a.shape[axis + 2 :])
-
-
-def _same(name: str, a: np.ndarray, axis: int, size: int) -> None:
-    if a.shape[axis] != size:
-        raise checks.refused(name, f"needs size {size} on axis {axis}, got {a.shape[axis]}")
-
-
-def _incidences(big, small, kernel, stride, dilation, low):
-    """The triples (b, q, t) with b = q*stride + t*dilation - low inside of the big side."""
-    for q in np.ndindex(*small):
-        for t in np.ndindex(*kernel):
-            b = tuple(
-                qi * s + ti * d - p
-                for qi, ti, s, d, p in zip(q, t, stride, dilation, low, strict=True)
-            )
-            if all(0 <= i < size for i, size in zip(b, big, strict=True)):
-                yield b, q, t
+def _wide(argument: str, value: Any) -> np.ndarray:
+    """An array of numbers, in float64 or complex128."""
+    a = None if isinstance(value, Tracer) else np.asarray(value)
+    if a is None or not jnp.issubdtype(a.dtype, jnp.number):
+        reason = f"must hold numbers that are known while tracing, got {checks.shown(value)}"
+        raise checks.refused(argument, reason, TypeError)
+    return a.astype(np.complex128 if np.iscomplexobj(a) else np.float64)
 
 
 def _called(argument: str, value: object) -> None:

@@ -27,11 +27,12 @@ from jdeconv.checks import (
     Pair,
     cells,
     integers,
+    less,
     paddings,
     refused,
     reporting,
+    shown,
     sizes,
-    surely,
 )
 
 
@@ -178,21 +179,18 @@ class Window:
           ((0, 1),)
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
-        rank = len(kernel)
-        big = integers("big", big, rank, 1, symbolic=True)
+        big = integers("big", big, len(kernel), 1, symbolic=True)
         cells("big", big)
         pads = _pads(_padding(padding, spans), big, stride_, spans)
-        cells("padding", [b + sum(pad) for b, pad in zip(big, pads, strict=True)])
+        padded = [b + sum(pad) for b, pad in zip(big, pads, strict=True)]
+        cells("padding", padded)
         small = []
-        axes = zip(big, pads, stride_, spans, strict=True)
-        for axis, (b, (low, high), s, span) in enumerate(axes):
-            if surely(lambda room=b + low + high - span: room < 0):
-                reason = (
-                    f"is too small on spatial axis {axis}: the kernel spans {span}, the padded "
-                    f"input has {low} + {b} + {high}; pad more, or use a smaller kernel"
-                )
-                raise refused("padding", reason)
-            small.append(max_dim((b + low + high - span) // s + 1, 1))  # which holds, if symbolic
+        for axis, (size, s, span) in enumerate(zip(padded, stride_, spans, strict=True)):
+            if less(size, span):
+                reason = f"the kernel spans {span} cells, and the padded input has {size}"
+                remedy = "pad more, or use a smaller kernel"
+                raise refused("padding", f"is too small on spatial axis {axis}: {reason}; {remedy}")
+            small.append(max_dim((size - span) // s + 1, 1))  # which holds, if symbolic
         return cls(big, tuple(small), kernel, stride_, dilation_, tuple(low for low, _ in pads))
 
     @classmethod
@@ -235,30 +233,25 @@ class Window:
         small = integers("small", small, rank, 1, symbolic=True)
         pads = _padding(padding, spans)
         extra = integers("output_padding", output_padding, rank, 0)
-        wanted = (
-            None
-            if output_size is None
-            else integers("output_size", output_size, rank, symbolic=True)
-        )
-        if wanted is not None and any(extra):
-            reason = f"was given together with a size, {wanted}; leave one of them out"
+        if output_size is not None and any(extra):
+            reason = f"was given together with a size, {shown(output_size)}; leave one of them out"
             raise refused("output_padding", reason)
         big = []
         for axis, (q, s, d, span) in enumerate(zip(small, stride_, dilation_, spans, strict=True)):
             pad = pads if isinstance(pads, str) else pads[axis]
             least, default, most = _reach(q, s, d, span, pad)
-            if surely(lambda more=default + extra[axis] - most: more > 0):
-                reason = (
-                    f"must be at most {most - default} on spatial axis {axis} for stride {s}, "
-                    f"dilation {d} and padding {pad!r}, got {extra[axis]}"
-                )
-                raise refused("output_padding", reason)
-            size = default + extra[axis] if wanted is None else wanted[axis]
-            left = size if wanted is None else most
-            if surely(lambda left=left: left < 1):
+            if output_size is None:
+                size = left = default + extra[axis]
+            else:
+                left = most
+                size = integers("output_size", output_size, rank, symbolic=True)[axis]
+            if less(left, 1):
                 raise refused("padding", f"leaves {left} cells on spatial axis {axis}; pad less")
-            below, above = least - size, size - most
-            if surely(lambda n=below: n > 0) or surely(lambda n=above: n > 0):
+            if less(most, size) and output_size is None:
+                steps = f"stride {s}, dilation {d} and padding {pad!r}"
+                reason = f"must be at most {most - default} on spatial axis {axis} for {steps}"
+                raise refused("output_padding", f"{reason}, got {extra[axis]}")
+            if less(size, least) or less(most, size):
                 reason = (
                     f"needs {least}{f' to {most}' * (most != least)} cells on spatial axis {axis}, "
                     f"which {q} windows of stride {s} reach, got {size}"
@@ -406,4 +399,4 @@ def _reach(q: int, s: int, d: int, span: int, pad: Pair | str) -> tuple[int, int
     if isinstance(pad, str):
         return (q - 1) * s + 1, q * s, q * s
     base = (q - 1) * s + span - sum(pad)
-    return 1 if surely(lambda: base < 1) else base, base, base + max(s, d) - 1
+    return 1 if less(base, 1) else base, base, base + max(s, d) - 1

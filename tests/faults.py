@@ -114,17 +114,17 @@ FAULTS = (
     ),
     # Differentiation and vmap.
     Fault(
-        "deconv's kernel gradient is taken with the gradient of y in the place of y",
+        "deconv's kernel gradient is twice what it is",
         "jdeconv/pair.py",
         "primitives.kernel_grad(x_bar, y, form",
-        "primitives.kernel_grad(x_bar, y_bar, form",
+        "primitives.kernel_grad(x_bar, 2 * y, form",
         "transformations",
     ),
     Fault(
         "the transpose of kernel_grad has the wrong sign in y",
         "jdeconv/pair.py",
-        "lambda k, x, y, *, form, **_: primitives.conv(x, k,",
-        "lambda k, x, y, *, form, **_: primitives.conv(-x, k,",
+        "primitives.conv(x, kernel_bar, form",
+        "primitives.conv(-x, kernel_bar, form",
         "transformations",
     ),
     Fault(

@@ -61,8 +61,8 @@ TEXTS = [
     ),
     (
         lambda: jdeconv.conv(X, ones(6, 8, 7, 3)),
-        "conv: padding is too small on spatial axis 0: the kernel spans 7, the padded input has "
-        "0 + 5 + 0; pad more, or use a smaller kernel",
+        "conv: padding is too small on spatial axis 0: the kernel spans 7 cells, and the padded input "
+        "has 5; pad more, or use a smaller kernel",
     ),
     (
         lambda: jdeconv.deconv(X, ones(8, 8, 3, 3), output_size=3),
@@ -81,7 +81,7 @@ TEXTS = [
         lambda: jdeconv.conv(ones(1, 17, 5), ones(17, 1, 3), groups=17, lowering="nhwc"),
         "conv: lowering 'nhwc' cannot serve: nhwc unrolls up to 16 groups, not 17",
     ),
-    (lambda: Window.of_conv((7,), (0,)), "Window.of_conv: kernel must be at least 1 on each axis, got (0,)"),
+    (lambda: Window.of_conv((7,), (0,)), "Window.of_conv: kernel must be at least 1, got 0"),
     (
         lambda: keras.conv(X, ones(3, 3, 5, 5), strides=0),
         "conv: strides must be at least 1, got 0",
