@@ -84,7 +84,7 @@ def accelerate(function: Callable) -> Callable:
             _check_kept(function, (args, kwargs), given, leaves)
             return results
 
-        results = jaxpr_as_fun(_closed(jax.make_jaxpr(traced)(arrays)))(*arrays)
+        results = jaxpr_as_fun(_rewritten(jax.make_jaxpr(traced)(arrays)))(*arrays)
         return jax.tree.unflatten(left["tree"], _joined([*map(_put, results)], left["rest"]))
 
     return accelerated
@@ -130,19 +130,16 @@ def _is_array(leaf: Any) -> bool:
 _KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # to the new one; None if unchanged
 
 
-def _closed(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
+def _rewritten(jaxpr: Any) -> Any:
+    """The jaxpr, closed or not, with its convolutions replaced; itself if there is none."""
     if jaxpr not in _KNOWN:
-        inner = _rewritten(jaxpr.jaxpr)
-        _KNOWN[jaxpr] = None if inner is jaxpr.jaxpr else jaxpr.replace(jaxpr=inner)
-    return _KNOWN[jaxpr] or jaxpr
-
-
-def _rewritten(jaxpr: Jaxpr) -> Jaxpr:
-    """The jaxpr with its convolutions replaced; itself if there is none."""
-    if jaxpr not in _KNOWN:
-        eqns = [_equation(eqn) for eqn in jaxpr.eqns]
-        same = all(new is old for new, old in zip(eqns, jaxpr.eqns, strict=True))
-        _KNOWN[jaxpr] = None if same else jaxpr.replace(eqns=eqns)
+        if isinstance(jaxpr, ClosedJaxpr):
+            new: dict[str, Any] = {"jaxpr": _rewritten(jaxpr.jaxpr)}
+            same = new["jaxpr"] is jaxpr.jaxpr
+        else:
+            new = {"eqns": [_equation(eqn) for eqn in jaxpr.eqns]}
+            same = all(a is b for a, b in zip(new["eqns"], jaxpr.eqns, strict=True))
+        _KNOWN[jaxpr] = None if same else jaxpr.replace(**new)
     return _KNOWN[jaxpr] or jaxpr
 
 
@@ -162,9 +159,7 @@ def _equation(eqn: JaxprEqn) -> JaxprEqn:
 
 def _parameter(value: Any) -> Any:
     """Whatever jaxprs an equation carries: one, a tuple of branches, a named tuple of solvers."""
-    if isinstance(value, ClosedJaxpr):
-        return _closed(value)
-    if isinstance(value, Jaxpr):
+    if isinstance(value, ClosedJaxpr | Jaxpr):
         return _rewritten(value)
     if isinstance(value, tuple | list):
         new = [_parameter(item) for item in value]
@@ -191,8 +186,8 @@ def _convolution(eqn: JaxprEqn) -> JaxprEqn:
     convolution = Convolution.of(lhs, rhs, out.shape, eqn.params)
     if convolution is None:
         return eqn
-    sides = zip(avals, convolution.axes, strict=True)
-    if any(aval.sharding.spec[axis] for aval, axes in sides for axis in axes[2:]):
+    sides = zip(avals, (convolution.lhs, convolution.rhs, convolution.out), strict=True)
+    if any(aval.sharding.spec[axis] for aval, side in sides for axis in side.axes[2:]):
         return eqn  # XLA exchanges what neighbors need; our contractions would gather it
     static = convolution, np.dtype(out.dtype), out.sharding
     with jax.sharding.use_abstract_mesh(out.sharding.mesh):

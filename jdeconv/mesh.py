@@ -113,19 +113,14 @@ class Division:
     def letters(self) -> dict[str, tuple]:
         """The index by which each axis of each role may be sharded, or None.
 
-        It is the outermost on every axis that has it: with groups, no channel is. Of a spatial axis it is y's
+        With groups, channels have no index that is the same on every axis. Of a spatial axis it is y's
         position, where equal shards of x and of y lie side by side.
         """
-        words = INDICES
         if self.form.groups == 1:
-            words = {
-                role: tuple(w.replace("g", "") for w in pair) for role, pair in INDICES.items()
-            }
-        inner = {letter for pair in words.values() for word in pair for letter in word[1:]}
-        letters = {
-            role: tuple(None if word[0] in inner else word[0] for word in pair)
-            for role, pair in words.items()
-        }
+            letters = {role: tuple(word[-1] for word in pair) for role, pair in INDICES.items()}
+        else:
+            outer = {"n": "n", "gc": "g", "go": "g"}
+            letters = {role: tuple(map(outer.get, pair)) for role, pair in INDICES.items()}
         w = self.form.window
         axes = enumerate(zip(w.big, w.small, w.stride, strict=True))
         space = tuple(f"q{i}" if _lie_alike(*sizes) else None for i, sizes in axes)

@@ -80,38 +80,31 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
         p = Problem.of(contraction, form, a, b, dtype)
         return jnp.zeros((0, *p.shape(result)), dtype), 0
     operands = [
-        a if dim is None else _fold_in(a, dim, role, index, form)
+        a if dim is None else _fold_in(a, dim, *_place(role, index, form))
         for a, dim, role in zip(operands, dims, roles, strict=True)
     ]
     wider = dataclasses.replace(form, groups=count * form.groups) if index == "g" else form
-    a, b = operands
-    return _fold_out(bind(a, b, wider, dtype), count, result, index, form)
+    return _fold_out(bind(*operands, wider, dtype), count, *_place(result, index, form))
 
 
-def _place(role: str, index: str, form: Form) -> tuple[int, bool]:
-    """The axis of `role` that carries the index, and whether the group stands outside of it there."""
+def _place(role: str, index: str, form: Form) -> tuple[int, int]:
+    """The axis of `role` that carries the index, and the number of groups outside of it there."""
     which = next(i for i, word in enumerate(INDICES[role]) if index in word)
-    return getattr(form.layout, role)[which], INDICES[role][which].index(index) == 1
+    is_inside = INDICES[role][which].index(index) == 1
+    return getattr(form.layout, role)[which], form.groups if is_inside else 1
 
 
-def _fold_in(a: jax.Array, dim: int, role: str, index: str, form: Form) -> jax.Array:
-    axis, inside_group = _place(role, index, form)
+def _fold_in(a: jax.Array, dim: int, axis: int, groups: int) -> jax.Array:
     a = jnp.moveaxis(a, dim, axis)
     count, size = a.shape[axis : axis + 2]
-    if inside_group:
-        a = reshaped(a, axis + 1, 1, (form.groups, size // form.groups))
-        a = jnp.moveaxis(a, axis, axis + 1)
-    return reshaped(a, axis, 2 + inside_group, (count * size,))
+    a = reshaped(a, axis + 1, 1, (groups, size // groups))
+    return reshaped(jnp.moveaxis(a, axis, axis + 1), axis, 3, (count * size,))
 
 
-def _fold_out(a: jax.Array, count: int, role: str, index: str, form: Form):
-    axis, inside_group = _place(role, index, form)
+def _fold_out(a: jax.Array, count: int, axis: int, groups: int) -> tuple[jax.Array, int]:
     size = a.shape[axis] // count
-    if not inside_group:
-        return reshaped(a, axis, 1, (count, size)), axis
-    a = reshaped(a, axis, 1, (form.groups, count, size // form.groups))
-    a = jnp.moveaxis(a, axis + 1, axis)
-    return reshaped(a, axis + 1, 2, (size,)), axis
+    a = reshaped(a, axis, 1, (groups, count, size // groups))
+    return reshaped(jnp.moveaxis(a, axis + 1, axis), axis + 1, 2, (size,)), axis
 
 
 # Shapes, raised while tracing, and evaluation, registered for each platform.
@@ -146,43 +139,33 @@ def _sharding(contraction: str, a, b, form: Form) -> NamedSharding | None:
     return mesh.Division(contraction, form).places(devices, a, b)[-1]
 
 
-def _evaluator(
-    contraction: str, platform: str | None, sharding, form: Form, dtype: np.dtype, is_divided: bool
-):
+def _evaluate(contraction: str, platform: str | None, is_divided: bool, a, b, *, form, dtype, **_):
     """`evaluate`, divided among devices as far as the mesh and its partitioner are known."""
     local = partial(evaluate, contraction, platform)
-    if AxisType.Explicit in sharding.mesh.axis_types:
-        return partial(mesh.mapped, local, contraction, form, dtype)
+    if any(AxisType.Explicit in jax.typeof(o).sharding.mesh.axis_types for o in (a, b)):
+        return mesh.mapped(local, contraction, form, dtype, a, b)
     if is_divided and _jax.uses_shardy():
-        return partial(mesh.partitioned, local, contraction, form, dtype)
-    return partial(local, form=form, dtype=dtype)
+        return mesh.partitioned(local, contraction, form, dtype, a, b)
+    return local(a, b, form=form, dtype=dtype)
 
 
-def _lower(contraction: str, platform: str | None, ctx, a, b, *, form: Form, dtype: np.dtype, **_):
-    sharding = ctx.avals_out[0].sharding
-    run = _evaluator(contraction, platform, sharding, form, dtype, _jax.is_divided(ctx))
+_run = jax.jit(_evaluate, static_argnums=(0, 1, 2), static_argnames=("form", "dtype"))
+
+
+def _lower(contraction: str, platform: str | None, ctx, a, b, **static):
+    run = partial(_evaluate, contraction, platform, _jax.is_divided(ctx), **static)
     return mlir.lower_fun(run, multiple_results=False)(ctx, a, b)
-
-
-@partial(
-    jax.jit, static_argnames=("contraction", "platform", "sharding", "form", "dtype", "is_divided")
-)
-def _run(contraction, platform, sharding, a, b, *, form, dtype, is_divided):
-    return _evaluator(contraction, platform, sharding, form, dtype, is_divided)(a, b)
 
 
 def _eager(contraction: str, a, b, *, form: Form, dtype: np.dtype, **_) -> jax.Array:
     """Outside of jit. It must not bind the primitive: disable_jit and debug_nans would come back here."""
     a, b = jnp.asarray(a), jnp.asarray(b)  # what a vjp saved may be numpy's
-    aval = _abstract_eval(contraction, jax.typeof(a), jax.typeof(b), form=form, dtype=dtype)
+    _abstract_eval(contraction, jax.typeof(a), jax.typeof(b), form=form, dtype=dtype)
     device = next(iter(a.devices())).platform
     platform = {"gpu": "cuda"}.get(device, device)
-    is_divided = any(
-        isinstance(o.sharding, NamedSharding) and o.sharding.mesh.size > 1 for o in (a, b)
-    )
-    return _run(
-        contraction, platform, aval.sharding, a, b, form=form, dtype=dtype, is_divided=is_divided
-    )
+    places = [o.sharding for o in (a, b)]
+    is_divided = any(isinstance(at, NamedSharding) and at.mesh.size > 1 for at in places)
+    return _run(contraction, platform, is_divided, a, b, form=form, dtype=dtype)
 
 
 for _name, _primitive, _function in (

@@ -11,8 +11,11 @@ where dilated(lhs) has lhs[m] at m*e and zeros between. It says any of the three
 
 What could be a conv or a kernel's gradient is a conv if lhs has its batch on the first axis, and a gradient
 if it has its channels there. Otherwise, and beside a deconv, it is a gradient if rhs is larger than out. So a
-gradient that JAX derived from a convolution is evaluated as what the user would have written. A group on the
-batch is one on the channels, elsewhere in memory.
+gradient that JAX derived from a convolution is evaluated as what the user would have written.
+
+Each side has two of the indices N, I and O. Two sides share one of them, which is the one that the form's
+arrays share in their places. The steps of y's side are the stride, and those of the kernel's side the dilation.
+A group on the batch is one on the channels, elsewhere in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,32 +33,41 @@ from jax import lax
 from jdeconv import primitives
 from jdeconv.axes import regrouped
 from jdeconv.checks import DTYPES
-from jdeconv.form import Axes, Form, Layout
+from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
 from jdeconv.window import Window
+
+
+class Side(NamedTuple):
+    """lhs, rhs or out.
+
+    Args:
+      letters: the indices on its two first axes: N the batch, I lhs's channels, O out's channels.
+      grouped: the index inside of the group.
+      axes: those of the letters, and of space.
+      sizes: the spatial sizes.
+      steps: lhs_dilation, rhs_dilation or window_strides.
+    """
+
+    letters: str
+    grouped: str
+    axes: Axes
+    sizes: Axes
+    steps: Axes
+
+    def at(self, letters: str) -> Axes:
+        """The axes of these letters, and of space."""
+        return *(self.axes[self.letters.index(letter)] for letter in letters), *self.axes[2:]
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """The static parameters of `jax.lax.conv_general_dilated`, and the sizes that it relates.
+    """The static parameters of `jax.lax.conv_general_dilated`, and the sizes that it relates."""
 
-    Args:
-      axes: of lhs, rhs and out; (batch, channel, *space), and for rhs (out's channel, lhs's channel, *space).
-      lhs, rhs, out: spatial sizes.
-      stride, low, lhs_dilation, rhs_dilation: one int per spatial axis.
-      feature_groups, batch_groups: at most one of them is not 1.
-      precision: of the products.
-    """
-
-    axes: tuple[Axes, Axes, Axes]
-    lhs: Axes
-    rhs: Axes
-    out: Axes
-    stride: Axes
+    lhs: Side
+    rhs: Side
+    out: Side
     low: Axes
-    lhs_dilation: Axes
-    rhs_dilation: Axes
-    feature_groups: int
-    batch_groups: int
+    groups: int
     precision: lax.Precision | None
 
     @classmethod
@@ -79,92 +91,68 @@ class Convolution:
             precision = max(precision, key=list(lax.Precision).index)
         if not (precision is None or isinstance(precision, lax.Precision)):
             return None
-        return cls(
-            axes,
-            *sizes,
-            stride=tuple(params["window_strides"]),
-            low=tuple(low for low, _ in params["padding"]),
-            lhs_dilation=tuple(params["lhs_dilation"]),
-            rhs_dilation=tuple(params["rhs_dilation"]),
-            feature_groups=params["feature_group_count"],
-            batch_groups=params["batch_group_count"],
-            precision=precision,
-        )
-
-    @property
-    def groups(self) -> int:
-        """Of either kind."""
-        return self.feature_groups * self.batch_groups
+        steps = [tuple(params[k]) for k in ("lhs_dilation", "rhs_dilation", "window_strides")]
+        batch_groups = params["batch_group_count"]
+        letters, grouped = ("NI", "OI", "NO"), ("N" if batch_groups > 1 else "I", "O", "O")
+        sides = zip(letters, grouped, axes, sizes, steps, strict=True)
+        left, right, result = (Side(*side) for side in sides)
+        low = tuple(low for low, _ in params["padding"])
+        groups = params["feature_group_count"] * batch_groups
+        return cls(left, right, result, low, groups, precision)
 
     def __call__(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
         """The result, of the given dtype."""
-        dense, steady = set(self.lhs_dilation) == {1}, set(self.stride) == {1}
-        larger = math.prod(self.rhs) > math.prod(self.out)
+        left, right, out = sides = self.lhs, self.rhs, self.out
+        dense, undilated, steady = (set(side.steps) == {1} for side in sides)
+        larger = math.prod(right.sizes) > math.prod(out.sizes)
         if dense:
-            outer = self.axes[0].index(0)
+            outer = left.axes.index(0)
             is_gradient = outer == 1 if outer < 2 else larger
-            return (self._kernel_grad if is_gradient else self._conv)(lhs, rhs, dtype)
-        undilated = set(self.rhs_dilation) == {1}
-        if undilated and (larger or not steady):
-            return self._reversed_kernel_grad(lhs, rhs, dtype)
-        if steady:
-            return self._deconv(lhs, rhs, dtype)
-        return self._filled(lhs, rhs, dtype)
+            name, x, kernel, y = (
+                ("kernel_grad", left, out, right) if is_gradient else ("conv", *sides)
+            )
+        elif undilated and (larger or not steady):
+            name, x, kernel, y = "kernel_grad", right, out, left
+        elif steady:
+            name, x, kernel, y = "deconv", out, right, left
+        else:
+            return self._filled(lhs, rhs, dtype)
+        return self._contracted(name, x, kernel, y, {left: lhs, right: rhs}, dtype)
 
-    def _conv(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
-        left, right, out = self.axes
-        if self.batch_groups > 1:
-            lhs = regrouped(lhs, self.groups, left[0], left[1])
-        window = Window(self.lhs, self.out, self.rhs, self.stride, self.rhs_dilation, self.low)
-        return primitives.conv(lhs, rhs, self._form(window, Layout(left, right, out)), dtype)
+    def _contracted(
+        self, name: str, x: Side, kernel: Side, y: Side, arrays: dict, dtype: np.dtype
+    ) -> jax.Array:
+        """The contraction in which these sides are x, kernel and y."""
+        pairs = (x, y), (x, kernel), (kernel, y)
+        n, c, o = (next(iter({*a.letters} & {*b.letters})) for a, b in pairs)
+        grouped, low = {x: c, kernel: o, y: o}, self.low
+        is_turned = y == self.lhs
+        if is_turned:  # the taps are counted from the other end
+            axes = zip(kernel.sizes, kernel.steps, low, strict=True)
+            low = tuple((k - 1) * d - low for k, d, low in axes)
 
-    def _deconv(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
-        left, right, out = self.axes
-        if self.batch_groups > 1:
-            lhs = regrouped(lhs, self.groups, left[0], left[1])
-        kernel = regrouped(lax.rev(rhs, right[2:]), self.groups, right[0], right[1])
-        low = self._mirrored(self.rhs, self.rhs_dilation)
-        window = Window(self.out, self.lhs, self.rhs, self.lhs_dilation, self.rhs_dilation, low)
-        layout = Layout(out, _swapped(right), left)
-        return primitives.deconv(lhs, kernel, self._form(window, layout), dtype)
+        def turned(a: jax.Array, side: Side) -> jax.Array:
+            return lax.rev(a, side.axes[2:]) if is_turned and side == kernel else a
 
-    def _kernel_grad(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
-        left, right, out = self.axes
-        if self.feature_groups > 1:
-            lhs = regrouped(lhs, self.groups, left[1], left[0])
-        window = Window(self.lhs, self.rhs, self.out, self.rhs_dilation, self.stride, self.low)
-        layout = Layout(_swapped(left), _swapped(out), _swapped(right))
-        return primitives.kernel_grad(lhs, rhs, self._form(window, layout), dtype)
+        def moved(a: jax.Array, side: Side, source: str, target: str) -> jax.Array:
+            start, end = side.at(source)[0], side.at(target)[0]
+            return a if start == end else regrouped(a, self.groups, start, end)
 
-    def _reversed_kernel_grad(self, lhs: jax.Array, rhs: jax.Array, dtype) -> jax.Array:
-        left, right, out = self.axes
-        if self.feature_groups > 1:
-            lhs = regrouped(lhs, self.groups, left[1], left[0])
-        low = self._mirrored(self.out, self.stride)
-        window = Window(self.rhs, self.lhs, self.out, self.lhs_dilation, self.stride, low)
-        layout = Layout(_swapped(right), out, _swapped(left))
-        kernel = primitives.kernel_grad(rhs, lhs, self._form(window, layout), dtype)
-        return regrouped(lax.rev(kernel, out[2:]), self.groups, out[0], out[1])
+        window = Window(x.sizes, y.sizes, kernel.sizes, y.steps, kernel.steps, low)
+        layout = Layout(x.at(n + c), kernel.at(o + c), y.at(n + o))
+        sides = {"x": x, "kernel": kernel, "y": y}
+        *operands, result = (sides[role] for role in CONTRACTIONS[name])
+        a, b = (moved(turned(arrays[s], s), s, s.grouped, grouped[s]) for s in operands)
+        form = Form(window, self.groups, layout, self.precision)
+        found = getattr(primitives, name)(a, b, form, dtype)
+        return moved(turned(found, result), result, grouped[result], result.grouped)
 
     def _filled(self, lhs: jax.Array, rhs: jax.Array, dtype: np.dtype) -> jax.Array:
         """With steps on both sides there is no such reading until the zeros are filled in."""
-        edges = [(0, 0, 0)] * lhs.ndim
-        for axis, e in zip(self.axes[0][2:], self.lhs_dilation, strict=True):
+        edges, steps = [(0, 0, 0)] * lhs.ndim, self.lhs.steps
+        for axis, e in zip(self.lhs.axes[2:], steps, strict=True):
             edges[axis] = (0, 0, e - 1)
-        sizes = [(m - 1) * e + 1 for m, e in zip(self.lhs, self.lhs_dilation, strict=True)]
-        ones = (1,) * len(sizes)
-        filled = dataclasses.replace(self, lhs=tuple(sizes), lhs_dilation=ones)
-        return filled(lax.pad(lhs, jnp.zeros((), lhs.dtype), edges), rhs, dtype)
-
-    def _mirrored(self, taps: Axes, steps: Axes) -> Axes:
-        """The low padding as seen from the other end of the taps."""
-        axes = zip(taps, steps, self.low, strict=True)
-        return tuple((k - 1) * d - low for k, d, low in axes)
-
-    def _form(self, window: Window, layout: Layout) -> Form:
-        return Form(window, self.groups, layout, self.precision)
-
-
-def _swapped(axes: Axes) -> Axes:
-    outer, inner, *space = axes
-    return inner, outer, *space
+        sizes = tuple((m - 1) * e + 1 for m, e in zip(self.lhs.sizes, steps, strict=True))
+        side = self.lhs._replace(sizes=sizes, steps=(1,) * len(sizes))
+        lhs = lax.pad(lhs, jnp.zeros((), lhs.dtype), edges)
+        return dataclasses.replace(self, lhs=side)(lhs, rhs, dtype)

@@ -253,8 +253,8 @@ FAULTS = (
     Fault(
         "accelerate forgets the dilation of a mirrored padding",
         "jdeconv/xla.py",
-        "return tuple((k - 1) * d - low for",
-        "return tuple((k - 1) - low for",
+        "low = tuple((k - 1) * d - low for",
+        "low = tuple((k - 1) - low for",
         "compat_lax",
     ),
     Fault(

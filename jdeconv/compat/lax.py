@@ -254,11 +254,11 @@ def conv_general_dilated_patches(
     c = Convolution.of(left_type, right_type, result.shape, eqn.params)
     if c is None:
         raise refused("lhs", f"has no patch of {taps} of a fixed size, got {shown(lhs)}")
-    filled = [(0, 0, e - 1) for e in (1, 1, *c.lhs_dilation)]
+    filled = [(0, 0, e - 1) for e in (1, 1, *c.lhs.steps)]
     x = lax.pad(lax.transpose(lhs, left), jnp.zeros((), lhs.dtype), filled)
-    window = Window(x.shape[2:], c.out, taps, c.stride, c.rhs_dilation, c.low)
+    window = Window(x.shape[2:], c.out.sizes, taps, c.out.steps, c.rhs.steps, c.low)
     columns = unfold(x, window, space=2, tap=2)
-    columns = columns.reshape(x.shape[0], -1, *c.out).astype(result.dtype)
+    columns = columns.reshape(x.shape[0], -1, *c.out.sizes).astype(result.dtype)
     return lax.transpose(columns, np.argsort(out))
 
 
