@@ -14,7 +14,7 @@ All were tried with jax 0.10.0, 0.10.2, 0.11.2 and 0.12.0.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -40,6 +40,7 @@ __all__ = [
     "mlir",
     "not_inlined",
     "pass_jet",
+    "transposed",
     "type_like",
     "uses_shardy",
     "varying",
@@ -66,6 +67,12 @@ def type_like(aval: Any, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
     sharding = None if aval.sharding.mesh.empty else aval.sharding
     manual = aval.manual_axis_type
     return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding, manual_axis_type=manual)
+
+
+def transposed(linear: Callable, a: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """What the transpose of a linear function of an array of this shape makes of `a`."""
+    (x,) = jax.linear_transpose(linear, type_like(jax.typeof(a), shape))(a)
+    return x
 
 
 def uses_shardy() -> bool:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jdeconv import _jax
+from jdeconv._jax import transposed
 from jdeconv.checks import array, integer, one_of, refused, reporting, shown
 from jdeconv.padding import MODES, copied
 from jdeconv.window import Window, part
@@ -135,9 +135,7 @@ def add(seen: jax.Array, halo: Halo) -> jax.Array:
     """
     _, size = _sizes("seen", seen, halo, -1)
     shape = (*seen.shape[: halo.axis], size, *seen.shape[halo.axis + 1 :])
-    shard = _jax.type_like(jax.typeof(seen), shape)
-    (x,) = jax.linear_transpose(partial(exchange, halo=halo), shard)(seen)
-    return x
+    return transposed(partial(exchange, halo=halo), seen, shape)
 
 
 def _sizes(role: str, a: jax.Array, halo: Any, sign: int) -> tuple[int, int]:

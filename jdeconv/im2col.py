@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jdeconv import _jax
+from jdeconv._jax import transposed
 from jdeconv.axes import padded, reshaped
 from jdeconv.checks import (
     Ints,
@@ -187,24 +188,18 @@ def unfold(x: jax.Array, window: Window, *, space: int, tap: int) -> jax.Array:
     From (N, C, *big), space=2 and tap=2 give (N, C, *kernel, *small); from (N, *big, C), space=1 and
     tap=1+rank give (N, *small, *kernel, C).
     """
-    for i in reversed(range(window.rank)):
-        x = _gather(x, window, i, _turn(window.rank, i, space, tap), tap)
+    rank = window.rank
+    for i in reversed(range(rank)):  # so that larger copies move longer runs of memory
+        axis = space + rank - 1 if tap <= space else space + i  # while the taps behind it are out
+        x = _gather(x, window, i, axis, tap)
     return x
 
 
 def fold(columns: jax.Array, window: Window, *, space: int, tap: int) -> jax.Array:
     """The adjoint of `unfold`: every column added back to where its window lay."""
-    for i in range(window.rank):
-        columns = _scatter(columns, window, i, _turn(window.rank, i, space, tap), tap)
-    return columns
-
-
-def _turn(rank: int, i: int, space: int, tap: int) -> int:
-    """Where spatial axis i stands when its turn comes, the taps of those behind it being out.
-
-    The last axis unfolds first, so that later and larger copies move longer runs of memory.
-    """
-    return space + rank - 1 if tap <= space else space + i
+    shape = [*columns.shape[:tap], *columns.shape[tap + window.rank :]]
+    shape[space : space + window.rank] = window.big
+    return transposed(partial(unfold, window=window, space=space, tap=tap), columns, shape)
 
 
 def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
@@ -214,7 +209,9 @@ def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
     b, is a slice without gaps of the phases of x. Such blocks of a dilated kernel would also hold the cells
     between its taps. So each of its taps is a block by itself, and its slice takes every stride-th cell.
     """
-    phases, hop, step, blocks, length = _blocks(w, i)
+    k, s, d = w.kernel[i], w.stride[i], w.dilation[i]
+    phases, hop, step, blocks = (s, 1, 1, -(-k // s)) if d == 1 else (1, s, d, k)
+    length = -(-w.full[i] // phases)
     x = padded(x, axis, w.low[i], length * phases - w.low[i] - w.big[i])
     if phases > 1:
         x = reshaped(x, axis, 1, (length, phases))
@@ -233,37 +230,4 @@ def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
         return columns
     columns = jnp.moveaxis(columns, axis + 2 - is_behind, tap + 1)  # phases behind blocks
     columns = reshaped(columns, tap, 2, (blocks * phases,))
-    return lax.slice_in_dim(columns, 0, w.kernel[i], axis=tap)
-
-
-def _blocks(w: Window, i: int) -> tuple[int, int, int, int, int]:
-    """Phases, steps from one position to the next and to the next block, blocks, and x's size in phases."""
-    k, s, d = w.kernel[i], w.stride[i], w.dilation[i]
-    phases, hop, step, blocks = (s, 1, 1, -(-k // s)) if d == 1 else (1, s, d, k)
-    return phases, hop, step, blocks, -(-w.full[i] // phases)
-
-
-def _scatter(columns: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
-    """Rank-1 col2im of spatial axis i: the blocks of taps, each shifted to where it was read, added."""
-    phases, hop, step, blocks, length = _blocks(w, i)
-    if blocks > MAX_BLOCKS:
-        shape = [size for j, size in enumerate(columns.shape) if j != tap]
-        shape[axis] = w.big[i]
-        x = _jax.type_like(jax.typeof(columns), shape)
-        return jax.linear_transpose(lambda x: _gather(x, w, i, axis, tap), x)(columns)[0]
-    if phases > 1:
-        columns = padded(columns, tap, 0, blocks * phases - w.kernel[i])
-        columns = reshaped(columns, tap, 1, (blocks, phases))
-    x: Any = None
-    extent = (w.small[i] - 1) * hop + 1
-    for r in range(blocks):
-        piece = lax.index_in_dim(columns, r, tap, keepdims=False)
-        if phases > 1:
-            piece = jnp.moveaxis(piece, tap, axis + 1)
-        edges = [(0, 0, 0)] * piece.ndim
-        edges[axis] = (r * step, length - r * step - extent, hop - 1)
-        piece = lax.pad(piece, np.zeros((), piece.dtype), edges)
-        x = piece if x is None else x + piece
-    if phases > 1:
-        x = reshaped(x, axis, 2, (length * phases,))
-    return padded(x, axis, -w.low[i], w.low[i] + w.big[i] - length * phases)
+    return lax.slice_in_dim(columns, 0, k, axis=tap)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
-from jdeconv import _jax
+from jdeconv._jax import transposed
 from jdeconv.checks import refused
 from jdeconv.form import accumulator
 from jdeconv.window import Window
@@ -63,6 +63,4 @@ def pad_transpose(x: jax.Array, window: Window, axes: Sequence[int], mode: str) 
     shape = list(x.shape)
     for axis, size in zip(axes, window.big, strict=True):
         shape[axis] = size
-    extension = partial(pad, window=window, axes=axes, mode=mode)
-    (x,) = jax.linear_transpose(extension, _jax.type_like(jax.typeof(x), shape))(x)
-    return x
+    return transposed(partial(pad, window=window, axes=axes, mode=mode), x, shape)

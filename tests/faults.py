@@ -201,10 +201,10 @@ FAULTS = (
         "lowerings",
     ),
     Fault(
-        "windows that overlap overwrite one another",
+        "a gap between the phases of a stride",
         "jdeconv/im2col.py",
-        "x = piece if x is None else x + piece",
-        "x = piece",
+        "length * phases - w.low[i] - w.big[i])",
+        "length * phases - w.big[i])",
         "identity",
     ),
     Fault(
