@@ -25,6 +25,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.extend.core.primitives import conv_general_dilated_p
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
     "ClosedJaxpr",
@@ -63,8 +64,13 @@ def varying(a: Any) -> frozenset:
 
 
 def type_like(aval: Any, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
-    """The type of an array of another shape that lies on the same devices as one of the type `aval`."""
+    """The type of an array of another shape that lies on the same devices as one of the type `aval`.
+
+    It is sharded as that is, unless it has more or fewer axes.
+    """
     sharding = None if aval.sharding.mesh.empty else aval.sharding
+    if sharding is not None and len(shape) != len(aval.shape):
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
     manual = aval.manual_axis_type
     return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding, manual_axis_type=manual)
 
