@@ -154,12 +154,14 @@ def _read(
     return kernel_size, axes, a if batched else jnp.expand_dims(a, axes[0]), batched
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def _plain_im2col(x: jax.Array, window: Window, axes: Axes) -> jax.Array:
     columns = unfold(lax.transpose(x, axes), window, space=2, tap=2)
     shape = (x.shape[axes[0]], x.shape[axes[1]] * math.prod(window.kernel), *window.small)
     return lax.transpose(columns.reshape(shape), np.argsort(axes))
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def _plain_col2im(columns: jax.Array, window: Window, axes: Axes) -> jax.Array:
     columns = lax.transpose(columns, axes)
     channels = columns.shape[1] // math.prod(window.kernel)
