@@ -153,7 +153,7 @@ FAULTS = (
     Fault(
         "space that lies side by side on an automatic mesh is gathered",
         "jdeconv/mesh.py",
-        "return small > 1 and big == small * stride",
+        "return less(1, small) and big == small * stride",
         "return False",
         "mesh",
     ),
