@@ -63,21 +63,29 @@ def varying(a: Any) -> frozenset:
     return jax.typeof(a).manual_axis_type.varying
 
 
-def type_like(aval: Any, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
+def type_like(
+    aval: Any, shape: Sequence[int], axes: Sequence[int] | None = None
+) -> jax.ShapeDtypeStruct:
     """The type of an array of another shape that lies on the same devices as one of the type `aval`.
 
-    It is sharded as that is, unless it has more or fewer axes.
+    It is sharded as that is, or as these axes of that are.
     """
     sharding = None if aval.sharding.mesh.empty else aval.sharding
-    if sharding is not None and len(shape) != len(aval.shape):
-        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+    if sharding is not None and axes is not None:
+        spec = PartitionSpec(*(sharding.spec[axis] for axis in axes))
+        sharding = NamedSharding(sharding.mesh, spec)
     manual = aval.manual_axis_type
     return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding, manual_axis_type=manual)
 
 
-def transposed(linear: Callable, a: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """What the transpose of a linear function of an array of this shape makes of `a`."""
-    (x,) = jax.linear_transpose(linear, type_like(jax.typeof(a), shape))(a)
+def transposed(
+    linear: Callable, a: jax.Array, shape: Sequence[int], axes: Sequence[int] | None = None
+) -> jax.Array:
+    """The result, for `a`, of the transpose of a function that is linear in an array of this shape.
+
+    The result is sharded as `a` is, or as these axes of `a` are.
+    """
+    (x,) = jax.linear_transpose(linear, type_like(jax.typeof(a), shape, axes))(a)
     return x
 
 

@@ -199,9 +199,10 @@ def unfold(x: jax.Array, window: Window, *, space: int, tap: int) -> jax.Array:
 
 def fold(columns: jax.Array, window: Window, *, space: int, tap: int) -> jax.Array:
     """The adjoint of `unfold`: every column added back to where its window lay."""
-    shape = [*columns.shape[:tap], *columns.shape[tap + window.rank :]]
+    axes = [axis for axis in range(columns.ndim) if not 0 <= axis - tap < window.rank]
+    shape = [columns.shape[axis] for axis in axes]
     shape[space : space + window.rank] = window.big
-    return transposed(partial(unfold, window=window, space=space, tap=tap), columns, shape)
+    return transposed(partial(unfold, window=window, space=space, tap=tap), columns, shape, axes)
 
 
 def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:

@@ -84,6 +84,24 @@ def test_shard_map_sums_the_gradient_of_a_replicated_kernel(operands):
     assert_same(sharded(*operands), jax.value_and_grad(loss, (0, 1))(*operands))
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_columns_stay_sharded(axis):
+    """im2col, its gradient and col2im keep the sharding of images and channels."""
+    x = np.arange(2 * 2 * 8.0, dtype=np.float32).reshape(2, 2, 8)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
+
+    def columns(x):
+        return (jdeconv.im2col(x, (3,)) ** 2).sum()
+
+    expected = jdeconv.col2im(jdeconv.im2col(x, (3,)), 8, (3,)), jax.grad(columns)(x)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, P(*[None] * axis, "d"))
+        for wrapper in (jax.jit, lambda function: function):
+            found = wrapper(lambda x: jdeconv.col2im(jdeconv.im2col(x, (3,)), 8, (3,)))(x)
+            assert jax.typeof(found).sharding.spec[0] == ("d" if axis == 0 else None)
+            assert_same((found, wrapper(jax.grad(columns))(x)), expected)
+
+
 def test_sharded_space_is_refused_by_name(operands):
     x, kernel = operands
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
