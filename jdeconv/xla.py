@@ -9,13 +9,14 @@ where dilated(lhs) has lhs[m] at m*e and zeros between. It says any of the three
     kernel_grad  e = 1                 x = lhs, y = rhs, kernel = out
                  d = 1                 y = lhs, x = rhs, kernel = out reversed
 
-What could be a conv or a kernel's gradient is a conv if lhs has its batch on the first axis, and a gradient
-if it has its channels there. Otherwise, and beside a deconv, it is a gradient if rhs is larger than out. So a
+What could be a conv or a kernel's gradient is a gradient if rhs is larger than out. If one is not much larger
+than the other, as where an image is smaller than the kernel, lhs decides: it has its batch on the first axis
+in a conv, and its channels in a gradient. What could be a deconv is a gradient if rhs is larger than out. So a
 gradient that JAX derived from a convolution is evaluated as what the user would have written.
 
-Each side has two of the indices N, I and O. Two sides share one of them, which is the one that the form's
-arrays share in their places. The steps of y's side are the stride, and those of the kernel's side the dilation.
-A group on the batch is one on the channels, elsewhere in memory.
+Each side has two of the indices N, I and O, and any two sides share one of them. What x and y share is the
+form's n, what x and the kernel share is c, and what the kernel and y share is o. The steps of y's side are the
+stride, and those of the kernel's side are the dilation. A group of the batch becomes a group of channels.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from jdeconv.axes import regrouped
 from jdeconv.checks import DTYPES
 from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
 from jdeconv.window import Window
+
+NEAR = 16  # between the sizes of rhs and out, where lhs decides what a convolution is
 
 
 class Side(NamedTuple):
@@ -107,7 +110,9 @@ class Convolution:
         larger = math.prod(right.sizes) > math.prod(out.sizes)
         if dense:
             outer = left.axes.index(0)
-            is_gradient = outer == 1 if outer < 2 else larger
+            sizes = sorted([math.prod(right.sizes), math.prod(out.sizes)])
+            is_near = outer < 2 and sizes[1] <= NEAR * sizes[0]
+            is_gradient = outer == 1 if is_near else larger
             name, x, kernel, y = (
                 ("kernel_grad", left, out, right) if is_gradient else ("conv", *sides)
             )

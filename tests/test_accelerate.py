@@ -202,6 +202,22 @@ def test_a_kernel_larger_than_the_image_is_a_kernel():
     assert text.count("jdeconv_conv[") == text.count("jdeconv_kernel_grad[") == 1
 
 
+@pytest.mark.parametrize("numbers", [("NCHW", "OIHW", "NCHW"), ("CHWN", "IHWO", "CHWN")])
+def test_a_conv_of_any_layout_is_a_conv(numbers):
+    shapes = {
+        "NCHW": (2, 3, 16, 16),
+        "OIHW": (4, 3, 3, 3),
+        "CHWN": (3, 16, 16, 2),
+        "IHWO": (3, 3, 3, 4),
+    }
+    x, kernel = (jnp.ones(shapes[name]) for name in numbers[:2])
+    options = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": numbers}
+    conv = partial(lax.conv_general_dilated, **options)
+    text = str(jax.make_jaxpr(accelerate(conv))(x, kernel))
+    assert "jdeconv_conv[" in text
+    np.testing.assert_array_equal(accelerate(conv)(x, kernel), conv(x, kernel))
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_derived_convolutions_are_recognized(stride, operands):
     def loss(x, k):
