@@ -73,7 +73,11 @@ TABLE = (
     # Group after group takes half the time of a batch of small dots at 8 groups of 16 channels, 0.7 at 4 of 32.
     Row(
         "nhwc",
-        lambda p: _has_fast_path(p) and p.g > 1 and min(p.c, p.o) >= 8 and max(p.c, p.o) <= 32,
+        lambda p: (
+            _has_fast_path(p)
+            and (p.g > 1 and p.phases == 1)
+            and (min(p.c, p.o) >= 8 and max(p.c, p.o) <= 32)
+        ),
     ),
     # 40 to 90 times faster than im2col at 13x13 and one channel, 13 times at 8 channels.
     Row("fft", lambda p: _may_round(p) and p.c * p.o <= 64 and _is_large(p)),
@@ -87,7 +91,18 @@ TABLE = (
     Row(
         "nhwc",
         lambda p: _is_dense(p) and p.last and p.window.rank <= 2 and min(p.c, p.o) < 2 * p.columns,
-        contractions=("conv", "kernel_grad"),
+        contractions=("conv",),
+    ),
+    # With 16 channels and one image, a gradient as a convolution takes 4 times im2col's time.
+    Row(
+        "nhwc",
+        lambda p: (
+            _is_dense(p)
+            and (p.last and p.window.rank <= 2)
+            and p.o >= 64
+            and min(p.c, p.o) < 2 * p.columns
+        ),
+        contractions=("kernel_grad",),
     ),
 )
 """The first row that holds, and whose lowering does not refuse the problem, decides; after all, im2col."""

@@ -311,6 +311,7 @@ CHOICES = [
     (64, 64, (5, 5), (3, 3), {"padding": 1}, 1, None, "im2col"),  # 25 positions
     (64, 64, (9, 9), (3, 3), {"stride": 2, "padding": 1}, 1, "last", "im2col"),  # 25 positions
     (3, 64, (32, 32), (7, 7), {"stride": 2, "padding": 3}, 1, "last", "nhwc"),
+    (16, 16, (9, 9), (3, 3), {"stride": 2}, 2, "last", "im2col"),
     (3, 63, (32, 32), (7, 7), {"stride": 2, "padding": 3}, 1, "last", "im2col"),
     (16, 16, (3, 3), (5, 5), {"padding": 2}, 1, None, "im2col"),
     (32, 32, (9, 9), (2, 2), {"stride": 2}, 1, "last", "im2col"),
