@@ -104,9 +104,10 @@ class Call:
                     return "groups", f"must divide {size} channels, got {groups}"
                 other, needed = found.setdefault(index, (size, size // inside))
                 if size != needed * inside:
-                    what = "images" if index == "n" else "channels in "
-                    what += "" if index == "n" else f"{groups} group{'s' * (groups > 1)}"
-                    reason = f"but {other} {what} need {needed * inside}"
+                    reason = f"but the other array has {other}"
+                    if index != "n":
+                        within = f"{groups} group{'s' * (groups > 1)}"
+                        reason = f"but {other} channels in {within} need {needed * inside}"
                     return role, f"has size {size} on axis {axis}, {reason}"
         return None
 

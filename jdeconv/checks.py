@@ -262,8 +262,10 @@ def integers(
     """One static int per axis; a single int serves every axis. `symbolic` lets an export's sizes pass."""
     numbers = _repeated(value, rank)
     if numbers is None:
-        kind = TypeError if _entries(value) is None else ValueError
-        reason = f"must be an int or a sequence of length {rank}, got {shown(value)}"
+        entries = _entries(value)
+        is_short = entries is not None and None not in map(_index, entries)
+        kind = ValueError if is_short else TypeError
+        reason = f"must be an int or a sequence of {rank} ints, got {shown(value)}"
         raise refused(argument, reason, kind)
     return _within(argument, numbers, least, symbolic)
 

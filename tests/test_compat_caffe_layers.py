@@ -940,6 +940,8 @@ def test_sizes_that_the_text_leaves_open_and_layers_that_the_caller_brings():
     assert "sizes open" in repr(net)
     with pytest.raises(ValueError, match=r"shapes must have the sizes of .'data', 'label'."):
         net.init(jax.random.key(0))
+    with pytest.raises(ValueError, match="params are not there yet"):
+        net(net.params, {"data": jnp.ones((1, 3, 5, 4)), "label": jnp.zeros((1, 2, 5, 4))})
     params = net.init(jax.random.key(0), {"data": (1, 3, 4, 4), "label": (1, 2, 4, 4)})
     x, y = jnp.ones((1, 3, 5, 4)), jnp.zeros((1, 2, 5, 4))
     tops = net(params, {"data": x, "label": y}, ["conv", "mine"])

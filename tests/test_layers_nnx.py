@@ -463,7 +463,7 @@ def test_without_flax_the_extra_is_named(monkeypatch):
         ({"in_features": 0}, "in_features must be at least 1, got 0"),
         ({"feature_group_count": 0}, "feature_group_count must be at least 1, got 0"),
         ({"kernel_size": 1.5}, "kernel_size must be a tuple with one int for each axis, got 1.5"),
-        ({"strides": (1, 2)}, "strides must be an int or a sequence of length 1, got (1, 2)"),
+        ({"strides": (1, 2)}, "strides must be an int or a sequence of 1 ints, got (1, 2)"),
         ({"kernel_dilation": 0}, "kernel_dilation must be at least 1, got 0"),
         ({"padding": "FULL"}, "padding must be one of SAME, SAME_LOWER, VALID, CIRCULAR"),
         ({"padding": [(1, 2, 3)]}, "padding must be an int, a name or a sequence"),
@@ -510,6 +510,10 @@ def test_wrong_calls_are_named():
         TypeError, match=r"TiedConvTranspose: conv must be a jdeconv\.layers\.nnx\.Conv"
     ):
         layers.TiedConvTranspose(nnx.Conv(2, 3, 3, rngs=rngs), rngs=rngs)
+    grouped = layers.ConvTranspose(8, 4, 3, feature_group_count=2, rngs=rngs)
+    grouped.kernel = nnx.Param(jnp.ones((3, 8, 4)))
+    with pytest.raises(ValueError, match="kernel has 8 channels on axis 1; with 8"):
+        grouped(jnp.ones((1, 5, 8)))
     dilated = layers.Conv(2, 3, 3, padding=1, input_dilation=2, rngs=rngs)
     with pytest.raises(
         ValueError, match="TiedConvTranspose: conv must have input_dilation 1, got 2"

@@ -61,6 +61,11 @@ def reversed_deconv(
     letters in `dimension_numbers` are those of the conv: O is the axis of the result's channels.
     """
     side, spec, _ = dimension_numbers
+    channels = y.shape[side.index("C") - len(side)]  # there may be no batch
+    inner = kernel.shape[spec.index("I")]
+    if inner * groups != channels:
+        reason = f"has {inner} channels on axis {spec.index('I')}; with {channels} channels in {groups} groups"
+        raise refused("kernel", f"{reason}, {channels // groups} are needed")
     space = [axis for axis, letter in enumerate(spec) if letter not in "OI"]
     kernel = regrouped(jnp.flip(kernel, space), groups, spec.index("O"), spec.index("I"))
     swapped = spec.translate(str.maketrans("OI", "IO"))

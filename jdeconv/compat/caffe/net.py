@@ -390,6 +390,9 @@ def _drawn(
 
 
 def _check_tree(params: Any) -> None:
+    if params is None:
+        reason = "are not there yet: the net's sizes are open; call net.init(key, shapes) for them"
+        raise refused("params", reason)
     if not isinstance(params, Mapping):
         reason = f"must be a dict of lists of arrays, such as net.params, got {shown(params)}"
         raise refused("params", reason, TypeError)
