@@ -53,8 +53,8 @@ def accelerate(function: Callable) -> Callable:
     Differentiation: as for `function`, in forward and reverse mode, to any order.
 
     Numbers: sums are taken in another order than in XLA, so float results agree up to rounding. Integer
-    results are equal. XLA still evaluates a convolution if an axis has size zero or a symbolic size, or if an
-    explicit mesh shards its spatial axes.
+    results are equal. XLA still evaluates a convolution if a spatial axis has size zero or a symbolic
+    size, or if an explicit mesh shards its spatial axes.
 
     Example:
       >>> import jax.numpy as jnp

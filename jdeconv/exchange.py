@@ -105,7 +105,7 @@ def exchange(x: jax.Array, halo: Halo) -> jax.Array:
     wide = jnp.concatenate(parts, axis)
     if halo.step == 0 and halo.mode in ("zeros", "circular"):
         return lax.slice_in_dim(wide, before - halo.low, before - halo.low + length, axis=axis)
-    position = device * (size - halo.step) - halo.low + jnp.arange(length)
+    position = device * (size - halo.step) - halo.low + jnp.arange(length, dtype=device.dtype)
     if halo.mode in ("reflect", "replicate"):
         position = copied(position, devices * size, halo.mode)
     return wide.take(position - (device * size - before), axis, mode="clip")

@@ -34,9 +34,8 @@ def _paired(primitive: Primitive, forward: Callable, first: Callable, second: Ca
         lambda form, _, saved, bar: (first(bar, *saved, form), second(bar, *saved, form)),
     )
 
-    def transposed(
-        rule: Callable,
-    ) -> Callable:  # of one operand, which is then a type without a value
+    def transposed(rule: Callable) -> Callable:
+        # The operand that is transposed is a type without a value.
         return lambda bar, a, b, *, form, **_: rule(bar, a, b, form)
 
     ad.defbilinear(primitive, transposed(first), transposed(second))

@@ -39,7 +39,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def conv(x: jax.Array, kernel: jax.Array, form: Form, result: Any) -> jax.Array:
-    """(x, kernel) -> y, of this dtype, or of the dtype and the sharding of a type."""
+    """(x, kernel) -> y. `result` is its dtype, or a type whose dtype and sharding it gets."""
     return _bind(conv_p, x, kernel, form, result)
 
 

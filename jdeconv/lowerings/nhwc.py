@@ -2,9 +2,9 @@
 
     conv         lax's convolution over the last two axes; the taps of the axes before them are channels
     deconv       the same of y with zeros in the gaps of the stride and the reversed kernel, channels swapped
-    kernel_grad  the same of x with y as the kernel, where images are channels; or, of few or large images,
-                 im2col on both sides: x unfolds by the taps of all axes but the last, y by those of the
-                 last, so that both have few columns and the dot between them is nearly square
+    kernel_grad  the same of x with y as the kernel, where images are channels. If there are few images, or
+                 large ones: im2col on both sides. x unfolds by the taps of all axes but the last, y by those
+                 of the last, so that both have few columns and the dot between them is nearly square
 
 On CPU, XLA hands this form to a library that needs no columns, in loops too, where the same convolution with
 channels first takes 20 to 40 times as long (jax #12868). So arrays are transposed to it, groups go one
