@@ -23,7 +23,7 @@ TEXTS = [
     (lambda: jdeconv.conv(X, K, stride=0), "conv: stride must be at least 1, got 0"),
     (lambda: jdeconv.conv(X, K, stride=1.5), "conv: stride must be an int or a sequence of 2 ints, got 1.5"),
     (
-        lambda: jdeconv.kernel_grad(X, ones(2, 8, 5, 5), 1),
+        lambda: jdeconv.kernel_grad(X, ones(2, 8, 5, 5), (1, 1)),
         "kernel_grad: y has size 2 on axis 0, but the other array has 1",
     ),
     (lambda: jdeconv.conv(X, K, groups=3), "conv: groups must divide 8 channels, got 3; pass groups=1"),
