@@ -305,9 +305,11 @@ def _within(
 def _repeated(value: object, count: int) -> tuple[Any, ...] | None:
     """So many ints: those of a sequence, or a single one for all."""
     entries = _entries(value)
-    numbers = [_index(entry) for entry in ((value,) * count if entries is None else entries)]
-    found = tuple(number for number in numbers if number is not None)
-    return found if len(found) == len(numbers) == count else None
+    numbers = tuple(map(_index, (value,) if entries is None else entries))
+    if None in numbers:
+        return None
+    numbers = numbers * count if entries is None else numbers
+    return numbers if len(numbers) == count else None
 
 
 def _index(value: Any) -> Any:
