@@ -148,7 +148,7 @@ class Net:
           >>> load(text, path).params["y"][0].tolist()
           [[3.0, 4.0]]
         """
-        _check_tree(params)
+        self._check_tree(params)
         places, layers = Places(), []
         for step, made in zip(self.steps, self._planned(None).layers, strict=True):
             found = zip(places.of(step, made), made.blobs, strict=True)
@@ -178,12 +178,22 @@ class Net:
             return self.plan
         return _plan(self.source["file"], self.inputs, self, shapes, needed=True)  # pyright: ignore[reportReturnType]
 
+    def _check_tree(self, params: Any) -> None:
+        if params is None and self.params is None:
+            reason = (
+                "are not there yet: the net's sizes are open; call net.init(key, shapes) for them"
+            )
+            raise refused("params", reason)
+        if not isinstance(params, Mapping):
+            reason = f"must be a dict of lists of arrays, such as net.params, got {shown(params)}"
+            raise refused("params", reason, TypeError)
+
     def _run(
         self, params: Params, inputs: Mapping[str, jax.Array], key: Any
     ) -> tuple[dict[str, jax.Array], Params, list[tuple[float, jax.Array]]]:
         """All blobs, the params with changed statistics, and the tops that count as losses."""
         blobs = self._checked(inputs)
-        _check_tree(params)
+        self._check_tree(params)
         key = None if key is None else checks.key(key)
         places, terms = Places(), []
         new = {name: list(arrays) for name, arrays in params.items()}
@@ -387,15 +397,6 @@ def _drawn(
             params[name].append(made)
         count += sum(blob.count for blob in layer[:1])
     return params
-
-
-def _check_tree(params: Any) -> None:
-    if params is None:
-        reason = "are not there yet: the net's sizes are open; call net.init(key, shapes) for them"
-        raise refused("params", reason)
-    if not isinstance(params, Mapping):
-        reason = f"must be a dict of lists of arrays, such as net.params, got {shown(params)}"
-        raise refused("params", reason, TypeError)
 
 
 def _blob(params: Mapping[str, Any], step: Step, place: tuple[str, int], shape: Shape) -> jax.Array:
