@@ -115,7 +115,8 @@ def exchange(x: jax.Array, halo: Halo) -> jax.Array:
 def add(seen: jax.Array, halo: Halo) -> jax.Array:
     """The adjoint of `exchange`: what lies in a halo is added to where it came from.
 
-    Formula: device r adds ``seen[i]`` to position ``r*(size - step) - low + i`` of x, whosever that is.
+    Formula: device r adds ``seen[i]`` to position ``r*(size - step) - low + i`` of x, on the
+    device that holds it.
 
     Shapes: seen, with size + low + high positions on `halo.axis` -> the same with `size`.
 

@@ -94,7 +94,7 @@ class Pool:
         return [top, mask.astype(jnp.float32)]
 
     def by(self, method: int, masked: bool = False) -> Callable[[jax.Array], list[jax.Array]]:
-        """The function of a method, with a mask at need."""
+        """The function of a pooling method. It also returns a mask, if the layer has a top for one."""
         if method == STOCHASTIC:
             raise refused("pool", "must be MAX or AVE, got STOCHASTIC")
         if method == AVE and masked:
@@ -108,7 +108,7 @@ class Pool:
 
 
 def pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
-    """Pooling over two axes, MAX with a mask at need, or AVE."""
+    """Pooling over two axes: MAX, with a mask if there is a top for one, or AVE."""
     need_bottoms(layer, bottoms, 1)
     message, (shape,) = layer.pooling_param, bottoms
     need_axes(shape, 4)
