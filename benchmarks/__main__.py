@@ -3,6 +3,8 @@
 A layer is timed with its forward pass and both gradients. The command compares the results first. Then all
 programs take turns in one process, and the table shows the median times.
 
+The column "im2col" is jdeconv with the definition, im2col and dot, for every convolution.
+
 The column "floor" is the least time that a direct convolution could take on this machine, divided by
 jdeconv's time. This least time follows from the speed of matrix products and of copies, which the command
 measures in the same run. The column can be above 100% if a lowering takes fewer products than a direct
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peers",
         metavar="NAMES",
-        help="the libraries to compare with, beside jax.lax: equinox,torch or one of them, or '' for none",
+        help="what to compare with, beside jax.lax: some of im2col,equinox,torch, or '' for none",
     )
     parser.add_argument(
         "--lowering",

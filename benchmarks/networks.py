@@ -2,7 +2,8 @@
 
 A step computes the loss and its gradient in every parameter, under one jit. Each network is written once, on
 jax.lax, and runs with channels last and with channels first. The programs of jdeconv are the same networks in
-`jdeconv.accelerate`. PyTorch runs in eager mode on all cores, in the faster of its two memory formats.
+`jdeconv.accelerate`. PyTorch runs in eager mode on all cores, in the faster of its two memory formats. The
+column "im2col" is jdeconv with the definition, im2col and dot, for every convolution.
 
 The command compares the results first. Then all programs take turns, one after the other in each round. A
 ratio compares the times of two programs in the same round.
@@ -24,7 +25,7 @@ import numpy as np
 from benchmarks import architectures, ratios, report, suite, timing
 from benchmarks.cases import Case
 from benchmarks.earlier import EarlierError, EarlierPeer
-from benchmarks.peers import LAX, OURS, AcceleratedPeer, JaxPeer, Lax, TorchPeer
+from benchmarks.peers import IM2COL, LAX, OURS, AcceleratedPeer, Im2colPeer, JaxPeer, Lax, TorchPeer
 
 LAYOUTS = ("NHWC", "NCHW")
 APART = ("1>1 stencil, 50 times", "3x3 conv through scan")
@@ -139,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     rounds = options.rounds if options.rounds is not None else 5 if options.quick else 9
     if rounds < 1:
         parser.error(f"--rounds {rounds}: expected 1 or more")
-    peers: dict[str, Any] = {LAX: JaxPeer(Lax), OURS: AcceleratedPeer(Lax)}
+    peers: dict[str, Any] = {LAX: JaxPeer(Lax), OURS: AcceleratedPeer(Lax), IM2COL: Im2colPeer(Lax)}
     missing = {}
     if importlib.util.find_spec("torch") is None:
         missing["missing"] = NO_TORCH

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,9 @@ from jax.sharding import SingleDeviceSharding
 
 import jdeconv
 from benchmarks.cases import GRADIENTS, Array, Case, Layer, Zeros
+from jdeconv import choose
 
-OURS, LAX, DEFAULT = "jdeconv", "jax.lax", "jax.lax's default"
+OURS, LAX, DEFAULT, IM2COL = "jdeconv", "jax.lax", "jax.lax's default", "im2col"
 
 
 @dataclass
@@ -389,6 +391,15 @@ class AcceleratedPeer(JaxPeer):
         return jdeconv.accelerate(super().function(case))
 
 
+class Im2colPeer(AcceleratedPeer):
+    """`jdeconv.accelerate` with the definition, im2col, in place of every other lowering."""
+
+    def program(self, case: Case, arrays: list[Array]) -> Program:
+        """The case compiled by jit, where the table of choices is empty."""
+        with mock.patch.object(choose, "TABLE", ()):
+            return super().program(case, arrays)
+
+
 class EquinoxPeer(JaxPeer):
     """Equinox, where it differs from lax."""
 
@@ -518,6 +529,7 @@ def peers(lowering: str | None = None) -> dict[str, Any]:
     return {
         OURS: JaxPeer(functools.partial(Jdeconv, lowering=lowering)),
         LAX: JaxPeer(Lax),
+        IM2COL: JaxPeer(functools.partial(Jdeconv, lowering="im2col")),
         "equinox": EquinoxPeer(Equinox),
         "torch": TorchPeer(),
     }

@@ -22,6 +22,7 @@ from benchmarks import (
 )
 from benchmarks.__main__ import main
 from benchmarks.peers import LAX, OURS
+from jdeconv import evaluate
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
@@ -64,6 +65,21 @@ def test_all_peers_do_the_same_work(work, layout):
     found = {name: results(peer, case) for name, peer in there.items()}
     timing.compare(case, found)
     assert {"jdeconv", "jax.lax"} <= set(found)
+
+
+def test_the_column_im2col_is_of_the_definition_alone(monkeypatch):
+    names, choose = set(), evaluate.choose
+
+    def chosen(p):
+        names.add(name := choose(p))
+        return name
+
+    monkeypatch.setattr(evaluate, "choose", chosen)
+    case = cases.Case("case", "dense", SMALL[5], layout="NHWC")
+    for peer, expected in ((peers.Im2colPeer, {"im2col"}), (peers.AcceleratedPeer, {"taps"})):
+        names.clear()
+        results(peer(peers.Lax), case)
+        assert names == expected
 
 
 @pytest.mark.parametrize("name", models.MODELS)
