@@ -76,7 +76,7 @@ class Call:
             raise refused("y", f"{reason}; give both a batch axis, or neither")
         dtype = _common_dtype(arrays)
         arrays = {role: a.astype(dtype) for role, a in arrays.items()}
-        # Outside of any custom_vjp, so that its backward pass meets a replicated kernel's psum in shard_map.
+        # Outside of custom_vjp, so that JAX transposes it: in shard_map it sums a replicated kernel's gradient.
         arrays = dict(zip(arrays, aligned(*arrays.values()), strict=True))
         if not batched:
             for role in sides:
@@ -93,7 +93,7 @@ class Call:
         return [space(r, self.arrays[r], getattr(self.layout, r)[2:]) for r in roles]
 
     def misfit(self, layout: Layout, groups: int) -> tuple[str, str] | None:
-        """The argument, and the reason, for which the operands' sizes do not fit so read."""
+        """With this layout and groups: the argument that does not fit and the reason, or None."""
         first, second, _ = CONTRACTIONS[self.contraction]
         found: dict[str, Any] = {}
         for role in (first, second):

@@ -38,54 +38,54 @@ from jdeconv.problem import ACCELERATORS, Problem
 
 MIB = 1 << 20
 ACCELERATOR_FACTOR = 128  # large buffers cost nothing there, while a loop leaves the device idle
-MAX_BYTES = 32 * MIB  # an image that lays out more is cut into slabs
+MAX_BYTES = 32 * MIB  # an image that needs more is cut into slabs
 SLAB_BYTES = 12 * MIB
 
 
 @dataclass(frozen=True)
 class Memory:
-    """In which order a lowering computes, and what it lays out.
+    """In which order a lowering computes, and how much memory it needs.
 
     Args:
       last: whether it takes channels last.
-      laid_out: the bytes that it lays out for one image.
-      block_bytes: how many of them may be laid out at a time.
-      takes_slabs: whether an image that lays out too much is cut.
-      is_scaled: whether accelerators lay out more at a time.
+      temporary_bytes: how many bytes of temporary arrays it makes for one image.
+      block_bytes: the most bytes of them at a time, by taking images in blocks.
+      takes_slabs: whether an image that needs too many is cut.
+      is_scaled: whether block_bytes is larger on accelerators.
       rereads: the contractions in which it reads a position of x or y for more than one tap.
     """
 
     last: Callable[[Problem], bool] = lambda p: p.last
-    laid_out: Callable[[Problem], Any] = lambda p: 0
+    temporary_bytes: Callable[[Problem], Any] = lambda p: 0
     block_bytes: int = 0
     takes_slabs: bool = False
     is_scaled: bool = False
     rereads: tuple[str, ...] = ()
 
     def block(self, p: Problem) -> int:
-        """How many bytes may be laid out at a time on the problem's platform."""
+        """The most bytes of temporary arrays at a time on the problem's platform."""
         return _scaled(p, self.block_bytes) if self.is_scaled else self.block_bytes
 
 
 MEMORY = {
     "im2col": Memory(
-        laid_out=im2col.laid_out,
+        temporary_bytes=im2col.temporary_bytes,
         block_bytes=4 * MIB,
         takes_slabs=True,
         is_scaled=True,
         rereads=("conv", "kernel_grad"),
     ),
     "taps": Memory(last=taps.takes_channels_last, rereads=tuple(CONTRACTIONS)),
-    "fft": Memory(last=lambda p: False, laid_out=fft.laid_out, block_bytes=32 * MIB),
+    "fft": Memory(last=lambda p: False, temporary_bytes=fft.temporary_bytes, block_bytes=32 * MIB),
     "nhwc": Memory(
         last=lambda p: True,
-        laid_out=nhwc.laid_out,
+        temporary_bytes=nhwc.temporary_bytes,
         block_bytes=4 * MIB,
         takes_slabs=True,
         rereads=("kernel_grad",),
     ),
 }
-"""A lowering that is not here takes the user's arrays as they are."""
+"""A lowering without an entry takes the user's arrays as they are, as `vendor` does."""
 
 
 def evaluate(
@@ -179,7 +179,10 @@ def _merged(a: jax.Array, p: Problem, role: str) -> jax.Array:
 
 
 def _is_at_once(memory: Memory, p: Problem) -> bool:
-    """Whether windows overlap on a CPU and no loop follows, which would write its operands itself."""
+    """Whether this is a CPU, windows overlap, and one call evaluates all images.
+
+    A loop over blocks or slabs writes its operands to memory anyway.
+    """
     is_whole = _images_per_block(memory, p) == p.n and not _takes_slabs(memory, p)
     return p.platform == "cpu" and p.overlaps and is_whole
 
@@ -220,7 +223,7 @@ def _groups_per_block(p: Problem, memory: Memory) -> int:
 
     Blocks of groups can be smaller than blocks of images then, and need no sum.
     """
-    size, most = memory.laid_out(p), memory.block(p)
+    size, most = memory.temporary_bytes(p), memory.block(p)
     is_symbolic = p.is_symbolic or not (isinstance(p.n, int) and isinstance(size, int))
     if p.contraction != "kernel_grad" or is_symbolic or p.n >= p.g or size <= most:
         return p.g
@@ -244,15 +247,15 @@ def _by_groups(contract: Callable, a: jax.Array, b: jax.Array, p: Problem, size:
 
 
 def _images_per_block(memory: Memory, p: Problem) -> Any:
-    """How many images to take at a time; all, where the lowering lays out nothing."""
-    laid_out = memory.laid_out(p)
-    if isinstance(laid_out, int) and laid_out == 0:
+    """How many images to take at a time; all, where the lowering makes no temporary arrays."""
+    temporary_bytes = memory.temporary_bytes(p)
+    if isinstance(temporary_bytes, int) and temporary_bytes == 0:
         return p.n
-    return items_per_block(p.n, laid_out, memory.block(p))
+    return items_per_block(p.n, temporary_bytes, memory.block(p))
 
 
 def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
-    """The contraction of so many images at a time as lay out no more than a block."""
+    """The contraction, in blocks of images whose temporary arrays are no larger than a block."""
     contract = partial(_contract, lowering)
     size = _images_per_block(memory, p)
     if size == p.n:
@@ -285,16 +288,16 @@ def _zeros_of(function: Callable, *args: Any, like: jax.Array) -> jax.Array:
 
 
 def _takes_slabs(memory: Memory, p: Problem) -> bool:
-    size = memory.laid_out(p)
+    size = memory.temporary_bytes(p)
     return memory.takes_slabs and isinstance(size, int) and size > _scaled(p, MAX_BYTES)
 
 
 def _in_slabs(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
-    """The contraction, in slabs where one image lays out too much."""
+    """The contraction, in slabs where one image needs too much memory."""
     whole = partial(_in_blocks, memory, lowering)
     if not _takes_slabs(memory, p):
         return whole(a, b, p)
-    size = memory.laid_out(p)
+    size = memory.temporary_bytes(p)
     axis = int(np.argmax(p.window.small))
     rows = max(1, p.window.small[axis] * _scaled(p, SLAB_BYTES) // size)
     if rows >= p.window.small[axis]:

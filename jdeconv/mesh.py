@@ -89,8 +89,10 @@ def aligned(*arrays: jax.Array) -> list[jax.Array]:
 
 @functools.cache
 def probe() -> Any:
-    """A jaxpr with such a function in it. As a parameter of a primitive, it makes jit tell the primitive's
-    lowering of the devices, which it otherwise does for JAX's own primitives only.
+    """A jaxpr that holds a custom_partitioning function.
+
+    As a parameter of a primitive, it makes jit tell the primitive's lowering of the devices. Without it, jit
+    does so for JAX's own primitives only.
     """
     function = _jax.custom_partitioning(lambda a: a)
     function.def_partition(lambda *_: None, sharding_rule="->")

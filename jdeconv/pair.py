@@ -8,8 +8,8 @@ the gradient of an operand is the contraction of the other two arrays:
     deconv(y, kernel)                     kernel_grad          conv
     kernel_grad(x, y)     deconv                               conv
 
-The rules call the primitives and not the `custom_vjp` functions, so that a gradient has a jvp. They are the
-transposes of the primitives too, so the table stands once.
+The rules call the primitives and not the `custom_vjp` functions, which have no jvp. So a gradient has one. The
+same rules are registered as the primitives' transposes, so the table is written once.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ def _bind(primitive: Primitive, a: jax.Array, b: jax.Array, form: Form, result: 
     return jax.sharding.reshard(found, result.sharding)
 
 
-# Batching. The arrays that are mapped, the result among them, share exactly one index of the form; the
-# new axis becomes its outer part.
+# Batching. The arrays that are mapped, the result among them, share exactly one index of the form. The new
+# axis becomes the outer part of this index: of c and of o it lies inside of the group.
 
 
 def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtype, **_):
@@ -88,7 +88,7 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
 
 
 def _place(role: str, index: str, form: Form) -> tuple[int, int]:
-    """The axis of `role` that carries the index, and the number of groups outside of it there."""
+    """The axis of `role` that carries the index, and the number of groups that precede it there, 1 if none."""
     which = next(i for i, word in enumerate(INDICES[role]) if index in word)
     is_inside = INDICES[role][which].index(index) == 1
     return getattr(form.layout, role)[which], form.groups if is_inside else 1
@@ -162,7 +162,7 @@ def _eager(contraction: str, a, b, *, form: Form, dtype: np.dtype, **_) -> jax.A
     a, b = jnp.asarray(a), jnp.asarray(b)  # what a vjp saved may be numpy's
     _abstract_eval(contraction, jax.typeof(a), jax.typeof(b), form=form, dtype=dtype)
     device = next(iter(a.devices())).platform
-    platform = {"gpu": "cuda"}.get(device, device)
+    platform = {"gpu": "cuda"}.get(device, device)  # on ROCm too; only the choice depends on it
     places = [o.sharding for o in (a, b)]
     is_divided = any(isinstance(at, NamedSharding) and at.mesh.size > 1 for at in places)
     return _run(contraction, platform, is_divided, a, b, form=form, dtype=dtype)

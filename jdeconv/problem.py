@@ -126,8 +126,8 @@ class Problem:
         """The dtype in which one convolution or dot of XLA answers, where nothing is added to it.
 
         Units of accelerators take half precision and add up in float32 by themselves. Asked for a float32
-        result, XLA would widen the operands instead and multiply in float32. Operands of 8 bits stay narrow
-        either way, so for them it is asked for.
+        result, XLA would widen the operands instead and multiply in float32. It does not widen operands of 8
+        bits, so these get a float32 result.
         """
         is_half = self.result == self.operands and self.operands.itemsize == 2
         return self.operands if is_half and self.platform in ACCELERATORS else self.wide

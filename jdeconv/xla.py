@@ -9,9 +9,9 @@ where dilated(lhs) has lhs[m] at m*e and zeros between. It says any of the three
     kernel_grad  e = 1                 x = lhs, y = rhs, kernel = out
                  d = 1                 y = lhs, x = rhs, kernel = out reversed
 
-What could be a conv or a kernel's gradient is a gradient if rhs is larger than out. If one is not much larger
-than the other, as where an image is smaller than the kernel, lhs decides: it has its batch on the first axis
-in a conv, and its channels in a gradient. What could be a deconv is a gradient if rhs is larger than out. So a
+What could be a conv or a kernel's gradient is a gradient if rhs is larger than out. If their sizes differ by a
+factor of 16 at most, the layout of lhs decides: in a conv its first axis is the batch, and in a gradient it is
+the channels. What could be a deconv is a gradient if rhs is larger than out. So a
 gradient that JAX derived from a convolution is evaluated as what the user would have written.
 
 Each side has two of the indices N, I and O, and any two sides share one of them. What x and y share is the

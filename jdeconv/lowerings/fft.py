@@ -34,7 +34,7 @@ def refuses(p: Problem) -> str | None:
     return None
 
 
-def laid_out(p: Problem) -> int:
+def temporary_bytes(p: Problem) -> int:
     """The bytes of one image's spectra."""
     return p.g * (p.c + p.o) * math.prod(_lengths(p)) * p.wide.itemsize
 

@@ -32,7 +32,7 @@ def refuses(p: Problem) -> str | None:
     return None
 
 
-def laid_out(p: Problem) -> int:
+def temporary_bytes(p: Problem) -> int:
     """The bytes of one image's columns, where they are not x itself."""
     if p.last and p.window.big == p.window.small and p.taps == 1:
         return 0

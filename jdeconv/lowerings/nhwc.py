@@ -36,7 +36,7 @@ def refuses(p: Problem) -> str | None:
     return None
 
 
-def laid_out(p: Problem) -> int:
+def temporary_bytes(p: Problem) -> int:
     """The bytes of one image's columns on both sides."""
     if p.contraction == "kernel_grad":
         if _is_convolution(p):
