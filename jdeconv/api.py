@@ -75,9 +75,9 @@ def conv_by(
         dtype also widens the operands, as in `jax.lax`.
       lowering: the algorithm. None picks one by shape, dtype, layout and platform. "im2col" is the definition.
         "taps" uses multiply-adds, for few channels in a group. "fft" is for large kernels; its rounding
-        errors are relative to the largest value of the result. "nhwc" is XLA's forward convolution, for
-        stride 1. "vendor" is XLA's convolution in the forms that vendor libraries recognize. Under vmap
-        another algorithm is used if the named one cannot evaluate the mapped call.
+        errors are relative to the largest value of the result. "nhwc" is XLA's forward convolution
+        with channels last. "vendor" is XLA's convolution in the forms that vendor libraries recognize. Under
+        vmap another algorithm is used if the named one cannot evaluate the mapped call.
 
     Returns:
       y, in the dtype to which x, kernel and bias promote. float16 and bfloat16 accumulate in float32.

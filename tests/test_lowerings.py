@@ -27,6 +27,7 @@ from jdeconv.lowerings import LOWERINGS, cudnn, im2col
 from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
 
 FLOAT = np.dtype("float32")
+ROUNDING = ("fft",)  # lowerings whose integers are not exact
 MIXED = {1: ("CWN", "WOI"), 2: ("HCNW", "HOIW"), 3: ("WCDNH", "DIHOW")}
 
 
@@ -76,8 +77,8 @@ def on(platform, form, x, kernel, y):
 
 
 def same(name, ours, truth, text):
-    """To the last bit, but for the lowering that rounds."""
-    if name == "fft":
+    """To the last bit, but for lowerings that round."""
+    if name in ROUNDING:
         np.testing.assert_allclose(ours, truth, rtol=0, atol=1e-3, err_msg=text)
     else:
         np.testing.assert_array_equal(ours, truth, text)
@@ -96,6 +97,25 @@ def test_the_definition(name, seed):
         )
         for a, b in zip(ours, truth, strict=True):
             same(name, a, b, f"{g} c{g.c} o{g.o}")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int32", "complex64"])
+@pytest.mark.parametrize("name", sorted(LOWERINGS.keys() - ROUNDING))
+def test_dtypes(name, dtype):
+    """Many taps, and sums that half precision could not hold on the way: they are rounded once."""
+    window = Window.of_conv((9, 8), (5, 5), padding=2)
+    g = Geometry(window, ((2, 2), (2, 2)), 2, 2, 3, 2)
+    x, kernel, y = (abs(a) for a in g.draw())
+    ours = contractions(g, *(jnp.asarray(a, dtype) for a in (x, kernel, y)), lowering=name)
+    truth = (
+        conv_loops(x, kernel, g.window.small, **g.loops),
+        deconv_loops(y, kernel, g.window.big, **g.loops),
+        kernel_grad_loops(x, y, g.window.kernel, **g.loops),
+    )
+    for a, b in zip(ours, truth, strict=True):
+        assert a.dtype == dtype
+        assert abs(b).max() > 256
+        np.testing.assert_array_equal(a, jnp.asarray(b, dtype))
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -243,6 +263,17 @@ def test_fft_has_no_dot_and_no_convolution():
     text = jax.jit(jdeconv.conv).lower(x, kernel).as_text()
     assert "stablehlo.fft" in text
     assert "stablehlo.convolution" not in text
+
+
+@pytest.mark.parametrize("name", sorted(LOWERINGS.keys() - ROUNDING))
+def test_the_precision_of_every_product(name):
+    window = Window.of_conv((9, 8), (5, 5), padding=2)
+    g = Geometry(window, ((2, 2), (2, 2)), 2, 2, 3, 2)
+    run = jax.jit(lambda *a: contractions(g, *a, lowering=name, precision="highest"))
+    lines = run.lower(*g.draw()).as_text().splitlines()
+    products = [line for line in lines if re.search(r"stablehlo\.(dot_general|convolution)", line)]
+    assert bool(products) == (name != "taps")  # which multiplies number by number
+    assert all("HIGHEST" in line for line in products)
 
 
 def test_more_precision_means_the_definition():
