@@ -52,6 +52,12 @@ def test_every_page_is_there(site, pages):
     assert len(sources) > 30
 
 
+def test_links_have_a_text():
+    """Sphinx fills in the title of the page, but a reader of the Markdown sees nothing."""
+    empty = [path.name for path in DOCS.rglob("*.md") if "[](" in path.read_text()]
+    assert empty == []
+
+
 def test_links_inside_of_the_site_lead_somewhere(pages):
     broken = []
     for path, page in pages.items():
