@@ -97,8 +97,8 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         help="compare the library with other implementations on this device",
         description="Compare conv, deconv and kernel_grad with plain numpy loops, jax.lax's convolution, "
         "lax.conv_transpose, jax.grad of lax's convolution, and the inner-product identity. The arrays are "
-        "small random integers, so all results must be equal to the last bit. The exit code is 1 if one "
-        "differs. This takes about half a minute.",
+        "small random integers, so all results must be equal to the last bit. The exit code is 1 if any of "
+        "them differ. This takes about half a minute.",
     )
     parser.add_argument(
         "--lowering",
@@ -112,7 +112,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a row for each geometry; 1 if any comparison failed."""
+    """Print a row for each geometry; returns 1 if any comparison failed."""
     device = jax.devices()[0]
     print(f"jax {jax.__version__} on {device.platform} ({device.device_kind})\n")
     width = max(len(str(geometry)) for geometry in GEOMETRIES)
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def compare(g: Geometry, lowering: str | None, seed: int) -> list[str]:
-    """One verdict for each of COLUMNS: "ok", "FAIL", or "-" where nothing can be compared."""
+    """Returns a verdict for each of COLUMNS: "ok", "FAIL", or "-" if nothing can be compared."""
     steps = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation}
     window = Window.of_conv(g.big, g.kernel, **steps)
     rng = np.random.default_rng(seed)
@@ -162,7 +162,7 @@ def compare(g: Geometry, lowering: str | None, seed: int) -> list[str]:
 
     @compiled
     def oracle(x, y, kernel):
-        """The same by jax.lax and JAX's own differentiation, but for the kernel gradient."""
+        """The same by jax.lax and JAX's own differentiation, without the kernel gradient."""
 
         def forward(x, kernel):
             return _lax_conv(x, kernel, window, g.groups)

@@ -27,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--image",
         type=Path,
         metavar="PATH",
-        help="a picture of yours, which the trained network doubles and writes to DIR/NAME-2x.png",
+        help="a picture of your own; the command writes it at twice its size to DIR/NAME-2x.png",
     )
     parser.add_argument(
         "--output",
@@ -55,7 +55,7 @@ def _seed(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, compare, time; 0, or 2 for a bad argument."""
+    """Train, compare and time the network; returns 0, or 2 for a bad argument."""
     try:
         import tqdm
         from PIL import Image, UnidentifiedImageError
@@ -126,7 +126,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def compare_steps(network, params, low, high, rounds: int = 7) -> tuple[float, float]:
-    """Median seconds of loss and gradient through the pair and through lax, in turn, results compared."""
+    """Returns the median seconds of a training step with jdeconv and with jax.lax.
+
+    Their results are compared first. The two take turns.
+    """
     steps = [network.gradient(layers) for layers in (network.JDECONV, network.LAX)]
     results = [jax.block_until_ready(step(params, low, high)) for step in steps]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *results)

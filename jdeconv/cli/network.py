@@ -22,7 +22,7 @@ Layer = Callable[[jax.Array, jax.Array, int], jax.Array]
 
 
 def init(key: jax.Array) -> Params:
-    """Kernels by Caffe's fillers; the deconv sees the image and the features, and starts blind to these."""
+    """Returns initial kernels from Caffe's fillers. The deconv's weights of the features are 0 at the start."""
     keys = jax.random.split(key, 3)
     shapes = {
         "conv1": (WIDTH, 1, 5, 5),
@@ -39,12 +39,12 @@ def init(key: jax.Array) -> Params:
 
 
 def jdeconv_conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The pair's conv."""
+    """The conv of jdeconv."""
     return conv(x, kernel, padding=padding)
 
 
 def jdeconv_deconv(y: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The pair's deconv, of stride 2."""
+    """The deconv of jdeconv, with stride 2."""
     return deconv(y, kernel, stride=2, padding=padding)
 
 
@@ -67,7 +67,7 @@ LAX = (lax_conv, lax_deconv)
 
 
 def apply(params: Params, images: jax.Array, layers: tuple[Layer, Layer] = JDECONV) -> jax.Array:
-    """Images (n, 1, h, w) at twice their size, through the pair's layers or through lax's."""
+    """Returns images (n, 1, h, w) at twice their size, with the layers of jdeconv or of jax.lax."""
     conv, deconv = layers
     features = images - 0.5
     for name, padding in (("conv1", 2), ("conv2", 1), ("conv3", 1)):

@@ -1,4 +1,4 @@
-"""The demo's photographs: those that ship inside scikit-image, halved, cut into patches, and compared."""
+"""The photographs of the demo, which scikit-image contains, and functions that halve, cut and compare them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def opened(path: Path) -> Image.Image:
     """A picture from a file, in RGB; 16-bit gray is scaled to 8, and what is transparent becomes white.
 
     Raises:
-      OSError: where there is no such picture; UnidentifiedImageError is one.
-      DecompressionBombError: of Pillow, for one of 180 million pixels and more.
+      OSError: If there is no such file. Its subclass UnidentifiedImageError: If the file is not a picture.
+      DecompressionBombError: If the picture has 180 million pixels or more.
     """
     try:
         with Image.open(path) as file:
@@ -49,7 +49,7 @@ def opened(path: Path) -> Image.Image:
 
 
 def even(picture: Image.Image) -> Image.Image:
-    """The picture without its last row or column where their number is odd."""
+    """The picture, without its last row if the number of rows is odd, and the same for columns."""
     return picture.crop((0, 0, picture.width // 2 * 2, picture.height // 2 * 2))
 
 
@@ -99,7 +99,7 @@ def upscale(
       picture: RGB, of any size.
       network: maps (1, 1, h, w) to (1, 1, 2h, 2w); always called with h = w = tile + 2*reach.
       tile: low-resolution pixels along a tile's side, which bounds the memory in use.
-      reach: pixels around it that its result depends on.
+      reach: the number of pixels around a tile on which its result depends.
     """
     low = luminance(picture)
     height, width = low.shape
@@ -118,7 +118,7 @@ def upscale(
 
 
 def psnr(picture: Image.Image, truth: Image.Image, border: int = 4) -> float:
-    """Peak signal-to-noise ratio of luminance in dB, without a border, as the literature has it."""
+    """Peak signal-to-noise ratio of luminance in dB, without a border, as is usual in the literature."""
     inside = np.s_[border:-border, border:-border]
     error = luminance(picture)[inside] - luminance(truth)[inside]
     return float(-10 * np.log10(np.mean(error.astype(np.float64) ** 2)))

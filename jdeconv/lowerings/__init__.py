@@ -1,8 +1,9 @@
-"""How a contraction is evaluated: one idea a file, and a table that lists them.
+"""The lowerings: each file evaluates the three contractions with one algorithm, and a table lists the files.
 
-A lowering has `conv`, `deconv` and `kernel_grad`, each of two arrays and a `Problem`, and `refuses(problem)`:
-the reason in words why it cannot serve, or None. `evaluate.py` says in which order and in which pieces it gets
-arrays. It may have `enter_kernel(kernel, problem)`, which is called once, before any loop.
+A lowering has the functions `conv`, `deconv` and `kernel_grad` of two arrays and a `Problem`. Its function
+`refuses(problem)` returns the reason why it cannot serve, or None. `evaluate.py` says in which order and in
+which pieces a lowering gets arrays. A lowering may have `enter_kernel(kernel, problem)`, which is called once,
+before any loop.
 """
 
 from jdeconv.lowerings import fft, im2col, nhwc, taps, vendor

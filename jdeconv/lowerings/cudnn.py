@@ -27,7 +27,7 @@ SHORTEST = 4  # positions of a phase
 
 
 def is_slow_line(p: Problem) -> bool:
-    """Whether it is depthwise over one axis, on an NVIDIA GPU."""
+    """Whether the problem is depthwise over one axis, on an NVIDIA GPU."""
     is_line = p.platform == "cuda" and p.window.rank == 1
     return is_line and not p.is_symbolic and (p.c, p.o) == (1, 1)
 
@@ -65,7 +65,7 @@ def has_phases(p: Problem) -> bool:
 def in_phases(evaluate: Callable, x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The kernel's gradient with the phases of the dilation as images of the batch.
 
-    On an axis without stride, x and y meet only where their positions leave the same remainder.
+    On an axis without stride, a product has a position of x and one of y with the same remainder.
     """
     window, layout = p.window, p.layout
     shifts = [low % d for low, d in zip(window.low, window.dilation, strict=True)]
@@ -78,7 +78,7 @@ def in_phases(evaluate: Callable, x: jax.Array, y: jax.Array, p: Problem) -> jax
 def _phases(a: jax.Array, axes: Axes, steps: Axes, shifts: list[int]) -> jax.Array:
     """The array with the phases of its spatial axes as further images; `shifts` zeros come first on each axis.
 
-    The phases go in the window's order, so that those of x and of y meet.
+    The phases of x and of y are in the same order, that of the window.
     """
     batch, _, *space = axes
     for axis, step, shift in zip(space, steps, shifts, strict=True):

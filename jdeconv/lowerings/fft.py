@@ -1,11 +1,11 @@
-"""Large kernels of few channels: products of spectra instead of sums over taps.
+"""Products of spectra instead of sums over taps, for large kernels of few channels.
 
     conv         y = F^-1(F x * conj F kernel)    at every stride-th position
     deconv       x = F^-1(F y * F kernel)         where y has stride - 1 zeros between its positions
     kernel_grad  kernel = F^-1(F x * conj F y)    at every dilation-th tap
 
-All three are circular over one length that holds the padded x, so that nothing wraps into what is kept. The
-cost no longer depends on the number of taps. Rounding errors are those of a transform: small relative to the
+All three are circular convolutions. Their length holds the padded x, so nothing wraps around into the result.
+The cost does not depend on the number of taps. Rounding errors are those of a transform: small relative to the
 largest value of the result, and not to each value. Integers do not stay exact.
 """
 
@@ -24,7 +24,7 @@ FIRST = 3  # spatial axis, of arrays with channels first and of kernels
 
 
 def refuses(p: Problem) -> str | None:
-    """The reason why spectra cannot serve."""
+    """Returns the reason why spectra cannot serve, or None."""
     if p.window.rank > 3:
         return f"fft has transforms of up to 3 axes, not of {p.window.rank}"
     if not jnp.issubdtype(p.wide, jnp.floating):
@@ -91,7 +91,7 @@ def _signal(subscripts: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Arra
 
 
 def _strided(a: jax.Array, stride, sizes) -> jax.Array:
-    """So many positions of every spatial axis, from the first on."""
+    """The first `sizes` positions of the spatial axes, in steps of `stride`."""
     stops = [(size - 1) * step + 1 for size, step in zip(sizes, stride, strict=True)]
     return lax.slice(a, [0] * a.ndim, [*a.shape[:FIRST], *stops], [1] * FIRST + list(stride))
 

@@ -1,4 +1,4 @@
-"""The definition: im2col, then dot; dot, then col2im. For every problem, on every platform.
+"""The definition: im2col and a matrix product, or a matrix product and col2im. It serves every problem.
 
 Once x lies in columns, the trilinear form is a plain sum of products:
 
@@ -18,22 +18,22 @@ from jdeconv.axes import padded, reshaped
 from jdeconv.im2col import fold, unfold
 from jdeconv.problem import Problem
 
-# The order in memory, a letter an index of the form. Batch and positions stand side by side, so that a block of
-# images is one matrix.
+# The order in memory. Each letter is an index of the form. Batch and positions are neighbors, so that a block
+# of images is one matrix.
 CHANNELS_FIRST = {"columns": "gctnq", "kernel": "goct", "y": "gonq"}
 CHANNELS_LAST = {"columns": "nqtgc", "kernel": "tcgo", "y": "nqgo"}
 
-MAX_SUMMED = 2048  # numbers in a row, by the loop that XLA has on a CPU for a matrix and a vector
+MAX_SUMMED = 2048  # numbers that XLA's loop for a matrix and a vector may add up on a CPU
 PART = "p"  # the letter of such stages of a sum
 
 
 def refuses(p: Problem) -> str | None:
-    """Nothing: the definition serves every problem."""
+    """Returns None: the definition serves every problem."""
     return None
 
 
 def temporary_bytes(p: Problem) -> int:
-    """The bytes of one image's columns, where they are not x itself."""
+    """The bytes of one image's columns, or 0 if the columns are x itself."""
     if p.last and p.window.big == p.window.small and p.taps == 1:
         return 0
     return p.g * p.c * p.taps * p.positions * p.wide.itemsize
@@ -65,14 +65,14 @@ def _columns(x: jax.Array, p: Problem) -> jax.Array:
 
 
 def _images_inside(a: jax.Array, p: Problem) -> jax.Array:
-    """With channels first, images behind groups and channels."""
+    """The array, with the axis of images behind groups and channels if channels come first."""
     return a if p.last else jnp.moveaxis(a, 0, 2)
 
 
 def _axes(p: Problem) -> dict[str, int]:
     """Where space and taps begin, for `unfold` and `fold`, while groups and channels are one axis.
 
-    An axis of size 1 more would make XLA choose other layouts, and copy.
+    With one more axis of size 1, XLA would choose other layouts and copy.
     """
     return {"space": 1, "tap": 1 + p.window.rank} if p.last else {"space": 2, "tap": 1}
 
@@ -99,10 +99,10 @@ def dot(p: Problem, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.
 
 
 def _matrix_product(terms: list[str], arrays: list[jax.Array], total: str, **options) -> jax.Array:
-    """The einsum of two arrays of one group as a product of matrices, for which nothing moves in memory.
+    """The einsum of two arrays of one group as a product of matrices, which moves nothing in memory.
 
-    In each array the letters that are summed stand side by side, and so do the others. An einsum would move the
-    group in front, and the result's axes behind it.
+    In each array the letters that are summed are neighbors, and so are the others. An einsum would move the
+    group to the front and the result's axes behind it.
     """
     sizes, matrices = {"g": 1}, []
     for term, a in zip(terms, arrays, strict=True):
@@ -119,7 +119,7 @@ def _matrix_product(terms: list[str], arrays: list[jax.Array], total: str, **opt
 
 
 def _staged(terms: list[str], arrays: list[jax.Array], total: str) -> tuple:
-    """The same einsum, with the longest index that is summed in parts, where XLA would take a loop for it."""
+    """The same einsum, but with the longest summed index in parts if XLA would use a loop for it."""
     sizes = dict(zip("".join(terms), sum((a.shape for a in arrays), ()), strict=True))
     if not all(isinstance(size, int) for size in sizes.values()):  # symbolic, in an export
         return terms, arrays, total

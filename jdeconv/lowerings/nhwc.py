@@ -1,14 +1,15 @@
 """XLA's own forward convolution with channels last and no group: the form that its CPU backend compiles well.
 
     conv         lax's convolution over the last two axes; the taps of the axes before them are channels
-    deconv       the same of y with zeros in the gaps of the stride and the reversed kernel, channels swapped
-    kernel_grad  the same of x with y as the kernel, where images are channels. If there are few images, or
-                 large ones: im2col on both sides. x unfolds by the taps of all axes but the last, y by those
-                 of the last, so that both have few columns and the dot between them is nearly square
+    deconv       the same, of y with zeros between its cells and the reversed kernel with its channels swapped
+    kernel_grad  the same, of x with y as the kernel; images become channels. If images are few or large, it
+                 is im2col on both sides instead: x unfolds by the taps of all axes but the last, and y by
+                 those of the last, so that both have few columns and their matrix product is nearly square
 
 On CPU, XLA hands this form to a library that needs no columns, in loops too, where the same convolution with
-channels first takes 20 to 40 times as long (jax #12868). So arrays are transposed to it, groups go one
-after the other, and the kernel is reversed in memory: a reversed window would leave the fast path.
+channels first takes 20 to 40 times as long (jax #12868). So arrays are transposed to it, groups are
+evaluated one after the other, and the kernel is reversed in memory: XLA has no fast routine for a reversed
+window.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MIN_IMAGES, MAX_POSITIONS = 8, 256  # of a kernel's gradient by XLA's convolutio
 
 
 def refuses(p: Problem) -> str | None:
-    """The reason why there is no such form."""
+    """Returns the reason why there is no such form, or None."""
     if p.g > MAX_GROUPS:
         return f"nhwc unrolls up to {MAX_GROUPS} groups, not {p.g}"
     return None
@@ -78,7 +79,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 def _is_convolution(p: Problem) -> bool:
     """Whether a kernel's gradient is XLA's convolution too.
 
-    Of 1 image with 16 channels it takes four times the time of the dot, of 8 images 0.6 to 1.2 of it.
+    For 1 image with 16 channels it takes four times as long as the dot, and for 8 images 0.6 to 1.2 times.
     """
     if p.window.rank > 2 or max(p.window.stride) > 1:
         return p.window.rank <= 2
@@ -112,7 +113,7 @@ def _dot(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 
 
 def _sides(w: Window) -> tuple[Window, Window]:
-    """The windows by which x and y unfold. A single axis stays with x, and so do all under a stride."""
+    """The windows by which x and y unfold. With a single axis or a stride, all taps unfold x."""
     n = max(1, w.rank - 1) if w.stride[-1] == 1 else w.rank
     return only(w, range(n)), only(turned(w), range(n, w.rank))
 

@@ -1,12 +1,12 @@
-"""Few channels in a group: too little for a dot, so the taps are fused multiply-adds.
+"""Fused multiply-adds over the taps, for groups with too few channels for a matrix product.
 
     conv         y[o, q] = sum over c, t of kernel[o, c, t] * x[c, q*s + t*d - low]
     deconv       x[c, m*s + r - low] = sum over o and the t of phase r of kernel[o, c, t] * y[o, m - t*d // s]
     kernel_grad  kernel[o, c, t] = sum over n, q of y[o, q] * x[c, q*s + t*d - low]
 
 Each term is a slice and a multiply-add in one unrolled loop that reads its array from cache. The kernel's
-gradient is one reduction with a result for every c and t, since XLA would make a pass over memory for each
-of many.
+gradient is a single reduction with a result for every c and t: for separate reductions, XLA would make a pass
+over memory each.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from jdeconv.problem import Problem
 from jdeconv.window import Window
 
 MAX_TERMS, MAX_PHASES = 128, 64  # compile time grows with them
-MAX_SUMMED = 1024  # numbers in a row
+MAX_SUMMED = 1024  # numbers that one reduction adds up
 
 
 def refuses(p: Problem) -> str | None:
-    """The reason why these multiply-adds cannot serve."""
+    """Returns the reason why these multiply-adds cannot serve, or None."""
     if p.phases > MAX_PHASES:
         return f"stride {p.window.stride} has {p.phases} phases; taps unrolls up to {MAX_PHASES}"
     terms = p.taps * max(p.c, p.o)
@@ -42,7 +42,7 @@ def refuses(p: Problem) -> str | None:
 
 
 def takes_channels_last(p: Problem) -> bool:
-    """Whether it computes with channels last: where a group has one channel.
+    """Whether it computes with channels last: if a group has one channel.
 
     XLA's reduction over leading axes is four times slower on a CPU than over the last axes.
     """
@@ -160,7 +160,7 @@ def _by_channel(a: jax.Array, kernel: jax.Array, p: Problem, index: str) -> Iter
 
 
 def _channels(a: jax.Array, p: Problem) -> list[jax.Array]:
-    """One array a channel, each with its axis, to be broadcast."""
+    """One array for each channel, which keeps its axis for broadcasting."""
     return [a] if p.last else jnp.split(a, a.shape[2], 2)
 
 

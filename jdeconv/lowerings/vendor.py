@@ -20,7 +20,7 @@ from jdeconv.window import gapped
 
 
 def refuses(p: Problem) -> str | None:
-    """Nothing: XLA's convolution takes every form, if slowly past three spatial axes."""
+    """Returns None: XLA's convolution serves every problem, but more than three spatial axes slowly."""
     return None
 
 
@@ -82,7 +82,7 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
-    """Backward-filter: y as a window over x, dilated by the stride, stepping by the dilation."""
+    """Backward-filter: y is a window over x, with the stride as its dilation and the dilation as its step."""
     if cudnn.is_slow_line(p):
         return cudnn.on_plane(kernel_grad, x, y, p)
     if cudnn.has_phases(p):
@@ -110,7 +110,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 
 
 def _is_faster_over_y(p: Problem) -> bool:
-    """Whether a TPU's compiler expects less of a kernel gradient with x as the window.
+    """Whether a TPU's compiler expects fewer cycles for a kernel gradient with x as the window.
 
     Over one axis with a stride it expects 0.16 to 0.96 of the cycles where x has fewer than 128 channels, and
     0.8 to 1.4 of them where it has more. Over more axes it expects up to ten times as many.
@@ -123,7 +123,7 @@ def _is_faster_over_y(p: Problem) -> bool:
 
 
 def _kernel_grad_over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
-    """The same without groups and dilation: x as a window over y with gaps; the taps come out reversed."""
+    """The same without groups and dilation: x is a window over y with gaps, and the taps are then reversed."""
     layout, window = p.layout, p.window
     low = [span - 1 - start for span, start in zip(window.span, window.low, strict=True)]
     kernel = lax.conv_general_dilated(
@@ -142,7 +142,7 @@ def _kernel_grad_over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 
 
 def _even(low: int, high: int, stride: int) -> tuple[int, int]:
-    """The pair, as even as the cells allow that no window reaches; cuDNN has one number for both."""
+    """The pair with equal sides, if unread cells behind x allow it: cuDNN has one number for both sides."""
     return low, low if high <= low < high + stride else high
 
 
@@ -155,10 +155,10 @@ def _paddings(low, size, span, steps) -> list[tuple[int, int]]:
 def cropped(
     x: jax.Array, axes: Axes, padding, unread=None
 ) -> tuple[jax.Array, list[tuple[int, int]]]:
-    """What negative padding leaves of x, and the padding that is left.
+    """The array x without the cells that negative padding cuts off, and the rest of the padding.
 
     Given to XLA, negative padding makes its CPU convolution read outside of x (jaxlib 0.10 and 0.11). Up to
-    `unread` cells behind x stay all the same.
+    `unread` cells at the end of x are not cut off: no window reads them.
     """
     left = []
     spares = [0] * len(axes) if unread is None else unread
