@@ -72,8 +72,8 @@ const Words = (() => {
     const pairs = counted(Arithmetic.partners(w.triples, { t }).length, "pair");
     const name = `kernel${Svg.where(t, w.kernel)}`;
     return [
-      `${name} = ${kernel[t]} joins ${pairs} of a cell of x and a cell of y: these entries of the matrix.`,
-      "conv multiplies x by it, deconv multiplies y by it, over the same pairs.",
+      `${name} = ${kernel[t]} connects ${pairs} of a cell of x and a cell of y: the framed entries of the matrix.`,
+      "conv multiplies the cells of x by it, and deconv the cells of y, for the same pairs.",
     ];
   }
 
@@ -83,7 +83,7 @@ const Words = (() => {
     if (!found) {
       return [
         `A${y}${x} = 0: the window of y${y} has no tap over x${x}.`,
-        "So conv does not read it there, and deconv adds nothing to it.",
+        `So conv(x)${y} does not read x${x}, and y${y} adds nothing to deconv(y)${x}.`,
       ];
     }
     return [
