@@ -263,7 +263,7 @@ def test_hovering_lights_the_partners_in_every_view(figure):
     assert "conv(x)[2] = 1·3 + 2·1 + 3·(-1) + 4·4 = 18." in text(figure, "sentence")
     at(figure, "kernel", '{"t":0}').hover()
     assert lit(figure, "matrix", "entry") == 3  # the first window's tap 0 is on the padding
-    assert "kernel[0] = 1 joins 3 pairs" in text(figure, "sentence")
+    assert "kernel[0] = 1 connects 3 pairs" in text(figure, "sentence")
     at(figure, "transpose", '{"q":1,"b":3}').hover()
     assert "A[1][3] = kernel[2] = 3" in text(figure, "sentence")
     at(figure, "matrix", '{"q":0,"b":7}').hover()
