@@ -167,7 +167,7 @@ def test_the_script_says_what_it_cannot_do(tmp_path, monkeypatch, capsys):
         assert reason in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "optax", None)
     assert caffe_fcn.main(["--out", str(tmp_path / "x")]) == 2
-    assert "optax is missing; pip install 'jdeconv[examples]'" in capsys.readouterr().err
+    assert "optax is missing; pip install '.[examples]'" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

@@ -272,7 +272,7 @@ def test_the_scripts_say_which_package_to_install(script, absent, monkeypatch, c
         pytest.importorskip(name)
     monkeypatch.setitem(sys.modules, absent, None)
     assert script.main([]) == 2
-    assert "is missing; pip install 'jdeconv[examples]'" in capsys.readouterr().err
+    assert "is missing; pip install '.[examples]'" in capsys.readouterr().err
 
 
 # TorchScript archives. A pickle is written here in its oldest, readable opcodes.

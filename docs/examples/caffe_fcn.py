@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         net, solver = _read(options)
     except ImportError as error:
-        return _refuse(f"{error.name} is missing; pip install 'jdeconv[examples]'")
+        return _refuse(f"{error.name} is missing; pip install '.[examples]'")
     except (OSError, ValueError) as error:
         return _refuse(str(error))
     print(net)

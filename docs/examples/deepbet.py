@@ -262,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mask = largest_part(mask)
         draw(options.out, volume, mask, zooms)
     except ImportError as error:
-        return _refuse(f"{error.name} is missing; pip install 'jdeconv[examples]'")
+        return _refuse(f"{error.name} is missing; pip install '.[examples]'")
     except (OSError, ValueError) as error:
         return _refuse(str(error))
     milliliters = mask.sum() * np.prod(zooms) / 1000

@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             photograph = file.convert("RGB")
         options.out.mkdir(parents=True, exist_ok=True)
     except ImportError as error:
-        return _refuse(f"{error.name} is missing; pip install 'jdeconv[examples]'")
+        return _refuse(f"{error.name} is missing; pip install '.[examples]'")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         return _refuse(str(error))
 
