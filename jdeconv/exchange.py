@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jdeconv._jax import transposed
@@ -95,19 +96,22 @@ def exchange(x: jax.Array, halo: Halo) -> jax.Array:
     behind = max(0, halo.high, halo.high - shift)
     if halo.mode == "reflect":  # a device at an end also needs what its padding mirrors
         before, behind = max(before, behind - size + 1), max(behind, before - size + 1)
+    names, number = _numbered(halo.name)
     parts = []
     for hop in range(-before // size, 1 - (-behind // size)):  # to each shard that is seen
         start, stop = max(0, -before - hop * size), min(size, size + behind - hop * size)
         piece = lax.slice_in_dim(x, start, stop, axis=axis)
         pairs = [(r + hop, r) for r in range(devices) if wraps or 0 <= r + hop < devices]
-        pairs = [(source % devices, r) for source, r in pairs]
-        parts.append(lax.ppermute(piece, halo.name, pairs) if hop else piece)
+        pairs = [(number[source % devices], number[r]) for source, r in pairs]
+        parts.append(lax.ppermute(piece, names, pairs) if hop else piece)
     wide = jnp.concatenate(parts, axis)
-    if halo.step == 0 and halo.mode in ("zeros", "circular"):
-        return lax.slice_in_dim(wide, before - halo.low, before - halo.low + length, axis=axis)
+    if halo.mode in ("zeros", "circular"):
+        first = before - halo.low
+        if halo.step == 0:
+            return lax.slice_in_dim(wide, first, first + length, axis=axis)
+        return lax.dynamic_slice_in_dim(wide, first - device * halo.step, length, axis)
     position = device * (size - halo.step) - halo.low + jnp.arange(length, dtype=device.dtype)
-    if halo.mode in ("reflect", "replicate"):
-        position = copied(position, devices * size, halo.mode)
+    position = copied(position, devices * size, halo.mode)
     return wide.take(position - (device * size - before), axis, mode="clip")
 
 
@@ -139,6 +143,18 @@ def add(seen: jax.Array, halo: Halo) -> jax.Array:
     return transposed(partial(exchange, halo=halo), seen, shape)
 
 
+def _numbered(name: Any) -> tuple[tuple[str, ...], list[int]]:
+    """The mesh axes of a halo in the mesh's order, and each device's number by that order.
+
+    `lax.ppermute` counts the devices so, in whichever order it gets the names.
+    """
+    names = name if isinstance(name, tuple) else (name,)
+    places = {name: i for i, name in enumerate(jax.sharding.get_abstract_mesh().axis_names)}
+    order = sorted(range(len(names)), key=lambda i: places.get(names[i], 0))
+    grid = np.arange(lax.axis_size(name)).reshape([lax.axis_size(name) for name in names])
+    return tuple(names[i] for i in order), np.argsort(grid.transpose(order), axis=None).tolist()
+
+
 def _sizes(role: str, a: jax.Array, halo: Any, sign: int) -> tuple[int, int]:
     """The positions on the halo's axis, and those with the halo (sign 1) or without it (sign -1)."""
     if not isinstance(halo, Halo):
@@ -155,14 +171,15 @@ def shards(
 ) -> tuple[list[Halo], Window]:
     """The halos of a shard of x, and the window that remains between what it then sees and its shard of y.
 
-    `axes` are x's spatial axes, and `space` holds the mesh axes that shard each; they divide both sides.
+    `axes` are x's spatial axes, and `space` holds the mesh axes that shard each. Where these do not divide a
+    side, its last shards are shorter, and are filled up.
     """
     w, halos = window, []
     for i, names in enumerate(space):
         devices = math.prod(mesh.shape[name] for name in names)
         if devices > 1:
-            size, low = w.big[i] // devices, w.low[i]
-            w = part(w, i, w.small[i] // devices)
+            size, low = -(-w.big[i] // devices), w.low[i]
+            w = part(w, i, -(-w.small[i] // devices))
             step = size - w.small[i] * w.stride[i]
             halos.append(Halo(axes[i], names, low, w.big[i] - low - size, step, mode))
     return halos, w

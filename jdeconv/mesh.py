@@ -2,8 +2,8 @@
 
     n, and o and c, or the groups   each device contracts what it has; over what is summed, the parts are added,
                                     and scattered where each device needs only a part of the sum
-    q                               so too, and neighbors exchange halos, where XLA decides and x is `stride`
-                                    times as large as y; else it is gathered, or `jdeconv.halo` exchanges
+    q                               so too, and neighbors exchange halos, where XLA decides; the last shards may
+                                    be shorter than the others, or empty
 
 Left to itself, XLA's partitioner gathers whole activations around what it does not see through: grouped
 convolutions, FFTs, loops over blocks of images. Here no device needs anything of another but a sum or a halo,
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -62,7 +63,13 @@ def partitioned(
     def partition(mesh: Any, operands: Sequence[Any], result: Any) -> tuple:
         arrays = [_named(array, mesh) for array in (*operands, result)]
         *places, place = division.places(mesh, *arrays)
-        return mesh, division.local(evaluate, dtype, mesh, *arrays), place, tuple(places)
+        local = division.local(evaluate, dtype, mesh, *arrays)
+
+        def within(a: jax.Array, b: jax.Array) -> jax.Array:
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # `exchange` asks for it
+                return local(a, b)
+
+        return mesh, within, place, tuple(places)
 
     function = _jax.custom_partitioning(lambda a, b: evaluate(a, b, form=form, dtype=dtype))
     function.def_partition(
@@ -116,16 +123,15 @@ class Division:
         """The index by which each axis of each role may be sharded, or None.
 
         With groups, channels have no index that is the same on every axis. Of a spatial axis it is y's
-        position, where equal shards of x and of y lie side by side.
+        position, and a single one has no shards.
         """
         if self.form.groups == 1:
             letters = {role: tuple(word[-1] for word in pair) for role, pair in INDICES.items()}
         else:
             outer = {"n": "n", "gc": "g", "go": "g"}
             letters = {role: tuple(map(outer.get, pair)) for role, pair in INDICES.items()}
-        w = self.form.window
-        axes = enumerate(zip(w.big, w.small, w.stride, strict=True))
-        space = tuple(f"q{i}" if _lie_alike(*sizes) else None for i, sizes in axes)
+        sizes = enumerate(self.form.window.small)
+        space = tuple(f"q{i}" if less(1, size) else None for i, size in sizes)
         return {r: pair + (space if r != "kernel" else ()) for r, pair in letters.items()}
 
     def places(self, mesh: Any, *arrays: Any) -> list[NamedSharding]:
@@ -153,7 +159,7 @@ class Division:
         seen, added = ((), halos[::-1]) if self.contraction == "deconv" else (halos, ())
 
         def part(a: jax.Array, b: jax.Array) -> jax.Array:
-            a, b = aligned(a, b)
+            a, b = aligned(self._cleared(0, a, space), self._cleared(1, b, space))
             for halo in seen:
                 a = exchange(a, halo)
             if not summed and not added:
@@ -186,12 +192,24 @@ class Division:
             space = [f"{role}{i}" for i in range(window.rank)]
             for i, letter in enumerate(self.letters[role][2:]):
                 space[i] = letter or space[i]
-                if letter and role == "x" and window.stride[i] > 1:
-                    space[i], sizes[f"s{i}"] = f"({letter} s{i})", window.stride[i]
             order = np.argsort(getattr(self.form.layout, role))
             arrays.append(" ".join([*words[role], *space][axis] for axis in order))
         first, second, result = arrays
         return f"{first}, {second} -> {result}", {"reduction_factors": self._summed, **sizes}
+
+    def _cleared(self, which: int, a: jax.Array, space: Sequence[tuple[str, ...]]) -> jax.Array:
+        """The shard of an operand, with zeros behind the end of the array, where XLA leaves anything."""
+        role, window = self.roles[which], self.form.window
+        if role == "kernel":
+            return a
+        sizes = window.big if role == "x" else window.small
+        axes = getattr(self.form.layout, role)[2:]
+        for axis, size, names in zip(axes, sizes, space, strict=True):
+            if names and size % lax.axis_size(names):
+                first = lax.axis_index(names) * a.shape[axis]
+                is_inside = first + lax.broadcasted_iota(first.dtype, a.shape, axis) < size
+                a = jnp.where(is_inside, a, jnp.zeros((), a.dtype))
+        return a
 
     @property
     def _summed(self) -> tuple[str, ...]:
@@ -221,22 +239,16 @@ class Division:
 
     def _names(self, mesh: Any, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
         names: dict[str, tuple[str, ...]] = {}
-        sizes: dict[str, Any] = {"g": self.form.groups}  # what devices must divide, if not the axis
-        sizes |= {f"q{i}": size for i, size in enumerate(self.form.window.small)}
+        whole = {"g": self.form.groups}  # what devices must divide, if not the axis
         for role, array in zip(self.roles, arrays, strict=False):
             for axis, letter in self._indexed(role):
                 entry = _entry(array, axis)
-                size = sizes.get(letter, array.shape[axis])
+                is_whole = whole.get(letter, array.shape[axis]) % _devices(mesh, entry) == 0
                 taken = {name for found in names.values() for name in found}
                 is_free = letter not in names and not taken.intersection(entry)
-                if entry and is_free and size % _devices(mesh, entry) == 0:
+                if entry and is_free and (is_whole or letter.startswith("q")):
                     names[letter] = entry
         return names
-
-
-def _lie_alike(big: int, small: int, stride: int) -> bool:
-    """Whether equal shards of both sides of a window lie side by side; a single position has no shards."""
-    return less(1, small) and big == small * stride
 
 
 def _named(array: Any, mesh: Any) -> jax.ShapeDtypeStruct:

@@ -21,7 +21,7 @@ MESHES = {
     2: [
         ((2, 4), ("h", "w"), P(None, None, "h", "w")),
         ((2, 2, 2), ("n", "h", "w"), P("n", None, "h", "w")),
-        ((4, 2), ("a", "b"), P(None, None, None, ("a", "b"))),
+        ((4, 2), ("a", "b"), P(None, None, None, ("b", "a"))),
     ],
     3: [
         ((2, 2, 2), ("d", "h", "w"), P(None, None, "d", "h", "w")),
