@@ -183,12 +183,13 @@ def _conv(steps, form: Form, dtype, x: jax.Array, kernel: jax.Array) -> jax.Arra
     """The conv of a shard; what the gradient of x adds up stays wide."""
 
     def contracted(x: jax.Array, kernel: jax.Array, operands: Any) -> jax.Array:
-        x = x.astype(operands)
-        for step, _ in steps:
-            x = step(x)
-        return primitives.conv(x, kernel.astype(operands), form, dtype)
+        return primitives.conv(x.astype(operands), kernel.astype(operands), form, dtype)
 
-    return _wide_on_cpu(contracted, x, kernel, x.dtype)
+    narrow = x.dtype
+    x = x.astype(accumulator(narrow))
+    for step, _ in steps:
+        x = step(x)
+    return _wide_on_cpu(contracted, x, kernel, narrow)
 
 
 def _deconv(steps, form: Form, dtype, y: jax.Array, kernel: jax.Array) -> jax.Array:

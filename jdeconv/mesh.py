@@ -239,7 +239,7 @@ class Division:
 
     def _names(self, mesh: Any, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
         names: dict[str, tuple[str, ...]] = {}
-        whole = {"g": self.form.groups}  # what devices must divide, if not the axis
+        whole: dict[str, Any] = {"g": self.form.groups}  # what devices must divide, if not the axis
         for role, array in zip(self.roles, arrays, strict=False):
             for axis, letter in self._indexed(role):
                 entry = _entry(array, axis)

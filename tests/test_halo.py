@@ -223,6 +223,20 @@ def test_gradients_in_half_precision_are_rounded_once():
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", ["conv", "deconv"])
+def test_accelerators_add_half_precision_in_float32(name, platform):
+    x, k = (jax.ShapeDtypeStruct(s, "bfloat16") for s in ((2, 16, 16), (16, 16, 3)))
+
+    def step(x, k, y):
+        return jax.vjp(partial(getattr(halo, name), padding=1, spec=SPEC), x, k)[1](y)
+
+    with jax.set_mesh(row(4)):
+        lowered = jax.jit(step).trace(x, k, x).lower(lowering_platforms=(platform,))
+    added = re.findall(r"stablehlo.add .* : tensor<(?:\d+x)*(\w+)>", lowered.as_text())
+    assert set(added) == {"f32"}
+
+
 def test_output_padding():
     y, k = jnp.arange(8.0).reshape(1, 1, 8), jnp.array([[[1.0, 2, 3]]])
     options = {"stride": 2, "padding": 1, "output_padding": 1}
