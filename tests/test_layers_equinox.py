@@ -341,6 +341,8 @@ def test_wrong_arguments_are_named():
     refuses(
         TypeError, "ConvTranspose1d: output_padding must be an int", 1, 1, 3, output_padding=0.5
     )
+    text = "ConvTranspose1d: output_padding must be at most 1 on spatial axis 0 with padding 'SAME'"
+    refuses(ValueError, f"{text}, got 2", 1, 1, 3, 2, 2, "SAME")
     refuses(TypeError, "TiedConvTranspose: conv must be a jdeconv.layers.equinox.Conv", 1)
 
 

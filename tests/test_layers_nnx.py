@@ -485,6 +485,14 @@ def test_wrong_arguments_are_named(name, options, text):
         getattr(layers, name)(**given | options, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.parametrize(("padding", "most"), [("same", 0), ("CIRCULAR", 0), ("VALID", 1)])
+def test_the_constructor_refuses_output_padding(padding, most):
+    text = f"ConvTranspose: output_padding must be at most {most} on spatial axis 0 with padding"
+    options = {"padding": padding, "output_padding": most + 1, "rngs": nnx.Rngs(0)}
+    with pytest.raises(ValueError, match=f"{text} '{padding}', got {most + 1}"):
+        layers.ConvTranspose(1, 1, 3, 2, **options)
+
+
 def test_wrong_calls_are_named():
     rngs = nnx.Rngs(0)
     conv, up = layers.Conv(2, 3, (3, 3), rngs=rngs), layers.ConvTranspose(2, 3, (3, 3), rngs=rngs)

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from jdeconv import bilinear
-from jdeconv.checks import Ints, integers, refused, reporting, shown
+from jdeconv.checks import Ints, refused, reporting, shown
 from jdeconv.layers.reading import (
     check_channels,
     check_input,
     letters,
     read_mode,
+    read_output_padding,
     reversed_deconv,
 )
 
@@ -166,7 +167,10 @@ class ConvTranspose(eqx.nn.ConvTranspose):
             key=key,
         )
         self.padding_mode = read_mode(padding_mode)
-        self.output_padding = integers("output_padding", output_padding, num_spatial_dims, 0)
+        is_same = self.padding in ("SAME", "SAME_LOWER")
+        axes = zip(self.stride, self.dilation, strict=True)
+        most = [(s if is_same else max(s, d)) - 1 for s, d in axes]
+        self.output_padding = read_output_padding(output_padding, most, padding)
 
     @reporting(**FIELDS)
     def __call__(

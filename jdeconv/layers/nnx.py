@@ -23,6 +23,7 @@ from jdeconv.layers.reading import (
     letters,
     name_in,
     read_mode,
+    read_output_padding,
     reversed_deconv,
 )
 
@@ -35,6 +36,7 @@ except ModuleNotFoundError:
 __all__ = ["Conv", "ConvTranspose", "TiedConvTranspose"]
 
 NAMES = ("SAME", "SAME_LOWER", "VALID", "CIRCULAR", "REFLECT", "CAUSAL")
+FIXED = ("SAME", "SAME_LOWER", "CIRCULAR")  # which give the result its size
 FIELDS = {
     "x": "inputs",
     "y": "inputs",
@@ -199,7 +201,10 @@ class ConvTranspose(nnx.ConvTranspose):
         self.kernel_shape = grouped(self.kernel_shape)
         self.padding_mode = padding_mode
         self.feature_group_count = groups
-        self.output_padding = output_padding
+        strides, dilation, _ = _sizes(self)
+        is_fixed = isinstance(padding, str) and padding.upper() in FIXED
+        most = [0 if is_fixed else max(steps) - 1 for steps in zip(strides, dilation, strict=True)]
+        self.output_padding = read_output_padding(output_padding, most, padding)
         self._steps(None)
         _check_mask(self)
 

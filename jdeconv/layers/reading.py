@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from jdeconv import bilinear
 from jdeconv.axes import regrouped
-from jdeconv.checks import array, integer, one_of, refused, shown
+from jdeconv.checks import array, integer, integers, one_of, refused, shown
 from jdeconv.padding import MODES
 
 
@@ -38,6 +39,16 @@ def check_channels(groups: tuple[str, Any], **channels: Any) -> None:
     for argument, number in channels.items():
         if integer(argument, number, 1) % count:
             raise refused(name, f"must divide {argument}={number}, got {count}")
+
+
+def read_output_padding(value: Any, most: Sequence[int], padding: Any) -> tuple[int, ...]:
+    """One int per axis, none of them larger than the most that the padding allows."""
+    found = integers("output_padding", value, len(most), 0)
+    for axis, (cells, limit) in enumerate(zip(found, most, strict=True)):
+        if cells > limit:
+            reason = f"must be at most {limit} on spatial axis {axis} with padding {padding!r}"
+            raise refused("output_padding", f"{reason}, got {cells}")
+    return tuple(found)
 
 
 def check_input(argument: str, a: Any, rank: int, axis: int, channels: tuple[str, int]) -> Any:
