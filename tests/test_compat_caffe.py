@@ -445,6 +445,41 @@ def test_what_a_definition_refuses(prototxt, text, tmp_path):
         caffe.load(path)
 
 
+DATA = """
+layer {
+  name: "data" type: "Data" top: "data" top: "label"
+  data_param {
+    source: "x"
+    batch_size: 4
+  }
+  include { phase: TEST }
+}
+layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged", "text"),
+    [
+        ("batch_size: 4", "batch_size 4", "6:16 "),
+        ("batch_size: 4", "batch_size: 4x", "6:17 .*4x"),
+        ("batch_size: 4", "batch_size:", "7:3 "),
+        ('"x"', '"x', '5:13 .*"x'),
+        ('bottom: "data"', 'bottom "data"', "10:42 "),
+        ("include {", "include 3 {", "8:11 "),
+        ("  }\n  include", "  include", "2:7 : this brace is left open"),
+        ("TEST }\n}", "TEST }\n", "2:7 : this brace is left open"),
+        ("  }\n  include", "  }}}\n  include", "7:5 : no brace opens what this one closes"),
+        ("include {", "exclude { phase: TRAIN } include {", "line 2, layer 'data' .* include and exclude"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_line_that_is_wrong(whole, damaged, text):
+    pytest.importorskip("google.protobuf")
+    assert caffe.load(DATA).outputs == ("label", "relu")
+    with pytest.raises(ValueError, match=f"is no net's definition: {text}"):
+        caffe.load(DATA.replace(whole, damaged))
+
+
 def test_what_weights_refuse(files, tmp_path):
     prototxt = one_layer("Convolution", CONV, (1, 3, 5, 5))
     definition, weights = files(prototxt)

@@ -131,15 +131,8 @@ def read_text(prototxt: str | os.PathLike, what: str = "net") -> tuple[str, str]
 
 def read(text: str, file: str, train: bool) -> Definition:
     """The definition in a text."""
-    from google.protobuf import text_format
-
-    problems: list[str] = []
-    blocks, rest = _blocks(text)
-    if blocks is None:  # braces that do not match: the parser says where
-        head, problem = parsed("NetParameter", text)
-        raise refused(
-            "prototxt", f"{file} is no net's definition: {problem or 'a brace is left open'}"
-        )
+    blocks, rest, problem = _blocks(text)
+    problems = [problem] if problem else []
     head, problem = parsed("NetParameter", rest)
     if problem:
         problems.append(problem)
@@ -151,12 +144,13 @@ def read(text: str, file: str, train: bool) -> Definition:
         name = "LayerParameter" if kind == "layer" else "V1LayerParameter"
         message, problem = parsed(name, block, line, column)
         if problem:  # which does not matter in a layer that is left out, or that the caller brings
-            try:
-                message = text_format.Parse(block, message_class(name)(), allow_unknown_field=True)
-            except text_format.ParseError:
-                problems.append(problem)
+            message, error = parsed(name, block, line, column, True)
+            if error:
+                problems.append(error)
                 continue
         layer = LayerMessage(message, line, bare, state, problem)
+        if layer.include and layer.exclude:
+            problems.append(f"{layer.where}: has include and exclude rules; leave one kind out")
         if layer.is_included:
             layers.append(layer)
         elif not layer.bottom:
@@ -177,53 +171,63 @@ def listing(problems: Sequence[str]) -> str:
     return f"{len(problems)} problems" + "".join(f"\n  {line}" for line in lines)
 
 
-def parsed(name: str, text: str, line: int = 1, column: int = 1) -> tuple[Any, str]:
+def parsed(
+    name: str, text: str, line: int = 1, column: int = 1, allow_unknown: bool = False
+) -> tuple[Any, str]:
     """The message in a text that begins at a line and a column, and the problem, if any."""
     from google.protobuf import text_format
 
     try:
-        return text_format.Parse(text, message_class(name)()), ""
+        return text_format.Parse(text, message_class(name)(), allow_unknown_field=allow_unknown), ""
     except text_format.ParseError as error:
         if unknown := UNKNOWN.search(str(error)):  # without contents it changes nothing
             empty = re.compile(rf"\b{unknown.group(1)}\s*:?\s*\{{\s*\}}")
             shorter = empty.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
             if shorter != text:
                 return parsed(name, shorter, line, column)
-        at, across = error.GetLine() or 1, error.GetColumn() or 1
         reason = str(error).split(" : ", 1)[-1].replace('"jdeconv.caffe.', '"')
+        at, across = error.GetLine() or 0, error.GetColumn() or 0
+        if not at:  # protobuf does not say where the value of an unknown field is wrong
+            value = re.escape(reason.rpartition(": ")[2])
+            before = re.split(rf"{value}(?=[\s}}]|$)", text, maxsplit=1)[0]
+            at, across = before.count("\n") + 1, len(before) - before.rfind("\n")
         return None, f"{at + line - 1}:{across + (column - 1 if at == 1 else 0)} : {reason}"
 
 
-def _blocks(text: str) -> tuple[list[tuple[str, int, int, str, str]] | None, str]:
-    """The layers' texts with kind, line, column and bare text, and the rest; None where braces do not match."""
+def _blocks(text: str) -> tuple[list[tuple[str, int, int, str, str]], str, str]:
+    """The layers' texts with kind, line, column and bare text, the rest, and a brace that has no partner."""
     ends = [match.end() for match in re.finditer("\n", text)]
+
+    def place(index: int) -> tuple[int, int]:
+        line = bisect.bisect_right(ends, index)
+        return line + 1, index - (ends[line - 1] if line else 0) + 1
+
     blocks, rest, bare = [], [], []
-    depth, word, begin, last = 0, "", 0, 0
+    opened, word, begin, last = [], "", 0, 0
     for match in TOKEN.finditer(text):
         token = match.group()
-        if match.group("blank") is None and depth:
+        if match.group("blank") is None and opened:
             bare.append(token)
         if token in ("{", "<"):
-            depth += 1
-            if depth == 1 and word in ("layer", "layers"):
+            opened.append(match.start())
+            if len(opened) == 1 and word in ("layer", "layers"):
                 begin, bare = match.end(), []
         elif token in ("}", ">"):
-            depth -= 1
-            if depth < 0:
-                return None, text
-            if depth == 0 and word in ("layer", "layers"):
-                line = bisect.bisect_right(ends, begin)
-                column = begin - (ends[line - 1] if line else 0)
-                blocks.append(
-                    (word, line + 1, column + 1, text[begin : match.start()], "".join(bare))
-                )
-                rest.append(text[last:begin])
-                rest.append(re.sub(r"[^\n]", " ", text[begin : match.start()]))
+            if not opened:
+                at, across = place(match.start())
+                return [], "", f"{at}:{across} : no brace opens what this one closes"
+            opened.pop()
+            if not opened and word in ("layer", "layers"):
+                block = text[begin : match.start()]
+                blocks.append((word, *place(begin), block, "".join(bare)))
+                rest += [text[last:begin], re.sub(r"[^\n]", " ", block)]
                 last = match.start()
-        elif depth == 0 and re.match(r"[A-Za-z_]", token):
+        elif not opened and re.match(r"[A-Za-z_]", token):
             word = token
-    rest.append(text[last:])
-    return (blocks if depth == 0 else None), "".join(rest)
+    if opened:
+        at, across = place(opened[-1])
+        return [], "", f"{at}:{across} : this brace is left open"
+    return blocks, "".join([*rest, text[last:]]), ""
 
 
 def _holds(rule: Any, state: Any) -> bool:
