@@ -100,6 +100,7 @@ test_iter: 736  test_interval: 999999999
 display: 20  average_loss: 20
 lr_policy: "fixed"  base_lr: 1e-14  momentum: 0.99  iter_size: 1
 max_iter: 100000  weight_decay: 0.0005
+train_state { phase: TRAIN }  test_state { stage: "held-out" }
 snapshot: 4000  snapshot_prefix: "snapshot/train"  snapshot_format: HDF5
 test_initialization: false  solver_mode: GPU  device_id: 1  debug_info: true
 """
@@ -132,6 +133,8 @@ def test_a_whole_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        ('lr_policy: "fixed" train_state { stage: "a" }', "train_state chooses layers of the net"),
+        ('lr_policy: "fixed" train_state { level: 1 }', "train_state chooses layers of the net"),
         ("base_lr: 0.1", "the text: lr_policy is needed, one of fixed, step, exp"),
         ('lr_policy: "plateau"', "the text: lr_policy must be one of fixed, step"),
         ('lr_policy: "Fixed"', "did you mean 'fixed'"),

@@ -264,7 +264,8 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
     """A solver from its prototxt: the path of a file, or the text itself.
 
     Fields that a training on one device has no use for, such as solver_mode and snapshot_format, are read over,
-    and so is a net in the place of its file's name. A field that Caffe does not have is an error.
+    and so is a net in the place of its file's name. A field that Caffe does not have is an error. So is a
+    train_state with stages or a level, which choose layers of the net: they belong into the net's own state.
 
     Raises:
       ValueError: for a file that cannot be read as such, with the line, and for a value that Caffe refuses.
@@ -289,6 +290,9 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
             if message.HasField("type"):
                 raise refused("type", "came together with solver_type; leave one out")
             values["type"] = OLD_TYPES[message.solver_type]
+        if any(value for _, value in message.train_state.ListFields()):
+            reason = 'chooses layers of the net; write it into the net, as in state { stage: "x" }'
+            raise refused("train_state", reason)
         if "lr_policy" not in values:
             raise refused("lr_policy", f"is needed, one of {', '.join(POLICIES)}")
         if "net" not in values:
