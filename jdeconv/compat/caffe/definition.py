@@ -20,6 +20,7 @@ TOKEN = re.compile(
 SOURCES = re.compile(r"([a-z_]+)\s*:\s*(\d+)")
 UNKNOWN = re.compile(r'has no field named "(\w+)"')
 IS_TEXT = re.compile(r"[{\n]|^\s*\w+\s*:\s")  # a brace, a second line, or a field with its value
+LAYER_FIELDS = ("layer", "layers")  # today's, and V1's
 MAX_SHOWN = 20  # problems of one file in an error's text
 
 
@@ -104,14 +105,12 @@ class Definition:
 
     Args:
       file: how errors call it.
-      text: all of it.
       head: the message of all that is no layer.
       layers: those of the phase.
       sources: the tops of data layers of another phase or stage, with the layer.
     """
 
     file: str
-    text: str = field(repr=False)
     head: Any = field(repr=False)
     layers: list[LayerMessage] = field(repr=False)
     sources: dict[str, LayerMessage] = field(repr=False)
@@ -131,7 +130,7 @@ def read_text(prototxt: str | os.PathLike, what: str = "net") -> tuple[str, str]
 
 def read(text: str, file: str, train: bool) -> Definition:
     """The definition in a text."""
-    blocks, rest, problem = _blocks(text)
+    found, rest, problem = blocks(text, LAYER_FIELDS)
     problems = [problem] if problem else []
     head, problem = parsed("NetParameter", rest)
     if problem:
@@ -140,7 +139,7 @@ def read(text: str, file: str, train: bool) -> Definition:
     state.phase = 0 if train else 1
     layers: list[LayerMessage] = []
     sources: dict[str, LayerMessage] = {}
-    for kind, line, column, block, bare in blocks:
+    for kind, line, column, block, bare in found:
         name = "LayerParameter" if kind == "layer" else "V1LayerParameter"
         message, problem = parsed(name, block, line, column)
         if problem:  # which does not matter in a layer that is left out, or that the caller brings
@@ -159,7 +158,7 @@ def read(text: str, file: str, train: bool) -> Definition:
         raise refused("prototxt", f"{file} is no net's definition: {listing(problems)}")
     if len(layers) > MAX_LAYERS:
         raise refused("prototxt", f"{file}: {len(layers)} layers, {MAX_LAYERS} are the most")
-    return Definition(file, text, head, layers, sources)
+    return Definition(file, head, layers, sources)
 
 
 def listing(problems: Sequence[str]) -> str:
@@ -194,15 +193,20 @@ def parsed(
         return None, f"{at + line - 1}:{across + (column - 1 if at == 1 else 0)} : {reason}"
 
 
-def _blocks(text: str) -> tuple[list[tuple[str, int, int, str, str]], str, str]:
-    """The layers' texts with kind, line, column and bare text, the rest, and a brace that has no partner."""
+def blocks(
+    text: str, fields: Sequence[str]
+) -> tuple[list[tuple[str, int, int, str, str]], str, str]:
+    """The contents of these messages, the rest, and a brace that has no partner.
+
+    Contents come with field, line, column, and bare, without comments and strings.
+    """
     ends = [match.end() for match in re.finditer("\n", text)]
 
     def place(index: int) -> tuple[int, int]:
         line = bisect.bisect_right(ends, index)
         return line + 1, index - (ends[line - 1] if line else 0) + 1
 
-    blocks, rest, bare = [], [], []
+    found, rest, bare = [], [], []
     opened, word, begin, last = [], "", 0, 0
     for match in TOKEN.finditer(text):
         token = match.group()
@@ -210,16 +214,16 @@ def _blocks(text: str) -> tuple[list[tuple[str, int, int, str, str]], str, str]:
             bare.append(token)
         if token in ("{", "<"):
             opened.append(match.start())
-            if len(opened) == 1 and word in ("layer", "layers"):
+            if len(opened) == 1 and word in fields:
                 begin, bare = match.end(), []
         elif token in ("}", ">"):
             if not opened:
                 at, across = place(match.start())
                 return [], "", f"{at}:{across} : no brace opens what this one closes"
             opened.pop()
-            if not opened and word in ("layer", "layers"):
+            if not opened and word in fields:
                 block = text[begin : match.start()]
-                blocks.append((word, *place(begin), block, "".join(bare)))
+                found.append((word, *place(begin), block, "".join(bare)))
                 rest += [text[last:begin], re.sub(r"[^\n]", " ", block)]
                 last = match.start()
         elif not opened and re.match(r"[A-Za-z_]", token):
@@ -227,7 +231,7 @@ def _blocks(text: str) -> tuple[list[tuple[str, int, int, str, str]], str, str]:
     if opened:
         at, across = place(opened[-1])
         return [], "", f"{at}:{across} : this brace is left open"
-    return blocks, "".join([*rest, text[last:]]), ""
+    return found, "".join([*rest, text[last:]]), ""
 
 
 def _holds(rule: Any, state: Any) -> bool:

@@ -151,9 +151,7 @@ class Net:
         self._check_tree(params)
         places, layers = Places(), []
         for step, made in zip(self.steps, self._planned(None).layers, strict=True):
-            found = zip(places.of(step, made), made.blobs, strict=True)
-            blobs = [_blob(params, step, place, shape) for place, shape in found]
-            if blobs:
+            if blobs := _learned(params, step, made, places.of(step, made)):
                 layers.append((step.name, step.message.type, blobs))
         write_weights(path, layers)
 
@@ -176,7 +174,12 @@ class Net:
     def _planned(self, shapes: Mapping[str, Sequence[int]] | None) -> Plan:
         if self.plan is not None and not shapes:
             return self.plan
-        return _plan(self.source["file"], self.inputs, self, shapes, needed=True)  # pyright: ignore[reportReturnType]
+        known, file = self.inputs | _shapes(shapes, self.inputs), self.source["file"]
+        if missing := _open(known):
+            example = ", ".join(f"{name!r}: (...)" for name in missing)
+            reason = f"must have the sizes of {missing}, which {file} does not say: {{{example}}}"
+            raise refused("shapes", reason)
+        return planned(self.steps, known, _error_of(file))
 
     def _check_tree(self, params: Any) -> None:
         if params is None and self.params is None:
@@ -209,11 +212,7 @@ class Net:
                     raise refused("key", f"is needed: {step.message.where} draws numbers")
                 drawn = None if key is None else jax.random.fold_in(key, index)
                 found = places.of(step, made)
-                learned = [
-                    _blob(params, step, place, shape)
-                    for place, shape in zip(found, made.blobs, strict=True)
-                ]
-                tops, changed = made(learned, bottoms, drawn)
+                tops, changed = made(_learned(params, step, made, found), bottoms, drawn)
                 need_tops(step, len(tops))
             if made.updates:
                 for (name, place), value in zip(found, changed, strict=True):
@@ -333,28 +332,19 @@ def _loaded(source: dict[str, Any], params: Params | None, filled: tuple[str, ..
     definition = read(source["text"], source["file"], source["phase"] == "TRAIN")
     wiring = wired(definition, source["layers"], source["until"])
     inputs = wiring.inputs | _shapes(source["shapes"], wiring.inputs)
-    derived = offsets(wiring.steps, inputs, source["align"], _error_of(source["file"]))
+    error = _error_of(source["file"])
+    derived = offsets(wiring.steps, inputs, source["align"], error)
     for step in wiring.steps:
         if step.name in derived:
             step.message.set_offset(derived[step.name])
-    plan = _plan(source["file"], inputs, wiring, None, needed=False)
+    plan = None if _open(inputs) else planned(wiring.steps, inputs, error)
     head = (wiring.outputs, params, source["phase"], definition.head.name)
     return Net(inputs, *head, wiring.steps, plan, source, filled)
 
 
-def _plan(
-    file: str, inputs: dict[str, Known], wiring: Any, shapes: Any, needed: bool
-) -> Plan | None:
-    """The plan for these inputs; None, or an error where it is needed, if sizes are unknown."""
-    known: dict[str, Any] = inputs | _shapes(shapes, inputs)
-    missing = [name for name, shape in known.items() if shape is None or None in shape]
-    if missing:
-        if not needed:
-            return None
-        example = ", ".join(f"{name!r}: (...)" for name in missing)
-        reason = f"must have the sizes of {missing}, which {file} does not say: {{{example}}}"
-        raise refused("shapes", reason)
-    return planned(wiring, known, _error_of(file))
+def _open(inputs: Mapping[str, Known]) -> list[str]:
+    """The inputs whose sizes are not all known."""
+    return [name for name, shape in inputs.items() if shape is None or None in shape]
 
 
 def _error_of(file: str) -> Callable[[str], Exception]:
@@ -399,22 +389,24 @@ def _drawn(
     return params
 
 
-def _blob(params: Mapping[str, Any], step: Step, place: tuple[str, int], shape: Shape) -> jax.Array:
-    """One blob of the params, of the shape that its layer needs."""
-    name, index = place
-    kept = params.get(name)
-    if not isinstance(kept, list | tuple) or len(kept) <= index:
-        reason = (
-            f"must have a list of blobs for layer {name!r}, as net.params has, got {shown(kept)}"
-        )
-        raise refused("params", reason, TypeError if kept is not None else ValueError)
-    found = array("params", kept[index])
-    if found.shape != shape:
-        reason = f"need shape {shape} for blob {index} of layer {name!r}, got {found.shape}"
-        if step.name != name:
-            reason += f" (which {step.name!r} shares)"
-        raise refused("params", f"{reason}; other sizes of the inputs may be the cause")
-    return found
+def _learned(
+    params: Mapping[str, Any], step: Step, made: Layer, places: Sequence[tuple[str, int]]
+) -> list[jax.Array]:
+    """The layer's blobs in the params, of the shapes that it needs."""
+    blobs = []
+    for (name, index), shape in zip(places, made.blobs, strict=True):
+        kept = params.get(name)
+        if not isinstance(kept, list | tuple) or len(kept) <= index:
+            reason = f"must have a list of blobs for layer {name!r}, as net.params has, got {shown(kept)}"
+            raise refused("params", reason, TypeError if kept is not None else ValueError)
+        found = array("params", kept[index])
+        if found.shape != shape:
+            reason = f"need shape {shape} for blob {index} of layer {name!r}, got {found.shape}"
+            if step.name != name:
+                reason += f" (which {step.name!r} shares)"
+            raise refused("params", f"{reason}; other sizes of the inputs may be the cause")
+        blobs.append(found)
+    return blobs
 
 
 def _readable(shape: Known) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jdeconv.checks import refused
 from jdeconv.compat.caffe.convolution import Filler
 from jdeconv.compat.caffe.files import MAX_NUMBERS
 from jdeconv.compat.caffe.layers import Layer, Shape
-from jdeconv.compat.caffe.wiring import Step, Wiring
+from jdeconv.compat.caffe.wiring import Step
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,15 @@ class Plan:
     blobs: dict[str, list[Blob]]
 
 
-def planned(wiring: Wiring, inputs: Mapping[str, Shape], error: Callable[[str], Exception]) -> Plan:
+def planned(
+    steps: Sequence[Step], inputs: Mapping[str, Any], error: Callable[[str], Exception]
+) -> Plan:
     """The plan, without computing anything; `error` makes the exception for a reason."""
     shapes = dict(inputs)
     for name, shape in inputs.items():
         _sized(shape, f"input {name!r}", error)
     places, layers, tops, numbers = Places(), [], [], 0
-    for step in wiring.steps:
+    for step in steps:
         with named(step, error):
             made = step.maker(step.message, [shapes[name] for name in step.bottoms])
             for index, shape in enumerate(made.blobs):

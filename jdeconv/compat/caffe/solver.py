@@ -10,7 +10,6 @@ Source: BVLC Caffe, src/caffe/solver.cpp and src/caffe/solvers.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -21,12 +20,12 @@ import numpy as np
 
 from jdeconv import checks
 from jdeconv.checks import integer, one_of, refused, reporting
-from jdeconv.compat.caffe.definition import TOKEN, parsed, read_text
+from jdeconv.compat.caffe.definition import blocks, parsed, read_text
 from jdeconv.form import accumulator
 
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 REGULARIZATIONS = ("L2", "L1")
-NET = re.compile(r"\b(?:train_|test_)?net_param\s*:?\s*\{")
+NETS = ("net_param", "train_net_param", "test_net_param")
 OLD_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")  # by their old numbers
 
 
@@ -242,7 +241,7 @@ class Optimizer:
             _multipliers("lr_mult", self.lr_mult, structure),
             _multipliers("decay_mult", self.decay_mult, structure),
         )
-        changes, changed = _changes(
+        changes, *changed = _changes(
             self.solver, state.calls // size, diffs, weights, history, *mults
         )
         sums: Any = ()
@@ -279,9 +278,10 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
       ('SGD', [0.5, 0.5, 0.25, 0.125])
     """
     text, file = read_text(prototxt, "solver")
-    message, problem = parsed("SolverParameter", _without_nets(text))
-    if problem:
-        raise refused("prototxt", f"{file} is no solver's definition: {problem}")
+    _, rest, problem = blocks(text, NETS)  # nets are read elsewhere
+    message, other = parsed("SolverParameter", rest)
+    if problem or other:
+        raise refused("prototxt", f"{file} is no solver's definition: {problem or other}")
     names = {field.name for field in fields(Solver)}
     values = {field.name: value for field, value in message.ListFields() if field.name in names}
     values |= {name: tuple(values[name]) for name in ("stepvalue", "test_iter") if name in values}
@@ -302,19 +302,6 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
         found: Any = vars(error)
         reason = f"{file}: {found['argument']} {found['reason']}"
         raise refused("prototxt", reason) from None
-
-
-def _without_nets(text: str) -> str:
-    """The text with nothing but line ends in its messages for nets, which are read elsewhere."""
-    for match in reversed(list(NET.finditer(text))):
-        depth, end = 1, match.end()
-        for token in TOKEN.finditer(text, match.end()):
-            depth += {"{": 1, "}": -1}.get(token.group(), 0)
-            end = token.start()
-            if depth == 0:
-                break
-        text = text[: match.end()] + re.sub(r"[^\n]", " ", text[match.end() : end]) + text[end:]
-    return text
 
 
 def _optax() -> Any:
@@ -357,34 +344,30 @@ def _changes(
     history: Sequence[Sequence],
     lr_mults: Sequence,
     decay_mults: Sequence,
-) -> tuple[list, list[list]]:
+) -> list[list]:
     """What Caffe subtracts from each blob, and the history blobs: SGDSolver::ApplyUpdate."""
     diffs = [jnp.where(mult != 0, d, 0) for d, mult in zip(diffs, lr_mults, strict=True)]
+    scale: Any = None
     if solver.clip_gradients >= 0:
         norm = jnp.sqrt(sum(jnp.sum(d * d) for d in diffs))
         too_long = norm > solver.clip_gradients
         scale = jnp.where(too_long, solver.clip_gradients / jnp.where(too_long, norm, 1), 1)
-        diffs = [(d * scale).astype(d.dtype) for d in diffs]
-    if solver.iter_size > 1:
-        diffs = [d / solver.iter_size for d in diffs]
-    if solver.weight_decay:
-        force = jnp.sign if solver.regularization_type == "L1" else lambda w: w
-        pulls = [
-            solver.weight_decay * decay * force(jnp.asarray(w).astype(d.dtype))
-            for w, d, decay in zip(weights, diffs, decay_mults, strict=True)
-        ]
-        diffs = [(d + pull).astype(d.dtype) for d, pull in zip(diffs, pulls, strict=True)]
+    force = jnp.sign if solver.regularization_type == "L1" else lambda w: w
     needed, rule = RULES[solver.type]
     rate = solver.rate(iteration)
-    changes, changed = [], [[] for _ in range(needed)]
-    for i, (d, mult) in enumerate(zip(diffs, lr_mults, strict=True)):
-        change, *past = rule(
-            solver, (rate * mult).astype(d.dtype), iteration, d, *(h[i] for h in history)
-        )
-        changes.append(change)
-        for blobs, blob in zip(changed, past, strict=True):
-            blobs.append(blob)
-    return changes, changed
+    found = []
+    for d, w, mult, decay, *past in zip(
+        diffs, weights, lr_mults, decay_mults, *history, strict=True
+    ):
+        if scale is not None:
+            d = (d * scale).astype(d.dtype)
+        if solver.iter_size > 1:
+            d = d / solver.iter_size
+        if solver.weight_decay:
+            pull = solver.weight_decay * decay * force(jnp.asarray(w).astype(d.dtype))
+            d = (d + pull).astype(d.dtype)
+        found.append(rule(solver, (rate * mult).astype(d.dtype), iteration, d, *past))
+    return [[row[place] for row in found] for place in range(1 + needed)]
 
 
 # A rule gets the solver, the blob's rate, the iteration, the gradient and the history; it returns what is to be
