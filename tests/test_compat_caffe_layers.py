@@ -1045,14 +1045,17 @@ def test_crop_layers_without_an_offset():
         UserWarning, match=r"line 8, layer 'crop' \(Crop\) has no offset.* take \[35, 35\]"
     ):
         plain = caffe.load(HED)
-    aligned = caffe.load(HED, align=True)
+    hole = HED.replace("kernel_size: 3 pad: 35", "kernel_size: 2 hole: 2 pad: 35")
+    depthwise = hole.replace('"Convolution"', '"DepthwiseConvolution"')
     x = {"data": jnp.asarray(drawn(41, (1, 3, 12, 16)), jnp.float32)}
-    params = jax.tree.map(
-        lambda a: jnp.arange(a.size, dtype=a.dtype).reshape(a.shape) % 3, plain.params
-    )
-    up = plain(params, x, ["up"])["up"]
-    np.testing.assert_array_equal(plain(params, x)["crop"], up[:, :, :12, :16])
-    np.testing.assert_array_equal(aligned(params, x)["crop"], up[:, :, 35:47, 35:51])
+    for text, align in ((HED, False), (HED, True), (hole, True), (depthwise, True)):
+        net = plain if not align else caffe.load(text, align=True)
+        params = jax.tree.map(
+            lambda a: jnp.arange(a.size, dtype=a.dtype).reshape(a.shape) % 3, net.params
+        )
+        tops, begin = net(params, x, ["up", "crop"]), 35 * align
+        cut = slice(begin, begin + 12), slice(begin, begin + 16)
+        np.testing.assert_array_equal(tops["crop"], tops["up"][:, :, *cut])
 
 
 @pytest.mark.parametrize(

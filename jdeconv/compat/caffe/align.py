@@ -9,11 +9,14 @@ Source: the `coord` maps of Jonathan Long's Caffe and of HED's, include/caffe/ut
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from jdeconv.compat.caffe.layers.base import sides_of
+from jdeconv.compat.caffe.convolution import Im2col
+from jdeconv.compat.caffe.layers.pooling import pooled
+from jdeconv.compat.caffe.layers.windows import MAKERS as WINDOWS
+from jdeconv.compat.caffe.layers.windows import windowed
 from jdeconv.compat.caffe.wiring import Step
 
 Axis = tuple[Fraction, Fraction]
@@ -21,6 +24,10 @@ Axis = tuple[Fraction, Fraction]
 Map = tuple[str, Axis, Axis]
 """The input, and both axes."""
 ONE: Axis = (Fraction(1), Fraction(0))
+MOVED = (
+    "Flatten", "Im2col", "InnerProduct", "Interp", "Permute", "Reshape", "ROIPooling", "SPP", "Upsample",
+)  # fmt: skip
+"""Layers whose tops do not stand over their bottoms, or by another rule."""
 
 
 def offsets(
@@ -71,17 +78,14 @@ def _cut(layer: Any) -> tuple[int, int]:
 
 def _moved(layer: Any, firsts: list[Map | None], offset: tuple[int, int]) -> Map | None:
     """The map of a layer's tops from those of its bottoms."""
-    if layer.type in ("Flatten", "InnerProduct", "Reshape", "Permute", "Im2col", "SPP", "Interp"):
-        return None
     known = [first for first in firsts if first is not None]
-    if not known:
+    if layer.type in MOVED or not known:
         return None
-    name, *axes = known[0]
+    (name, *axes), windows = known[0], _windows(layer)
+    if windows is None:
+        return None
     moved = []
-    for (scale, shift), steps, cut in zip(axes, _windows(layer), offset, strict=True):
-        if steps is None:
-            return None
-        kernel, stride, pad = steps
+    for (scale, shift), (kernel, stride, pad), cut in zip(axes, windows, offset, strict=True):
         middle = Fraction(kernel - 1, 2) - pad
         if layer.type == "Deconvolution":
             moved.append((scale / stride, shift - scale * middle / stride))
@@ -90,32 +94,19 @@ def _moved(layer: Any, firsts: list[Map | None], offset: tuple[int, int]) -> Map
     return name, moved[0], moved[1]
 
 
-def _windows(layer: Any) -> list[tuple[int, int, int] | None]:
-    """Of both axes, kernel, stride and padding; None where they depend on the bottom's size."""
-    if layer.type == "Pooling":
-        message = layer.pooling_param
-        if message.global_pooling:
-            return [None, None]
-    elif layer.type in ("Convolution", "Deconvolution"):
-        message = layer.convolution_param
-    else:
-        return [(1, 1, 0)] * 2
-    dilation = _both(message, "dilation", "", 1) if layer.type != "Pooling" else [1, 1]
-    kernels = _both(message, "kernel_size", "kernel", 1)
-    strides, pads = _both(message, "stride", "stride", 1), _both(message, "pad", "pad", 0)
-    return [
-        ((kernel - 1) * apart + 1, max(stride, 1), pad)
-        for kernel, apart, stride, pad in zip(kernels, dilation, strides, pads, strict=True)
-    ]
-
-
-def _both(message: Any, name: str, short: str, default: int) -> list[int]:
-    """The values of both axes: from the fields by _h and _w, or from a field, single or repeated."""
-    if short:
-        sides = sides_of(message, short)
-        height, width = sides[f"{short}_h"], sides[f"{short}_w"]
-        if height is not None and width is not None:
-            return [height, width]
-    value = getattr(message, name)
-    values = [value] if isinstance(value, int) else list(value)
-    return (values * 2)[:2] if values else [default] * 2
+def _windows(layer: Any) -> list[tuple[int, int, int]] | None:
+    """Of both axes, kernel, stride and padding; None where they depend on the bottom's size, or do not fit."""
+    apart: Sequence[int] = (1, 1)
+    try:
+        if layer.type == "Pooling":
+            kernel, stride, pad = pooled(layer.pooling_param)
+        elif layer.type in WINDOWS:
+            kernel, steps = Im2col(**windowed(layer.convolution_param)).steps(2)
+            stride, pad, apart = steps["stride"], steps["padding"], steps["dilation"]
+        else:
+            return [(1, 1, 0)] * 2
+    except ValueError:  # of another rank than two, or fields that the layer itself refuses
+        return None
+    if kernel is None:
+        return None
+    return [((k - 1) * a + 1, s, p) for k, a, s, p in zip(kernel, apart, stride, pad, strict=True)]

@@ -92,13 +92,15 @@ class Filler:
         return made[one_of("type", self.type, made)]()
 
 
-def _values(name: str, field: Ints, pair: tuple, rank: int, default: int | None) -> tuple[int, ...]:
+def _values(
+    name: str, field: Ints, pair: tuple, rank: int, least: int, default: int | None
+) -> tuple[int, ...]:
     """One value per axis, from the repeated field or, on two axes, the one by _h and _w."""
     is_list = isinstance(field, Sequence) and not isinstance(field, str | bytes)
     values: Sequence[Any] = field if is_list else (field,)  # pyright: ignore[reportAssignmentType]
-    given = tuple(integer(name, value) for value in values)
+    given = tuple(integer(name, value, least) for value in values)
     ends = zip((f"{name[:6]}_h", f"{name[:6]}_w"), pair, strict=True)
-    one_by_one = {end: integer(end, value) for end, value in ends if value is not None}
+    one_by_one = {end: integer(end, value, least) for end, value in ends if value is not None}
     if one_by_one and given:
         raise refused(name, f"came together with {' and '.join(one_by_one)}; leave one out")
     if one_by_one and (rank != 2 or len(one_by_one) != 2):
@@ -143,16 +145,15 @@ class _Windowed:
         """Returns the kernel size, and stride, padding and dilation, each with one value per axis."""
         rank = integer("rank", rank, 0)
         flag("force_nd_im2col", self.force_nd_im2col)
-        pairs = {"kernel_size": (self.kernel_h, self.kernel_w), "pad": (self.pad_h, self.pad_w)}
-        pairs |= {"stride": (self.stride_h, self.stride_w), "dilation": (None, None)}
-        defaults = {"kernel_size": None, "pad": 0, "stride": 1, "dilation": 1}
         found: dict[str, Any] = {
-            name: _values(name, getattr(self, name), pair, rank, defaults[name])
-            for name, pair in pairs.items()
-        } if rank else dict.fromkeys(pairs, ())  # fmt: skip
-        for name, least in (("kernel_size", 1), ("pad", 0), ("stride", 1), ("dilation", 1)):
-            for value in found[name]:
-                integer(name, value, least)
+            name: _values(name, getattr(self, name), pair, rank, least, default) if rank else ()
+            for name, pair, least, default in (
+                ("kernel_size", (self.kernel_h, self.kernel_w), 1, None),
+                ("pad", (self.pad_h, self.pad_w), 0, 0),
+                ("stride", (self.stride_h, self.stride_w), 1, 1),
+                ("dilation", (None, None), 1, 1),
+            )
+        }
         kernel = found.pop("kernel_size")
         found["padding"] = found.pop("pad")
         return kernel, found

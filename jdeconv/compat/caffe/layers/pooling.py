@@ -107,26 +107,31 @@ class Pool:
         return lax.pad(x, jnp.array(value, x.dtype), self.edges)
 
 
+def pooled(message: Any) -> tuple[list[int] | None, list[int], list[int]]:
+    """The kernel, stride and padding of a PoolingParameter for both axes; no kernel where it is the bottom."""
+    sides = sides_of(message, "kernel pad stride")
+
+    def pair(name: str, short: str) -> list[int]:
+        both = [sides[f"{short}_{side}"] for side in "hw"]
+        found = [side for side in both if side is not None]
+        if len(found) == 2:
+            return found
+        if found or (name == "kernel_size" and not message.HasField(name)):
+            raise refused(name, f"is needed, or {short}_h and {short}_w")
+        return [getattr(message, name)] * 2
+
+    kernel = None if message.global_pooling else pair("kernel_size", "kernel")
+    return kernel, pair("stride", "stride"), pair("pad", "pad")
+
+
 def pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Pooling over two axes: MAX, with a mask if there is a top for one, or AVE."""
     need_bottoms(layer, bottoms, 1)
     message, (shape,) = layer.pooling_param, bottoms
     need_axes(shape, 4)
-    sides = sides_of(message, "kernel pad stride")
-
-    def pair(name: str, short: str, default: int | None) -> list[int]:
-        both = [sides[f"{short}_{side}"] for side in "hw"]
-        found = [side for side in both if side is not None]
-        if len(found) == 2:
-            return found
-        if found or (default is None and not message.HasField(name)):
-            raise refused(name, f"is needed, or {short}_h and {short}_w")
-        return [getattr(message, name)] * 2
-
-    stride, pad = pair("stride", "stride", 1), pair("pad", "pad", 0)
-    kernel = list(shape[2:]) if message.global_pooling else pair("kernel_size", "kernel", None)
+    kernel, stride, pad = pooled(message)
     down = message.round_mode == 1 or not message.ceil_mode
-    pool = Pool(shape, kernel, stride, pad, down).by(message.pool, len(layer.top) > 1)
+    pool = Pool(shape, kernel or shape[2:], stride, pad, down).by(message.pool, len(layer.top) > 1)
     return Layer(lambda _, bottoms: pool(bottoms[0]))
 
 

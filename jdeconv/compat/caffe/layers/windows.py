@@ -20,7 +20,8 @@ from jdeconv.compat.caffe.layers.base import (
 from jdeconv.window import Window
 
 
-def _windowed(message: Any) -> dict[str, Any]:
+def windowed(message: Any) -> dict[str, Any]:
+    """The fields of a ConvolutionParameter that `Im2col` has too."""
     names = ("kernel_size", "pad", "stride", "dilation")
     values: dict[str, Any] = {name: tuple(getattr(message, name)) for name in names}
     hole = tuple(message.hole)
@@ -39,7 +40,7 @@ def convolution(kind: type, layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Convolution and Deconvolution, of several bottoms at need."""
     message = layer.convolution_param
     made = kind(
-        **_windowed(message),
+        **windowed(message),
         num_output=message.num_output,
         group=message.group,
         bias_term=message.bias_term,
@@ -63,7 +64,7 @@ def convolution(kind: type, layer: Any, bottoms: Sequence[Shape]) -> Layer:
 def im2col(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """Im2col."""
     need_bottoms(layer, bottoms, 1)
-    made = Im2col(**_windowed(layer.convolution_param))
+    made = Im2col(**windowed(layer.convolution_param))
     items, channels, space = made.split(bottoms[0])
     kernel, steps = made.steps(len(space))
     if not space:
