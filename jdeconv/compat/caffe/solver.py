@@ -134,9 +134,9 @@ class Solver:
             integer("max_iter", self.max_iter, 1)
         if self.type in ("AdaGrad", "RMSProp") and self.momentum:
             raise refused("momentum", f"cannot be used with {self.type}, got {self.momentum}")
-        for name in ("rms_decay", "momentum", "momentum2"):
-            used = {"RMSProp": ["rms_decay"], "Adam": ["momentum", "momentum2"]}.get(self.type, [])
-            if name in used and getattr(self, name) >= 1:
+        decays = {"RMSProp": ("rms_decay",), "Adam": ("momentum", "momentum2")}
+        for name in decays.get(self.type, ()):
+            if getattr(self, name) >= 1:
                 raise refused(name, f"must be less than 1, got {getattr(self, name)}")
 
     @reporting()
@@ -248,10 +248,7 @@ class Optimizer:
         if size > 1:
             due = (state.calls + 1) % size == 0
             changes = [jnp.where(due, change, 0) for change in changes]
-            changed = [
-                [jnp.where(due, new, old) for new, old in zip(*pair, strict=True)]
-                for pair in zip(changed, history, strict=True)
-            ]
+            changed = jax.tree.map(lambda new, old: jnp.where(due, new, old), changed, history)
             sums = structure.unflatten([jnp.where(due, 0, d) for d in diffs])
         updates = [(-c).astype(jnp.asarray(g).dtype) for c, g in zip(changes, leaves, strict=True)]
         trees = tuple(structure.unflatten(one) for one in changed)

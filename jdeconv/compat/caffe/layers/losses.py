@@ -53,6 +53,21 @@ def _rows(layer: Any, axis: int, bottoms: Sequence[Shape]) -> tuple[int, int, in
     return outer, shape[axis], inner
 
 
+def _items(layer: Any, bottoms: Sequence[Shape]) -> tuple[int, int]:
+    """Of scores, the number of items, each with a label, and of classes."""
+    items = math.prod(bottoms[0][:1])
+    if math.prod(bottoms[1]) != items:
+        raise misfit(layer, bottoms, f"needs a label for each of {items} items")
+    return items, math.prod(bottoms[0][1:])
+
+
+def _valid(message: Any, labels: jax.Array) -> jax.Array:
+    """Which labels are not ignored."""
+    if message.HasField("ignore_label"):
+        return labels != message.ignore_label
+    return jnp.ones(labels.shape, bool)
+
+
 def _chosen(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """The score of each label, (outer, classes, inner) -> (outer, inner); NaN for a label that is none."""
     labels = jnp.where(labels < 0, scores.shape[1], labels)
@@ -74,9 +89,7 @@ def softmax_with_loss(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     def apply(_, bottoms):
         scores = bottoms[0].reshape(outer, classes, inner)
         labels = whole(bottoms[1]).reshape(outer, inner)
-        valid = jnp.ones(labels.shape, bool)
-        if message.HasField("ignore_label"):
-            valid = labels != message.ignore_label
+        valid = _valid(message, labels)
         logs = jax.nn.log_softmax(scores, 1)
         picked = _chosen(logs, jnp.where(valid, labels, 0))
         terms = _with_gradient(jnp.maximum(picked, math.log(FLT_MIN)), picked)
@@ -100,9 +113,7 @@ def sigmoid_cross_entropy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
 
     def apply(_, bottoms):
         x, t = bottoms[0], stop_gradient(bottoms[1]).reshape(shape)
-        valid = jnp.ones(shape, bool)
-        if message.HasField("ignore_label"):
-            valid = t.astype(jnp.int32) != message.ignore_label
+        valid = _valid(message, t.astype(jnp.int32))
         total = jnp.where(valid, jax.nn.softplus(x) - x * t, 0).sum()
         return [total / _divisor(message, BATCH_SIZE, outer, inner, valid.sum())]
 
@@ -126,11 +137,7 @@ def euclidean(layer: Any, bottoms: Sequence[Shape]) -> Layer:
 def hinge(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """HingeLoss: what each score lacks of 1 on its side of zero, summed or squared, over the items."""
     need_bottoms(layer, bottoms, 2)
-    shape, norm = bottoms[0], layer.hinge_loss_param.norm
-    items = shape[0] if shape else 1
-    classes = math.prod(shape[1:])
-    if math.prod(bottoms[1]) != items:
-        raise misfit(layer, bottoms, f"needs a label for each of {items} items")
+    (items, classes), norm = _items(layer, bottoms), layer.hinge_loss_param.norm
 
     def apply(_, bottoms):
         x = bottoms[0].reshape(items, classes)
@@ -172,10 +179,7 @@ def contrastive(layer: Any, bottoms: Sequence[Shape]) -> Layer:
 def multinomial(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """MultinomialLogisticLoss: the mean of -log of the probability at the label."""
     need_bottoms(layer, bottoms, 2)
-    shape = bottoms[0]
-    items, classes = shape[0] if shape else 1, math.prod(shape[1:])
-    if math.prod(bottoms[1]) != items:
-        raise misfit(layer, bottoms, f"needs a label for each of {items} items")
+    items, classes = _items(layer, bottoms)
 
     def apply(_, bottoms):
         labels = whole(bottoms[1]).reshape(items, 1)
@@ -197,9 +201,7 @@ def accuracy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     def apply(_, bottoms):
         scores = stop_gradient(bottoms[0]).reshape(outer, classes, inner)
         labels = whole(bottoms[1]).reshape(outer, inner)
-        valid = jnp.ones(labels.shape, bool)
-        if message.HasField("ignore_label"):
-            valid = labels != message.ignore_label
+        valid = _valid(message, labels)
         own = _chosen(scores, jnp.where(valid, labels, 0))
         better = (scores >= own[:, None]).sum(1) - 1  # those that are equal count as better
         right = (better < message.top_k) & valid

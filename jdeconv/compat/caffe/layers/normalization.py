@@ -20,7 +20,6 @@ from jdeconv.compat.caffe.layers.base import (
     filler_or,
     need_axes,
     need_bottoms,
-    spread,
 )
 from jdeconv.compat.caffe.layers.pooling import Pool
 
@@ -34,6 +33,12 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean.reshape(-1), ((x - mean) ** 2).mean(axes).reshape(-1)
 
 
+def _standard(x: jax.Array, mean: jax.Array, variance: jax.Array, eps: float) -> jax.Array:
+    """Channels less their mean, over the root of their variance plus eps."""
+    shape = (1, mean.size, *[1] * (x.ndim - 2))[: x.ndim]
+    return (x - mean.reshape(shape)) / jnp.sqrt(variance.reshape(shape) + eps)
+
+
 def batch_norm(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     """BatchNorm: in training with the batch's mean and variance, else with those collected so far.
 
@@ -45,29 +50,23 @@ def batch_norm(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     channels = shape[1] if len(shape) > 1 else 1
     stored = message.use_global_stats if message.HasField("use_global_stats") else not layer.train
 
-    def normalized(x, mean, variance):
-        axis = min(1, x.ndim - 1)
-        mean, variance = (spread(a, axis, x.ndim) for a in (mean, variance))
-        return (x - mean) / jnp.sqrt(variance + message.eps)
-
-    def with_stored(blobs, bottoms):
-        mean, variance, weight = blobs
-        factor = jnp.where(weight == 0, 0, 1 / jnp.where(weight == 0, 1, weight))
-        return [normalized(bottoms[0], factor * mean, factor * variance)]
-
-    def with_batch(blobs, bottoms):
-        (x,) = bottoms
-        mean, variance = _moments(x)
+    def apply(blobs, bottoms):
+        (x,), (mean, variance, weight) = bottoms, blobs
+        if stored:
+            factor = jnp.where(weight == 0, 0, 1 / jnp.where(weight == 0, 1, weight))
+            mean, variance = factor * mean, factor * variance
+        else:
+            mean, variance = _moments(x)
+        top = _standard(x, mean, variance, message.eps)
+        if stored:
+            return [top]
         count = x.size // channels
         unbiased = variance * (count / (count - 1) if count > 1 else 1)
-        new = (mean, unbiased, jnp.ones(1, x.dtype))
-        decay = message.moving_average_fraction
-        updated = [decay * old + a for old, a in zip(blobs, new, strict=True)]
-        return [normalized(x, mean, variance)], updated
+        new, decay = (mean, unbiased, jnp.ones(1, x.dtype)), message.moving_average_fraction
+        return [top], [decay * old + a for old, a in zip(blobs, new, strict=True)]
 
-    apply = with_stored if stored else with_batch
-    blobs, zeros = [(channels,), (channels,), (1,)], [Filler()] * 3
-    return Layer(apply, blobs, zeros, statistics=(0, 1, 2), updates=not stored)
+    blobs = [(channels,), (channels,), (1,)]
+    return Layer(apply, blobs, [Filler()] * 3, statistics=(0, 1, 2), updates=not stored)
 
 
 def bn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
@@ -93,11 +92,10 @@ def _segnet_bn(message: Any, shape: Shape) -> Layer:
     ours = (1, shape[1], *[1] * (len(shape) - 2))
 
     def apply(blobs, bottoms):
-        (x,), (scale, shift) = bottoms, (blob.reshape(ours) for blob in blobs)
+        (x,), (scale, shift) = bottoms, blobs
         if message.bn_mode == 0:
-            mean, variance = (a.reshape(ours) for a in _moments(x))
-            x = (x - mean) / jnp.sqrt(variance + SEGNET_EPS)
-        return [x * scale + shift]
+            x = _standard(x, *_moments(x), SEGNET_EPS)
+        return [x * scale.reshape(ours) + shift.reshape(ours)]
 
     fills = [filler_or(message, "scale_filler", 0.0), filler_or(message, "shift_filler", 0.0)]
     return Layer(apply, [(1, shape[1], 1, 1)] * 2, fills)
@@ -105,29 +103,23 @@ def _segnet_bn(message: Any, shape: Shape) -> Layer:
 
 def _pspnet_bn(message: Any, shape: Shape, train: bool) -> Layer:
     """Slope (x - mean) / sqrt(variance + eps) + bias, with the batch's moments in training unless frozen."""
-    ours = (1, shape[1], *[1] * (len(shape) - 2))
-
-    def normalized(x, blobs, mean, variance):
-        slope, bias = (a.reshape(ours) for a in blobs[:2])
-        mean, variance = mean.reshape(ours), variance.reshape(ours)
-        return slope * ((x - mean) / jnp.sqrt(variance + message.eps)) + bias
-
-    def with_stored(blobs, bottoms):
-        return [normalized(bottoms[0], blobs, *blobs[2:])]
-
-    def with_batch(blobs, bottoms):
-        moments = _moments(bottoms[0])
-        kept = message.momentum
-        new = [
-            kept * old + (1 - kept) * a.reshape(old.shape)
-            for old, a in zip(blobs[2:], moments, strict=True)
-        ]
-        return [normalized(bottoms[0], blobs, *moments)], new
+    shaped = (1, shape[1], *[1] * (len(shape) - 2))
 
     stored = message.frozen or not train
+
+    def apply(blobs, bottoms):
+        (x,), (slope, bias, *kept), rate = bottoms, blobs, message.momentum
+        mean, variance = moments = kept if stored else _moments(x)
+        normal = _standard(x, mean, variance, message.eps)
+        top = slope.reshape(shaped) * normal + bias.reshape(shaped)
+        if stored:
+            return [top]
+        pairs = zip(kept, moments, strict=True)
+        return [top], [rate * old + (1 - rate) * a.reshape(old.shape) for old, a in pairs]
+
     fills = [filler_or(message, "slope_filler", 0.0), filler_or(message, "bias_filler", 0.0)]
     return Layer(
-        with_stored if stored else with_batch,
+        apply,
         [(1, shape[1], 1, 1)] * 4,
         [*fills, Filler(), Filler()],
         statistics=(0, 1, 2, 3) if message.frozen else (2, 3),

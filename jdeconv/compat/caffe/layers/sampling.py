@@ -109,15 +109,6 @@ def roi_pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     pooled = (message.pooled_h, message.pooled_w)
     top = (regions[0], shape[1], *pooled)
 
-    def inside(first, last, count, length):
-        """(count, length): which cells of an axis belong to which part."""
-        extent = jnp.maximum(last - first + 1, 1).astype(jnp.float32) / count
-        parts = jnp.arange(count, dtype=jnp.float32)
-        starts = jnp.clip(jnp.floor(parts * extent) + first, 0, length)[:, None]
-        stops = jnp.clip(jnp.ceil((parts + 1) * extent) + first, 0, length)[:, None]
-        cells = jnp.arange(length)[None]
-        return (cells >= starts) & (cells < stops)
-
     def apply(_, bottoms):
         x, rows = bottoms[0], jax.lax.stop_gradient(bottoms[1]).reshape(-1, 5)
 
@@ -125,27 +116,33 @@ def roi_pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
             scaled = row[1:] * message.spatial_scale
             left, up, right, down = jnp.sign(scaled) * jnp.floor(jnp.abs(scaled) + 0.5)
             item = x[whole(row[0])]
-            over = inside(up, down, pooled[0], shape[2])
-            across = inside(left, right, pooled[1], shape[3])
             fixed = jax.lax.stop_gradient(item)
 
-            def part(cells):  # of all columns, one row of parts after the other
-                rows_of, columns_of = cells
+            def part(rows_of, columns_of):  # of all channels, so that few numbers lie side by side
                 seen = rows_of[:, None] & columns_of[None]
                 hidden = jnp.where(seen[None], fixed, -jnp.inf).reshape(shape[1], -1)
                 place = hidden.argmax(1, keepdims=True)  # the first among equals
                 value = jnp.take_along_axis(item.reshape(shape[1], -1), place, 1)[:, 0]
                 return jnp.where(seen.any(), value, 0)
 
-            both = [
-                jnp.repeat(over, pooled[1], 0),
-                jnp.tile(across, (pooled[0], 1)),
-            ]
-            return jax.lax.map(part, tuple(both)).T.reshape(shape[1], *pooled)
+            over = _parts(up, down, pooled[0], shape[2])
+            across = _parts(left, right, pooled[1], shape[3])
+            parts = jax.lax.map(lambda r: jax.lax.map(lambda c: part(r, c), across), over)
+            return jnp.moveaxis(parts, 2, 0)
 
         return [jax.lax.map(pool, rows)]
 
     return Layer(apply, tops=[top])
+
+
+def _parts(first: jax.Array, last: jax.Array, count: int, length: int) -> jax.Array:
+    """(count, length): which cells of an axis belong to which part of a region."""
+    extent = jnp.maximum(last - first + 1, 1).astype(jnp.float32) / count
+    parts = jnp.arange(count, dtype=jnp.float32)
+    starts = jnp.clip(jnp.floor(parts * extent) + first, 0, length)[:, None]
+    stops = jnp.clip(jnp.ceil((parts + 1) * extent) + first, 0, length)[:, None]
+    places = jnp.arange(length)[None]
+    return (places >= starts) & (places < stops)
 
 
 MAKERS = {"Interp": interp, "ROIPooling": roi_pooling, "Upsample": upsample}
