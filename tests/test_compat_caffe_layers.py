@@ -203,6 +203,7 @@ def test_layers_that_arrange():
             "a": drawn(4, (2, 3, 1, 1)),
             "v": drawn(5, (3,)),
             "z": drawn(6, (2, 3, 2, 3)),
+            "narrow": drawn(11, (2, 3, 2, 2)),
             "i": np.array([[0.0, 3.0], [2.0, 2.0]]),
         },
         [
@@ -288,6 +289,22 @@ def test_layers_that_arrange():
                 [],
                 1,
                 lambda _, b: [b[0][:, 1:2, :, 1:2]],
+            ),
+            (
+                "Crop",
+                "crop_param { offset: 1 offset: 2 }",
+                ["x", "a"],
+                [],
+                1,
+                lambda _, b: [b[0][:, :, 1:2, 2:3]],
+            ),
+            (
+                "Crop",
+                "crop_param { axis: -1 offset: 1 }",
+                ["x", "narrow"],
+                [],
+                1,
+                lambda _, b: [b[0][:, :, :, 1:3]],
             ),
             ("Eltwise", "eltwise_param { operation: MAX }", ["x", "y", "z"], [], 1, greatest),
             (
@@ -959,6 +976,32 @@ def test_sizes_that_the_text_leaves_open_and_layers_that_the_caller_brings():
         ValueError, match=r"layers must name layers or types of the phase, got .'Foo'."
     ):
         caffe.load(OPEN, until="conv", layers={"Foo": abs})
+
+
+SOURCES = """
+layer { name: "a" type: "MemoryData" top: "a" top: "b"
+  memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 } }
+layer { name: "c" type: "WindowData" top: "c" top: "d"
+  window_data_param { source: "w" batch_size: 2 crop_size: 6 fg_threshold: 0.5 } }
+layer { name: "e" type: "HDF5Data" top: "e" top: "f" hdf5_data_param { source: "h" batch_size: 2 } }
+layer { name: "g" type: "DenseImageData" top: "g" top: "h"
+  dense_image_data_param { batch_size: 2 new_height: 7 new_width: 8 } }
+layer { name: "i" type: "Data" top: "i" data_param { batch_size: 2 }
+  transform_param { crop_size: 6 mean_value: [1, 2] } }
+layer { name: "j" type: "AnnotatedData" top: "j" annotated_data_param { label_map_file: "m" } }
+layers { name: "k" type: IMAGE_DATA top: "k" top: "l" image_data_param { batch_size: 2 } }
+"""
+
+
+def test_data_layers_are_inputs():
+    expected = {
+        "a": (2, 3, 4, 5), "b": (2,), "c": (2, 3, 6, 6), "d": (2,), "e": None, "f": None,
+        "g": (2, 3, 7, 8), "h": (2, 1, 7, 8), "i": (2, 2, 6, 6), "j": None,
+        "k": (2, 3, None, None), "l": (2,),
+    }  # fmt: skip
+    assert caffe.load(SOURCES).inputs == expected
+    sizes = {"e": (1, 3, 5, 5), "c": (1, 3, 9, 9)}
+    assert caffe.load(SOURCES, shapes=sizes).inputs == expected | sizes
 
 
 def test_dummy_data_is_what_its_fillers_draw():
