@@ -14,7 +14,7 @@ Source: BVLC Caffe, src/caffe/layers/base_conv_layer.cpp, conv_layer.cpp, deconv
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import Any
@@ -336,32 +336,21 @@ class _Learned(_Windowed, ABC):
         axis = self.axis % ndim
         return a.reshape(-1, *a.shape[axis:], *[1] * (axis + 1 == ndim))
 
-    def _restored(self, a: jax.Array, like: jax.Array) -> jax.Array:
-        axis = self.axis % like.ndim
-        return a.reshape(*like.shape[:axis], *a.shape[1 : 1 + like.ndim - axis])
-
-    def _kernel(self, weight: jax.Array, ndim: int) -> jax.Array:
-        return weight.reshape(*weight.shape, *[1] * (self.axis % ndim + 1 == ndim))
-
     def _options(self, ndim: int) -> dict:
         _, steps = self.steps(ndim - 1 - self.axis % ndim)
         return {name: value or (1 if name != "padding" else 0) for name, value in steps.items()} | {
             "groups": self.group
         }
 
-    def _conv(self, x: jax.Array, weight: jax.Array) -> jax.Array:
-        (x,), weight = self._arrays(x=x), array("weight", weight)
-        items, kernel = self._items(x, x.ndim), self._kernel(weight, x.ndim)
-        return self._restored(bilinear.conv(items, kernel, **self._options(x.ndim)), x)
-
-    def _deconv(
-        self, y: jax.Array, weight: jax.Array, space: Sequence[int] | None = None
+    def _by(
+        self, function: Callable, name: str, a: jax.Array, weight: jax.Array, **size: Any
     ) -> jax.Array:
-        """The deconvolution of y; `space` is the result's spatial size, by default the smallest."""
-        (y,), weight = self._arrays(y=y), array("weight", weight)
-        size: dict[str, Any] = {} if space is None else {"output_size": tuple(space) or (1,)}
-        items, kernel = self._items(y, y.ndim), self._kernel(weight, y.ndim)
-        return self._restored(bilinear.deconv(items, kernel, **self._options(y.ndim), **size), y)
+        """The convolution or the deconvolution of an array of this name."""
+        (a,), weight = self._arrays(**{name: a}), array("weight", weight)
+        axis = self.axis % a.ndim
+        kernel = weight.reshape(*weight.shape, *[1] * (axis + 1 == a.ndim))
+        made = function(self._items(a, a.ndim), kernel, **self._options(a.ndim), **size)
+        return made.reshape(*a.shape[:axis], *made.shape[1 : 1 + a.ndim - axis])
 
     def _kernel_grad(self, x: jax.Array, y: jax.Array) -> jax.Array:
         x, y = self._arrays(x=x, y=y)
@@ -407,7 +396,7 @@ class Convolution(_Learned):
     @reporting(x="bottom", **NAMES)
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
         """Returns the top without its bias."""
-        return self._conv(bottom, weight)
+        return self._by(bilinear.conv, "x", bottom, weight)
 
     @reporting(y="top_diff", **NAMES)
     def backward_gemm(
@@ -415,7 +404,8 @@ class Convolution(_Learned):
     ) -> jax.Array:
         """Returns the bottom's diff. `space` is the bottom's spatial size; the top's does not determine it."""
         listed("space", space, "sizes")
-        return self._deconv(top_diff, weight, space)
+        size = tuple(space) or (1,)
+        return self._by(bilinear.deconv, "y", top_diff, weight, output_size=size)
 
     @reporting(x="bottom", y="top_diff", **NAMES)
     def weight_gemm(self, bottom: jax.Array, top_diff: jax.Array) -> jax.Array:
@@ -443,14 +433,14 @@ class Deconvolution(_Learned):
     @reporting(y="bottom", **NAMES)
     def forward_gemm(self, bottom: jax.Array, weight: jax.Array) -> jax.Array:
         """Returns the top without its bias."""
-        return self._deconv(bottom, weight)
+        return self._by(bilinear.deconv, "y", bottom, weight)
 
     @reporting(x="top_diff", **NAMES)
     def backward_gemm(
         self, top_diff: jax.Array, weight: jax.Array, space: Sequence[int]
     ) -> jax.Array:
         """Returns the bottom's diff. `space` must be the bottom's spatial size; the top's determines it."""
-        diff = self._conv(top_diff, weight)
+        diff = self._by(bilinear.conv, "x", top_diff, weight)
         found = self.split(diff.shape)[2]
         if tuple(listed("space", space, "sizes")) != found:
             raise refused(

@@ -76,8 +76,9 @@ class LayerMessage:
 
     @property
     def propagate_down(self) -> list[bool]:
-        """For each bottom whether gradients reach it; empty where the text does not say."""
-        return [] if self.is_v1 else list(self._message.propagate_down)
+        """For each bottom whether gradients reach it."""
+        given = [] if self.is_v1 else list(self._message.propagate_down)
+        return given or [True] * len(self._message.bottom)
 
     @property
     def numbers(self) -> dict[str, int]:

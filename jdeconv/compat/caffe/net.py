@@ -201,10 +201,9 @@ class Net:
         places, terms = Places(), []
         new = {name: list(arrays) for name, arrays in params.items()}
         for index, step in enumerate(self.steps):
-            downs = step.message.propagate_down or [True] * len(step.bottoms)
             bottoms = [
                 blobs[name] if down else jax.lax.stop_gradient(blobs[name])
-                for name, down in zip(step.bottoms, downs, strict=True)
+                for name, down in zip(step.bottoms, step.message.propagate_down, strict=True)
             ]
             with named(step, lambda reason: refused("inputs", f"do not fit: {reason}")):
                 made = step.maker(step.message, [a.shape for a in bottoms])

@@ -104,12 +104,11 @@ class _Draft:
         weights = tuple(layer.loss_weight) or tuple(
             float(is_loss and i == 0) for i in range(len(tops))
         )
-        for name, values, blobs in (
-            ("loss_weight", weights, tops),
-            ("propagate_down", layer.propagate_down, layer.propagate_down and layer.bottom),
+        for name, values, kind, count in (
+            ("loss_weight", weights, "top", len(tops)),
+            ("propagate_down", layer.propagate_down, "bottom", len(layer.bottom)),
         ):
-            if len(values) != len(blobs):
-                kind = "top" if blobs is tops else "bottom"
+            if len(values) != count:
                 self._refuse(layer, f"{name} needs one value for each {kind}, got {list(values)}")
         maker = LAYERS.get(layer.type, _nothing) if mine is None else _maker(mine)
         self.steps.append(Step(layer, maker, tuple(layer.bottom), tops, weights))
