@@ -13,10 +13,9 @@ from jdeconv.checks import refused
 from jdeconv.compat.caffe.files import MAX_LAYERS, need_protobuf, read_bytes
 from jdeconv.compat.caffe.schema import V1_TYPES, message_class
 
-# Comments and strings may hold braces; the numbers of a data layer's size are looked for in what is left.
-TOKEN = re.compile(
-    r"""(?P<blank>\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|[{}<>]|[A-Za-z_]\w*|[:,;\[\]\s]+|[^\s"'\#{}<>\w]|\d\w*"""
-)
+# Comments and strings may hold braces, and numbers that are no sizes.
+BLANK = r"""\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
+TOKEN = re.compile(BLANK + r"|[{}<>]|\w+")
 SOURCES = re.compile(r"([a-z_]+)\s*:\s*(\d+)")
 UNKNOWN = re.compile(r'has no field named "(\w+)"')
 IS_TEXT = re.compile(r"[{\n]|^\s*\w+\s*:\s")  # a brace, a second line, or a field with its value
@@ -35,7 +34,8 @@ class LayerMessage:
     """
 
     def __init__(self, message: Any, line: int, text: str, state: Any, problem: str) -> None:
-        self._message, self.line, self.text, self.state = message, line, text, state
+        self._message, self.line, self.state = message, line, state
+        self.text = re.sub(BLANK, "", text)
         self.problem = problem
         self.is_v1 = message.DESCRIPTOR.name.startswith("V1")
         self.type = _v1_name(message) if self.is_v1 else message.type
@@ -140,7 +140,7 @@ def read(text: str, file: str, train: bool) -> Definition:
     state.phase = 0 if train else 1
     layers: list[LayerMessage] = []
     sources: dict[str, LayerMessage] = {}
-    for kind, line, column, block, bare in found:
+    for kind, line, column, block in found:
         name = "LayerParameter" if kind == "layer" else "V1LayerParameter"
         message, problem = parsed(name, block, line, column)
         if problem:  # which does not matter in a layer that is left out, or that the caller brings
@@ -148,7 +148,7 @@ def read(text: str, file: str, train: bool) -> Definition:
             if error:
                 problems.append(error)
                 continue
-        layer = LayerMessage(message, line, bare, state, problem)
+        layer = LayerMessage(message, line, block, state, problem)
         if layer.include and layer.exclude:
             problems.append(f"{layer.where}: has include and exclude rules; leave one kind out")
         if layer.is_included:
@@ -194,12 +194,10 @@ def parsed(
         return None, f"{at + line - 1}:{across + (column - 1 if at == 1 else 0)} : {reason}"
 
 
-def blocks(
-    text: str, fields: Sequence[str]
-) -> tuple[list[tuple[str, int, int, str, str]], str, str]:
+def blocks(text: str, fields: Sequence[str]) -> tuple[list[tuple[str, int, int, str]], str, str]:
     """The contents of these messages, the rest, and a brace that has no partner.
 
-    Contents come with field, line, column, and bare, without comments and strings.
+    Contents come with field, line and column.
     """
     ends = [match.end() for match in re.finditer("\n", text)]
 
@@ -207,16 +205,14 @@ def blocks(
         line = bisect.bisect_right(ends, index)
         return line + 1, index - (ends[line - 1] if line else 0) + 1
 
-    found, rest, bare = [], [], []
+    found, rest = [], []
     opened, word, begin, last = [], "", 0, 0
     for match in TOKEN.finditer(text):
         token = match.group()
-        if match.group("blank") is None and opened:
-            bare.append(token)
         if token in ("{", "<"):
             opened.append(match.start())
             if len(opened) == 1 and word in fields:
-                begin, bare = match.end(), []
+                begin = match.end()
         elif token in ("}", ">"):
             if not opened:
                 at, across = place(match.start())
@@ -224,10 +220,10 @@ def blocks(
             opened.pop()
             if not opened and word in fields:
                 block = text[begin : match.start()]
-                found.append((word, *place(begin), block, "".join(bare)))
+                found.append((word, *place(begin), block))
                 rest += [text[last:begin], re.sub(r"[^\n]", " ", block)]
                 last = match.start()
-        elif not opened and re.match(r"[A-Za-z_]", token):
+        elif not opened and re.match(r"\w", token):
             word = token
     if opened:
         at, across = place(opened[-1])
