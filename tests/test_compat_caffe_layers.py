@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from jdeconv.compat import caffe
+from jdeconv.compat.caffe.layers import LAYERS
+from jdeconv.compat.caffe.schema import V1_TYPES
 
 pytest.importorskip("google.protobuf")
 
@@ -291,6 +293,30 @@ def test_layers_that_arrange():
                 lambda _, b: [b[0][:, 1:2, :, 1:2]],
             ),
             (
+                "Concat",
+                "concat_param { concat_dim: 2 }",
+                ["x", "y"],
+                [],
+                1,
+                lambda _, b: [np.concatenate(b, 2)],
+            ),
+            (
+                "Slice",
+                "slice_param { slice_dim: 1 slice_point: 1 }",
+                ["x"],
+                [],
+                2,
+                lambda _, b: [b[0][:, :1], b[0][:, 1:]],
+            ),
+            (
+                "InnerProduct",
+                "inner_product_param { num_output: 2 axis: 3 transpose: true }",
+                ["x"],
+                [drawn(12, (3, 2)), drawn(13, (2,))],
+                1,
+                lambda blobs, b: [b[0] @ blobs[0] + blobs[1]],
+            ),
+            (
                 "Crop",
                 "crop_param { offset: 1 offset: 2 }",
                 ["x", "a"],
@@ -449,6 +475,14 @@ def test_pooling_upsampling_and_sampling():
                 1,
                 lambda _, b: [greatest_with_mask(b[0][:, :, :4], 2, 2, 0)[0]],
             ),
+            (
+                "Pooling",
+                "pooling_param { kernel_size: 2 stride: 2 round_mode: FLOOR }",
+                ["x"],
+                [],
+                1,
+                lambda _, b: [greatest_with_mask(b[0][:, :, :4], 2, 2, 0)[0]],
+            ),
             ("SPP", "spp_param { pyramid_height: 2 pool: AVE }", ["x"], [], 1, pyramid),
             (
                 "Upsample",
@@ -457,6 +491,14 @@ def test_pooling_upsampling_and_sampling():
                 [],
                 1,
                 unpooled((5, 6)),
+            ),
+            (
+                "Upsample",
+                "upsample_param { scale_h: 2 scale_w: 3 pad_out_w: true }",
+                ["values", "mask"],
+                [],
+                1,
+                unpooled((6, 8)),
             ),
             (
                 "Upsample",
@@ -824,6 +866,57 @@ def test_other_names():
     tops = net(params, {"x": jnp.ones((1, 2, 3, 3))}, ("c0", "c1", "c2"))
     np.testing.assert_array_equal(tops["c0"], tops["c1"])
     np.testing.assert_array_equal(tops["c0"], tops["c2"])
+
+
+def test_holes_by_height_and_width_and_whose_statistics_count():
+    """hole is the dilation by another name, and use_global_stats goes before the phase."""
+    text = input_layer("x", (2, 1, 5, 5))
+    for name, hole in (("a", "hole_h: 2 hole_w: 1"), ("b", "hole_h: 2"), ("c", "dilation: [2, 1]")):
+        fields = f"convolution_param {{ num_output: 1 kernel_size: 2 {hole} }}"
+        text += layer_text(name, "Convolution", "x", [name], fields)
+    for name, says in (
+        ("d", ""),
+        ("e", "use_global_stats: true"),
+        ("f", "use_global_stats: false"),
+    ):
+        text += layer_text(name, "BatchNorm", "x", [name], f"batch_norm_param {{ {says} }}")
+    x = jnp.asarray(drawn(43, (2, 1, 5, 5)), jnp.float32)
+    kernel = [jnp.arange(4.0).reshape(1, 1, 2, 2), jnp.ones(1)]
+    stored = [jnp.full(1, 2.0), jnp.full(1, 6.0), jnp.full(1, 2.0)]
+    for phase, like in (("TEST", "e"), ("TRAIN", "f")):
+        net = caffe.load(text, phase=phase)
+        tops, new = net.apply(dict.fromkeys("abc", kernel) | dict.fromkeys("def", stored), {"x": x})
+        np.testing.assert_array_equal(tops["a"], tops["c"])
+        np.testing.assert_array_equal(tops["b"], tops["c"])
+        np.testing.assert_array_equal(tops["d"], tops[like])
+        np.testing.assert_allclose(tops["e"], (x - 1) / np.sqrt(3 + 1e-5), rtol=1e-5)
+        np.testing.assert_allclose(tops["f"].mean(), 0, atol=1e-6)
+        assert (new["e"][2] == 2).all()
+        assert (new["f"][2] > 2).all()
+
+
+V1 = """
+layers { name: "data" type: HDF5_DATA top: "data" top: "label" hdf5_data_param { source: "h" batch_size: 2 } }
+layers { name: "ip" type: INNER_PRODUCT bottom: "data" top: "ip"
+  blobs_lr: 1 blobs_lr: 2 weight_decay: 1 weight_decay: 0
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layers { name: "loss" type: SOFTMAX_LOSS bottom: "ip" bottom: "label" include { phase: TRAIN } loss_weight: 2 }
+layers { name: "prob" type: SOFTMAX bottom: "ip" top: "prob" exclude { phase: TRAIN } }
+"""
+
+
+def test_spellings_of_v1():
+    shapes = {"data": (2, 4), "label": (2,)}
+    net, testing = (caffe.load(V1, phase=phase, shapes=shapes) for phase in ("TRAIN", "TEST"))
+    assert (net.outputs, testing.outputs) == (("loss",), ("label", "prob"))
+    assert (net.lr_mult, net.decay_mult) == ({"ip": [1, 2]}, {"ip": [1, 0]})
+    inputs = {"data": jnp.asarray(drawn(44, (2, 4)), jnp.float32), "label": jnp.array([0, 2])}
+    prob = testing(net.params, inputs)["prob"]
+    expected = -jnp.log(prob[0, 0]) - jnp.log(prob[1, 2])  # a mean of two, times 2
+    np.testing.assert_allclose(net.loss(net.params, inputs)[0], expected, rtol=1e-5)
+    sources = ("Data", "HDF5Data", "ImageData", "MemoryData", "WindowData")
+    for kind in {kind for _, kind in V1_TYPES.values()} - {*sources, "NONE", "InfogainLoss"}:
+        assert kind in LAYERS
 
 
 # What a net can do.
