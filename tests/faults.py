@@ -151,11 +151,18 @@ FAULTS = (
         "mesh",
     ),
     Fault(
-        "space that lies side by side on an automatic mesh is gathered",
+        "space on an automatic mesh is gathered",
         "jdeconv/mesh.py",
-        "return less(1, small) and big == small * stride",
-        "return False",
+        'f"q{i}" if less(1, size) else None',
+        "None",
         "mesh",
+    ),
+    Fault(
+        "devices send their halos in the order of the names and not of the mesh",
+        "jdeconv/exchange.py",
+        "(number[source % devices], number[r])",
+        "(source % devices, r)",
+        "halo mesh",
     ),
     Fault(
         "halos go around the end of the mesh",
@@ -332,8 +339,8 @@ FAULTS = (
     Fault(
         "channels are divided among devices where their groups do not divide",
         "jdeconv/mesh.py",
-        "size = sizes.get(letter, array.shape[axis])",
-        "size = array.shape[axis]",
+        "whole.get(letter, array.shape[axis])",
+        "array.shape[axis]",
         "mesh sharding",
     ),
     Fault(

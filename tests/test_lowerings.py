@@ -325,9 +325,11 @@ CHOICES = [
     (1, 64, (64, 64), (16, 16), {"stride": 16}, 1, None, "im2col"),
     (8, 8, (33, 33), (33, 33), {}, 1, None, "im2col"),
     (8, 8, (4096, 4096), (11, 11), {}, 1, None, "im2col"),
-    (16, 16, (33, 33), (3, 3), {"dilation": 36, "padding": 36}, 1, None, "nhwc"),
-    (16, 16, (10, 10), (3, 3), {}, 1, None, "nhwc"),
-    (16, 16, (20, 20), (3, 3), {"dilation": 2}, 1, None, "nhwc"),
+    (16, 16, (33, 33), (3, 3), {"dilation": 36, "padding": 36}, 1, "last", "nhwc"),
+    (16, 16, (10, 10), (3, 3), {}, 1, "last", "nhwc"),
+    (16, 16, (20, 20), (3, 3), {"dilation": 2}, 1, "last", "nhwc"),
+    (64, 64, (64, 64), (3, 3), {}, 1, None, "nhwc"),  # 8.4 MiB of columns
+    (64, 64, (62, 62), (3, 3), {}, 1, None, "im2col"),  # 7.9 MiB
     (3, 16, (9, 9), (3, 3), {}, 1, None, "im2col"),
     (16, 16, (9, 9), (3, 3), {"stride": 2}, 1, None, "im2col"),
     (16, 16, (10, 10), (4, 4), {"stride": 2}, 1, None, "im2col"),
@@ -336,7 +338,7 @@ CHOICES = [
     (7, 8, (9, 9), (3, 3), {}, 4, None, "im2col"),
     (64, 64, (9, 9), (3, 3), {}, 4, None, "im2col"),
     (16, 16, (9, 9), (3, 3), {}, 17, None, "im2col"),
-    (16, 16, (7, 7), (3, 3), {"padding": 1}, 1, None, "nhwc"),
+    (16, 16, (7, 7), (3, 3), {"padding": 1}, 1, None, "im2col"),
     (16, 16, (7, 7), (3, 3), {"padding": 1}, 1, "last", "nhwc"),
     (32, 32, (9, 9), (2, 2), {"stride": 2}, 1, None, "im2col"),
     (64, 64, (5, 5), (3, 3), {"padding": 1}, 1, None, "im2col"),  # 25 positions
@@ -347,8 +349,9 @@ CHOICES = [
     (16, 16, (3, 3), (5, 5), {"padding": 2}, 1, None, "im2col"),
     (32, 32, (9, 9), (2, 2), {"stride": 2}, 1, "last", "im2col"),
     (1, 1, (64,), (16,), {"stride": 8}, 21, None, "taps"),
-    (32, 32, (64,), (9,), {}, 1, None, "nhwc"),
-    (32, 32, (9, 9, 9), (5, 5, 5), {}, 1, None, "nhwc"),
+    (32, 32, (64,), (9,), {}, 1, "last", "nhwc"),
+    (32, 32, (64,), (9,), {}, 1, None, "im2col"),
+    (32, 32, (9, 9, 9), (5, 5, 5), {}, 1, "last", "nhwc"),
     (16, 16, (9, 9), (1, 1), {}, 1, None, "im2col"),
 ]
 
@@ -428,7 +431,7 @@ def test_direct_in_a_loop_keeps_channels_last():
     x, kernel = np.ones((1, 16, 30), np.float32), np.ones((16, 16, 9), np.float32)
 
     def loop(x, kernel):
-        step = lambda _, x: jdeconv.conv(x, kernel, padding=4)  # noqa: E731
+        step = lambda _, x: jdeconv.conv(x, kernel, padding=4, lowering="nhwc")  # noqa: E731
         return lax.fori_loop(0, 3, step, x)
 
     text = jax.jit(loop).lower(x, kernel).compile().as_text()
