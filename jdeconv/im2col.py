@@ -226,9 +226,10 @@ def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
         columns = jnp.moveaxis(columns, axis, tap + is_behind)
     else:
         extent = (w.small[i] - 1) * hop + 1
-        starts = [r * step for r in range(blocks)]
+        # The transpose adds them up from the last one that was made, and so in the order of the taps.
+        starts = [r * step for r in reversed(range(blocks))]
         slices = [lax.slice_in_dim(x, r, r + extent, hop, axis) for r in starts]
-        columns = jnp.stack(slices, tap + is_behind)
+        columns = jnp.stack(slices[::-1], tap + is_behind)
     if phases == 1:
         return columns
     columns = jnp.moveaxis(columns, axis + 2 - is_behind, tap + 1)  # phases behind blocks

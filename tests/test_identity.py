@@ -190,6 +190,17 @@ def test_the_matrix_of_deconv_is_the_transpose(mode, g):
     assert conv.any()
 
 
+@pytest.mark.parametrize(("k", "s", "d"), [(5, 1, 1), (6, 2, 1), (4, 2, 3)])
+def test_col2im_adds_up_in_the_order_of_the_taps(k, s, d):
+    """As Caffe's loop does, and shifted additions: the same bits."""
+    columns = np.random.default_rng(0).normal(size=(1, k, 9)).astype(np.float32)
+    expected = np.zeros((1, 1, 8 * s + d * (k - 1) + 1), np.float32)
+    for t in range(k):
+        expected[0, 0, t * d : t * d + 8 * s + 1 : s] += columns[0, t]
+    found = jdeconv.col2im(columns, expected.shape[2], (k,), stride=s, dilation=d)
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("g", thinned(geometries(8, seed=5), 3), ids=str)
 def test_im2col_and_col2im(g):
     w, steps = g.window, {k: v for k, v in g.steps.items() if k != "groups"}
