@@ -31,9 +31,10 @@ def batch_norm(
     Shapes: input (n, c, *i), all others (c,) -> (n, c, *i).
 
     Returns:
-      The result, in input's dtype. While training with running statistics, which PyTorch changes in place: the
-      result, the new running mean and the new running variance. These are (1 - momentum) times the old one and
-      momentum times that of the batch, where the variance divides by one less than the count.
+      The result in input's dtype, or, in training with running statistics, a tuple (result, new mean, new
+      variance). PyTorch changes the running statistics in place instead. Each new one is (1 - momentum) times
+      the old one plus momentum times that of the batch, whose variance here divides by one less than the count.
+      Half precision adds up in float32.
 
     Example:
       >>> import jax.numpy as jnp

@@ -50,7 +50,7 @@ def _max_pool(rank: int):
 
         Args:
           stride: None is kernel_size.
-          padding: cells on both sides, at most half of the window. They never have the largest number.
+          padding: cells on both sides, at most half of the window. A padding cell is never the maximum.
           ceil_mode: whether q rounds up. A window that would start in the padding at the end is left out.
           return_indices: whether to also return the index of each number in the flattened spatial axes of
             input.
