@@ -140,7 +140,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Step:
-    """A training step: the loss of a network, and its gradient in every parameter."""
+    """A training step: the loss of a network, and its gradient with respect to every parameter."""
 
     model: Callable
     image: tuple[int, ...]

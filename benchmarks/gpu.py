@@ -2,7 +2,7 @@
 
 The command needs no GPU and times nothing, unless you pass --minutes. It compiles the programs of jdeconv and
 of jax.lax for an H100 and estimates from their text how long they take. The column "ratio" is jax.lax's
-estimate divided by jdeconv's, so above 1 jdeconv is expected to be faster.
+estimate divided by jdeconv's. Above 1, jdeconv is expected to be faster.
 
 A deconv is compared with `lax.conv_transpose`, with the faster of transpose_kernel=True and False. The column
 "/default" compares it with False alone, which is the default of jax.lax and Flax.

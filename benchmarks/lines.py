@@ -1,7 +1,7 @@
 """Count the lines of code in the committed Python files, without docstrings, comments and blank lines.
 
 If you name a revision, the table shows its counts beside those of HEAD. The command reads both from git and
-checks nothing out.
+checks out no commit.
 """
 
 from __future__ import annotations

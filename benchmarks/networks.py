@@ -1,8 +1,8 @@
 """Time training steps of whole networks in jdeconv, jax.lax and PyTorch.
 
-A step computes the loss and its gradient in every parameter, under one jit. Each network is written once, on
-jax.lax, and runs with channels last and with channels first. The programs of jdeconv are the same networks in
-`jdeconv.accelerate`. PyTorch runs in eager mode on all cores, in the faster of its two memory formats. The
+A step computes the loss and its gradient with respect to every parameter, under one jit. Each network is
+written once, on jax.lax, and runs with channels last and with channels first. The programs of jdeconv are the
+same networks in `jdeconv.accelerate`. PyTorch runs in eager mode on all cores, in the faster of its two memory formats. The
 column "im2col" is jdeconv with the definition, im2col and dot, for every convolution.
 
 The command compares the results first. Then all programs take turns, one after the other in each round. A
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -110,7 +111,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run a few networks with channels last only, in less than a minute",
     )
     parser.add_argument("--layout", choices=LAYOUTS, help="run JAX's programs in this layout only")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="the dtype of parameters and inputs (default: %(default)s)",
+    )
     parser.add_argument(
         "--rounds",
         type=int,
@@ -177,4 +183,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
     sys.exit(main())

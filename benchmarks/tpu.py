@@ -1,7 +1,7 @@
 """Compile every case for a TPU, and compare the cycles that the compiler expects with jax.lax's.
 
 The command needs no TPU. libtpu compiles for a TPU by name, and writes into the program how many cycles it
-expects each operation to take. This is an estimate and no measurement.
+expects each operation to take. This is an estimate, not a measurement.
 """
 
 from __future__ import annotations

@@ -29,15 +29,16 @@ from jdeconv.window import Window, part
 
 @dataclass(frozen=True)
 class Halo:
-    """What the windows of a device see on one axis outside of the device's own shard of x.
+    """Which cells of one axis the windows of a device see outside of the device's own shard of x.
 
-    They see `low` positions before the shard and `high` positions behind it. A negative number leaves out
-    positions of the shard itself. On device r everything lies r*step positions further to the front.
+    The windows see `low` positions before the shard and `high` positions behind it. A negative number leaves
+    out positions of the shard itself. On device r everything lies r*step positions further to the front.
 
     Args:
       axis: of the array.
       name: of the mesh axis, or a tuple of several.
-      low, high, step: as above. The step is 0 where shards of x and y lie side by side.
+      low, high, step: numbers of positions, as described above. The step is 0 where shards of x and y lie side
+        by side.
       mode: what lies outside of x, named as the padding_mode of `jdeconv.conv`.
 
     Raises:
@@ -68,7 +69,7 @@ class Halo:
 
 @reporting()
 def exchange(x: jax.Array, halo: Halo) -> jax.Array:
-    """The positions of x that the windows of a device see, within `jax.shard_map`.
+    """Returns the positions of x that the windows of a device see, within `jax.shard_map`.
 
     Formula: device r has ``x[r*size : (r + 1)*size]`` and gets the size + low + high positions of x from
     ``r*(size - step) - low`` on; outside of x lies what `halo.mode` says.
@@ -117,7 +118,7 @@ def exchange(x: jax.Array, halo: Halo) -> jax.Array:
 
 @reporting()
 def add(seen: jax.Array, halo: Halo) -> jax.Array:
-    """The adjoint of `exchange`: what lies in a halo is added to where it came from.
+    """Returns the adjoint of `exchange`: the values in a halo are added to the cells that they came from.
 
     Formula: device r adds ``seen[i]`` to position ``r*(size - step) - low + i`` of x, on the
     device that holds it.

@@ -176,7 +176,7 @@ def test_an_optimizer_says_what_it_lacks(monkeypatch):
         optimizer.update(params, optimizer.init(params))
     monkeypatch.setitem(__import__("sys").modules, "optax", None)
     with pytest.raises(
-        ModuleNotFoundError, match=r'optimizer needs optax: pip install "jdeconv\[caffe\]"'
+        ModuleNotFoundError, match=r'optimizer needs optax: pip install "\.\[caffe\]"'
     ):
         caffe.Solver().optimizer()
 

@@ -135,7 +135,7 @@ def test_without_its_package_a_kind_of_file_names_the_extra(ending, monkeypatch,
     net = caffe.load(TEXT)
     package = {"caffemodel": "google.protobuf", "h5": "h5py"}[ending]
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "jdeconv\[caffe\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "\.\[caffe\]"'):
         net.save(net.params, tmp_path / f"net.{ending}")
 
 

@@ -104,7 +104,7 @@ def test_demo_refuses_a_missing_file(tmp_path, capsys):
 def test_demo_names_the_extra_that_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert main(["demo"]) == 2
-    assert "pip install 'jdeconv[demo]'" in capsys.readouterr().err
+    assert "pip install '.[demo]'" in capsys.readouterr().err
 
 
 def test_demo_reads_16_bits_and_transparency(tmp_path):

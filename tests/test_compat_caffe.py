@@ -536,7 +536,7 @@ def test_damaged_weights_give_a_net_or_one_error(files):
 
 def test_without_protobuf_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "google.protobuf", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "jdeconv\[caffe\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "\.\[caffe\]"'):
         caffe.load(tmp_path / "net.prototxt")
 
 

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
         from jdeconv.cli import network, photographs
     except ImportError as error:
-        return _refuse(f"{error.name} is missing; pip install 'jdeconv[demo]'")
+        return _refuse(f"{error.name} is missing; in the source tree: pip install '.[demo]'")
     if options.steps < 1:
         return _refuse(f"--steps {options.steps}: must be at least 1")
     own = None

@@ -3,12 +3,6 @@
 Kernels are channels last in both data formats: (*k, in / groups, out) for conv, (*k, out, in) for
 conv_transpose, (*k, channels, multiplier) for depthwise_conv. `data_format=None` is "channels_last", Keras's
 default; its setting lives in Keras, which is not imported.
-
-In conv_transpose `output_padding=None` and 0 differ, as they do there. With i the input's size, s the stride
-and K = dilation_rate*(k - 1) + 1:
-
-    "valid"   (i - 1)*s + K + output_padding, and None is max(K, s) - K
-    "same"    (i - 1)*s + K % 2 + output_padding, and None gives i*s
 """
 
 from __future__ import annotations
@@ -160,10 +154,14 @@ def conv_transpose(
 ) -> jax.Array:
     """Returns what `keras.ops.conv_transpose` returns, over one to three axes.
 
-    Shapes: inputs (n, *i, c), kernel (*k, o, c) -> (n, *size, o), of the sizes above.
+    Shapes: inputs (n, *i, c), kernel (*k, o, c) -> (n, *size, o).
+
+    Size, with i the size of inputs, s the stride and K = dilation_rate*(k - 1) + 1: (i - 1)*s + K +
+    output_padding for "valid", where None is max(K, s) - K, and (i - 1)*s + K % 2 + output_padding for "same",
+    where None gives i*s.
 
     Args:
-      output_padding: cells beyond the least size: an int, one per axis, or None, which differs from 0.
+      output_padding: an int, one per axis, or None, which differs from 0 as in Keras.
 
     Example:
       >>> import jax.numpy as jnp

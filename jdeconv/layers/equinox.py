@@ -27,7 +27,7 @@ from jdeconv.layers.reading import (
 try:
     import equinox as eqx
 except ModuleNotFoundError:
-    reason = 'jdeconv.layers.equinox needs Equinox: pip install "jdeconv[equinox]"'
+    reason = 'jdeconv.layers.equinox needs Equinox: pip install ".[equinox]" in the source tree'
     raise ModuleNotFoundError(reason, name="equinox") from None
 
 __all__ = [

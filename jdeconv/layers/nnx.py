@@ -30,7 +30,7 @@ from jdeconv.layers.reading import (
 try:
     from flax import nnx
 except ModuleNotFoundError:
-    reason = 'jdeconv.layers.nnx needs Flax: pip install "jdeconv[nnx]"'
+    reason = 'jdeconv.layers.nnx needs Flax: pip install ".[nnx]" in the source tree'
     raise ModuleNotFoundError(reason, name="flax") from None
 
 __all__ = ["Conv", "ConvTranspose", "TiedConvTranspose"]

@@ -29,5 +29,5 @@ def need_protobuf() -> None:
     try:
         import google.protobuf  # noqa: F401
     except ModuleNotFoundError:
-        reason = 'Caffe files need protobuf: pip install "jdeconv[caffe]"'
+        reason = 'Caffe files need protobuf: pip install ".[caffe]" in the source tree'
         raise ModuleNotFoundError(reason, name="google.protobuf") from None

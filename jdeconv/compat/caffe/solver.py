@@ -30,10 +30,10 @@ OLD_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")  # by 
 
 
 class SolverState(NamedTuple):
-    """What an optimizer remembers: a pytree.
+    """The state of a solver's optimizer, a pytree.
 
     Args:
-      calls: how many gradients it has got; the iteration is calls // iter_size.
+      calls: how many gradients `update` has got; the iteration is calls // iter_size.
       history: Caffe's history blobs, a tuple of trees with the structure of params.
       gradients: the sum of the gradients since the last update; () for an iter_size of 1.
 
@@ -177,7 +177,7 @@ class Solver:
 
     @reporting()
     def optimizer(self, lr_mult: Any = None, decay_mult: Any = None) -> Any:
-        """The update rule as an ``optax.GradientTransformation``, whose updates are added to params.
+        """Returns the update rule as an ``optax.GradientTransformation``, whose updates are added to params.
 
         Args:
           lr_mult, decay_mult: pytrees of the structure of params, of numbers by which the learning rate and
@@ -186,8 +186,8 @@ class Solver:
             Caffe, a blob whose lr_mult is 0 has no part in the norm that is clipped.
 
         The order is Caffe's: gradients are added up over iter_size calls, clipped, divided by iter_size and
-        given their weight decay, and then meet the rule of `type`. With an iter_size of more than 1 the
-        updates are 0 until so many gradients have come. `update` needs params where there is weight decay.
+        given their weight decay, and then the rule of `type` is applied. With an iter_size of more than 1 the
+        updates are 0 until iter_size gradients have come. `update` needs params where there is weight decay.
         Everything is computed in float32 for params of half precision, and updates have the dtype of params'
         gradients. Its state is a `SolverState`.
 
@@ -215,7 +215,7 @@ class Optimizer:
     decay_mult: Any
 
     def init(self, params: Any) -> SolverState:
-        """The state before the first gradient."""
+        """Returns the state before the first gradient."""
 
         def zeros() -> Any:
             return jax.tree.map(lambda w: jnp.zeros(jnp.shape(w), _wide(w)), params)
@@ -226,7 +226,7 @@ class Optimizer:
 
     @reporting()
     def update(self, gradients: Any, state: SolverState, params: Any = None) -> tuple:
-        """What is to be added to params, and the next state."""
+        """Returns the updates, which are to be added to params, and the next state."""
         size = self.solver.iter_size
         if params is None and self.solver.weight_decay:
             raise refused("params", "are needed by weight_decay, got None")
@@ -257,11 +257,14 @@ class Optimizer:
 
 @reporting()
 def load_solver(prototxt: str | os.PathLike) -> Solver:
-    """A solver from its prototxt: the path of a file, or the text itself.
+    """Returns the `Solver` that a prototxt describes.
 
-    Fields that a training on one device has no use for, such as solver_mode and snapshot_format, are read over,
-    and so is a net in the place of its file's name. A field that Caffe does not have is an error. So is a
-    train_state with stages or a level, which choose layers of the net: they belong into the net's own state.
+    Fields that a training on one device does not use are ignored, such as solver_mode and snapshot_format. So
+    is a net that is written into the prototxt. A field that Caffe does not have raises an error. So does a
+    train_state with stages or a level, because these choose layers of the net. Write them into the net's state.
+
+    Args:
+      prototxt: the path of a file, or the text itself.
 
     Raises:
       ValueError: for a file that cannot be read as such, with the line, and for a value that Caffe refuses.
@@ -305,7 +308,7 @@ def _optax() -> Any:
     try:
         import optax
     except ModuleNotFoundError:
-        reason = 'optimizer needs optax: pip install "jdeconv[caffe]"'
+        reason = 'optimizer needs optax: pip install ".[caffe]" in the source tree'
         raise ModuleNotFoundError(reason, name="optax") from None
     return optax
 

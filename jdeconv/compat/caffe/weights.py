@@ -187,6 +187,6 @@ def _h5py() -> Any:
     try:
         import h5py
     except ModuleNotFoundError:
-        reason = 'weights in HDF5 need h5py: pip install "jdeconv[caffe]"'
+        reason = 'weights in HDF5 need h5py: pip install ".[caffe]" in the source tree'
         raise ModuleNotFoundError(reason, name="h5py") from None
     return h5py
