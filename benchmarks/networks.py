@@ -2,8 +2,8 @@
 
 A step computes the loss and its gradient with respect to every parameter, under one jit. Each network is
 written once, on jax.lax, and runs with channels last and with channels first. The programs of jdeconv are the
-same networks in `jdeconv.accelerate`. PyTorch runs in eager mode on all cores, in the faster of its two memory formats. The
-column "im2col" is jdeconv with the definition, im2col and dot, for every convolution.
+same networks in `jdeconv.accelerate`. PyTorch runs in eager mode on all cores, in the faster of its two memory
+formats. The column "im2col" is jdeconv with the definition, im2col and dot, for every convolution.
 
 The command compares the results first. Then all programs take turns, one after the other in each round. A
 ratio compares the times of two programs in the same round.
