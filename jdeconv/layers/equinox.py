@@ -109,16 +109,17 @@ class Conv3d(eqx.nn.Conv3d, Conv):
 class ConvTranspose(eqx.nn.ConvTranspose):
     """Equinox's layer `equinox.nn.ConvTranspose`, with output sizes and every padding mode.
 
-    Arguments and defaults are Equinox's. The weight has Equinox's layout: the conv that this layer transposes
-    has the taps in reverse order and the two channel axes exchanged. `TiedConvTranspose` uses a conv's weight
-    unchanged.
+    Arguments and defaults are Equinox's, and so is the layout of weight. To load the kernel of a `deconv`,
+    reverse the taps and exchange the two channel axes, within each group: for one group over two axes,
+    ``kernel[:, :, ::-1, ::-1].swapaxes(0, 1)``. `TiedConvTranspose` uses a conv's weight unchanged.
 
     Shapes: x (in_channels, *i), weight (out_channels, in_channels / groups, *k), bias (out_channels, 1, .., 1)
     -> (out_channels, *size), where size = (i - 1)*stride + dilation*(k - 1) + 1 - low - high + output_padding,
     or i*stride - output_padding for "SAME" and "SAME_LOWER". For a batch, ``jax.vmap(layer)``.
 
     Args:
-      output_padding: as in Equinox, or up to dilation - 1.
+      output_padding: an int or one per axis, from 0 to max(stride, dilation) - 1. For "SAME" and "SAME_LOWER"
+        from 0 to stride - 1, by which the result is smaller, as in Equinox.
       padding_mode: "ZEROS", "REFLECT", "REPLICATE" or "CIRCULAR", with any padding. The cells that padding
         takes off the result are added to the cells that they are copies of.
 
@@ -180,8 +181,8 @@ class ConvTranspose(eqx.nn.ConvTranspose):
 
         Args:
           x: (in_channels, *i).
-          output_size: the spatial size of the result, an int or one per axis, instead of output_padding. For
-            "SAME" and "SAME_LOWER" up to stride - 1 less than i*stride.
+          output_size: the spatial size of the result, an int or one per axis, instead of output_padding. With
+            "SAME" and "SAME_LOWER", it may be from i*stride - (stride - 1) to i*stride.
           key: Equinox's, without use.
         """
         del key
@@ -272,9 +273,9 @@ class TiedConvTranspose(eqx.Module):
         Args:
           x: (conv.out_channels, *q).
           conv: the layer whose weight this is.
-          output_size: the spatial size of the result, an int or one per axis: of those that the conv maps to
-            q, for example the size of what the conv was called with. None is q*stride for "SAME" and
-            "SAME_LOWER", else the least.
+          output_size: the spatial size of the result, an int or one per axis. It must be a size for which the
+            conv returns the size q, for example the size of the conv's input. None is q*stride for "SAME" and
+            "SAME_LOWER", and the least size otherwise.
           key: Equinox's, without use.
         """
         del key

@@ -214,8 +214,8 @@ class ConvTranspose(nnx.ConvTranspose):
 
         Args:
           inputs: (*batch, *i, in_features).
-          output_size: the spatial size of the result, an int or one per axis, instead of output_padding. For
-            every padding by name but "VALID" up to strides - 1 less than i*strides.
+          output_size: the spatial size of the result, an int or one per axis, instead of output_padding. With
+            a named padding other than "VALID", it may be from i*strides - (strides - 1) to i*strides.
         """
         contract = bilinear.deconv if self.transpose_kernel else reversed_deconv
         channels, steps = ("in_features", self.in_features), self._steps(output_size)
@@ -302,9 +302,9 @@ class TiedConvTranspose(nnx.Module):
 
         Args:
           inputs: (*batch, *q, conv.out_features).
-          output_size: the spatial size of the result, an int or one per axis: of those that the conv maps to
-            q, for example the size of what the conv was called with. None is q*strides for a padding by name
-            other than "VALID", else the least.
+          output_size: the spatial size of the result, an int or one per axis. It must be a size for which the
+            conv returns the size q, for example the size of the conv's inputs. None is q*strides for a named
+            padding other than "VALID", and the least size otherwise.
         """
         conv, steps = self.conv, self.conv._steps()
         channels = "out_features", conv.out_features
