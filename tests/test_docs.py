@@ -214,5 +214,8 @@ def test_every_name_of_a_deconv_leads_to_its_explanation(chromium, address, expe
         page.goto(f"{address}search.html?q={words}", wait_until="load")
         first = page.locator("#search-results li a").first
         expect(first).to_have_attribute("href", re.compile(r"^glossary\.html#term-"))
+        for name in ("index", "figure"):
+            found = page.locator(f"#search-results li a[href^='{name}.html']")
+            expect(found.first).to_be_visible()
         first.click()
         expect(page.locator(":target")).to_be_in_viewport()
