@@ -1195,6 +1195,27 @@ def test_crop_layers_without_an_offset():
 
 
 @pytest.mark.parametrize(
+    "between",
+    [
+        'type: "Slice" top: "cut" top: "other" slice_param { axis: 2 slice_point: 5 }',
+        'type: "Tile" top: "cut" tile_param { axis: 3 tiles: 2 }',
+        'type: "Crop" bottom: "data" top: "cut" crop_param { axis: 3 offset: 2 }',
+        'type: "CropCenter" top: "cut" crop_center_param { crop_size: [0, 0, 4, 4] }',
+    ],
+)
+def test_no_offset_is_derived_behind_layers_that_move_cells(between):
+    text = HED.replace(
+        'layer { name: "crop" type: "Crop" bottom: "up"',
+        f'layer {{ name: "cut" bottom: "up" {between} }}\n'
+        'layer { name: "crop" type: "Crop" bottom: "cut"',
+    )
+    with pytest.raises(
+        ValueError, match=r"line 9, layer 'crop' \(Crop\): offset cannot be derived"
+    ):
+        caffe.load(text, align=True)
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         (

@@ -25,9 +25,12 @@ Map = tuple[str, Axis, Axis]
 """The input, and both axes."""
 ONE: Axis = (Fraction(1), Fraction(0))
 MOVED = (
-    "Flatten", "Im2col", "InnerProduct", "Interp", "Permute", "Reshape", "ROIPooling", "SPP", "Upsample",
+    "CropCenter", "Flatten", "Im2col", "InnerProduct", "Interp", "Permute", "Reduction", "Reshape",
+    "ROIPooling", "SPP", "Upsample",
 )  # fmt: skip
-"""Layers whose tops do not stand over their bottoms, or by another rule."""
+"""Layers whose tops have no coordinates here."""
+ALONG = {"Concat": "concat_param", "Slice": "slice_param", "Tile": "tile_param"}
+"""Layers whose tops have coordinates if they work along channels, and where the axis stands."""
 
 
 def offsets(
@@ -79,7 +82,7 @@ def _cut(layer: Any) -> tuple[int, int]:
 def _moved(layer: Any, firsts: list[Map | None], offset: tuple[int, int]) -> Map | None:
     """The map of a layer's tops from those of its bottoms."""
     known = [first for first in firsts if first is not None]
-    if layer.type in MOVED or not known:
+    if layer.type in MOVED or not known or _is_along_space(layer):
         return None
     (name, *axes), windows = known[0], _windows(layer)
     if windows is None:
@@ -92,6 +95,14 @@ def _moved(layer: Any, firsts: list[Map | None], offset: tuple[int, int]) -> Map
         else:
             moved.append((scale * stride, shift + scale * (middle + cut)))
     return name, moved[0], moved[1]
+
+
+def _is_along_space(layer: Any) -> bool:
+    """Whether the layer changes cells along a spatial axis in a way that is not derived here."""
+    if layer.type == "Crop":
+        return any(layer.crop_param.offset) and layer.crop_param.axis not in (2, -2)
+    param = getattr(layer, ALONG[layer.type]) if layer.type in ALONG else None
+    return any(getattr(param, name, 1) != 1 for name in ("axis", "concat_dim", "slice_dim"))
 
 
 def _windows(layer: Any) -> list[tuple[int, int, int]] | None:
@@ -107,6 +118,6 @@ def _windows(layer: Any) -> list[tuple[int, int, int]] | None:
             return [(1, 1, 0)] * 2
     except ValueError:  # of another rank than two, or fields that the layer itself refuses
         return None
-    if kernel is None:
+    if kernel is None or min(stride) < 1:
         return None
     return [((k - 1) * a + 1, s, p) for k, a, s, p in zip(kernel, apart, stride, pad, strict=True)]
