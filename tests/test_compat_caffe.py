@@ -463,6 +463,7 @@ layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" }
     [
         ("batch_size: 4", "batch_size 4", "6:16 "),
         ("batch_size: 4", "batch_size: 4x", "6:17 .*4x"),
+        ('"x"\n    batch_size: 4', '"4x"  # 4x\n    batch_size: 4x', "6:17 .*4x"),
         ("batch_size: 4", "batch_size:", "7:3 "),
         ('"x"', '"x', '5:13 .*"x'),
         ('bottom: "data"', 'bottom "data"', "10:42 "),

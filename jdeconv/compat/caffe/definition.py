@@ -184,14 +184,22 @@ def parsed(
             empty = re.compile(rf"\b{unknown.group(1)}\s*:?\s*\{{\s*\}}")
             shorter = empty.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
             if shorter != text:
-                return parsed(name, shorter, line, column)
+                return parsed(name, shorter, line, column, allow_unknown)
         reason = str(error).split(" : ", 1)[-1].replace('"jdeconv.caffe.', '"')
         at, across = error.GetLine() or 0, error.GetColumn() or 0
         if not at:  # protobuf does not say where the value of an unknown field is wrong
-            value = re.escape(reason.rpartition(": ")[2])
-            before = re.split(rf"{value}(?=[\s}}]|$)", text, maxsplit=1)[0]
+            before = _before(re.escape(reason.rpartition(": ")[2]), text, parsed(name, text)[1])
             at, across = before.count("\n") + 1, len(before) - before.rfind("\n")
         return None, f"{at + line - 1}:{across + (column - 1 if at == 1 else 0)} : {reason}"
+
+
+def _before(value: str, text: str, problem: str) -> str:
+    """The text before a value, which stands behind the place of a problem and in no comment or string."""
+    row, column = map(int, problem.partition(" : ")[0].split(":"))
+    start = sum(map(len, text.splitlines(keepends=True)[: row - 1])) + column - 1
+    plain = re.sub(BLANK, lambda match: " " * len(match.group()), text)
+    found = re.compile(rf"{value}(?=[\s}}]|$)").search(plain, start)
+    return text[: found.start()] if found else text
 
 
 def blocks(text: str, fields: Sequence[str]) -> tuple[list[tuple[str, int, int, str]], str, str]:
