@@ -135,6 +135,7 @@ def test_a_whole_file_is_read(tmp_path):
     [
         ('lr_policy: "fixed" train_state { stage: "a" }', "train_state chooses layers of the net"),
         ('lr_policy: "fixed" train_state { level: 1 }', "train_state chooses layers of the net"),
+        ('lr_policy: "fixed" train_state { phase: TEST }', "train_state has the phase TEST"),
         ("base_lr: 0.1", "the text: lr_policy is needed, one of fixed, step, exp"),
         ('lr_policy: "plateau"', "the text: lr_policy must be one of fixed, step"),
         ('lr_policy: "Fixed"', "did you mean 'fixed'"),

@@ -290,9 +290,12 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
             if message.HasField("type"):
                 raise refused("type", "came together with solver_type; leave one out")
             values["type"] = OLD_TYPES[message.solver_type]
-        if any(value for _, value in message.train_state.ListFields()):
+        state = message.train_state
+        if state.stage or state.level:
             reason = 'chooses layers of the net; write it into the net, as in state { stage: "x" }'
             raise refused("train_state", reason)
+        if state.HasField("phase") and state.phase:
+            raise refused("train_state", "has the phase TEST, in which nothing is trained")
         if "lr_policy" not in values:
             raise refused("lr_policy", f"is needed, one of {', '.join(POLICIES)}")
         if "net" not in values:
