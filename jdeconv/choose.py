@@ -53,10 +53,11 @@ def _is_dense(p: Problem) -> bool:
     return _has_fast_path(p) and p.g == 1 and p.c * p.o >= 192 and p.taps <= p.positions
 
 
-def _has_columns(p: Problem) -> bool:
-    """Whether the images have so many columns that a copy of the kernel costs little.
+def _copies_are_cheap(p: Problem) -> bool:
+    """Whether the copies that nhwc makes cost little beside im2col's columns.
 
-    With channels first the images are copied too, which costs more than columns that a cache holds.
+    It copies the kernel. With channels first it copies the images too, which costs more than columns that a
+    cache holds. A batch of unknown size counts as one image.
     """
     is_cached = p.columns * p.c * p.taps * p.operands.itemsize <= CACHED
     return (p.last or not is_cached) and min(p.c, p.o) < 2 * p.columns
@@ -94,18 +95,20 @@ TABLE = (
     # It takes 0.6 to 0.9 of im2col's time in U-Net and V-Net. But it copies the kernel, so where a kernel is
     # larger than the images' columns, im2col is 1.1 to 2 times faster. With channels first, ResNet-50 and TCN
     # take 0.93 of their time, and V-Net 0.96, if im2col evaluates the layers whose columns a cache holds.
-    Row("nhwc", lambda p: _is_dense(p) and p.phases == 1 and _has_columns(p)),
+    Row("nhwc", lambda p: _is_dense(p) and p.phases == 1 and _copies_are_cheap(p)),
     # Under a stride, DCGAN and an autoencoder take 0.9 of im2col's time with channels last. With channels first
     # DCGAN took up to 1.3 times im2col's time, since im2col reads whole rows there.
     Row(
         "nhwc",
-        lambda p: _is_dense(p) and p.last and p.window.rank <= 2 and _has_columns(p),
+        lambda p: _is_dense(p) and p.last and p.window.rank <= 2 and _copies_are_cheap(p),
         contractions=("conv",),
     ),
     # With 16 channels and one image, a gradient as a convolution takes 4 times im2col's time.
     Row(
         "nhwc",
-        lambda p: _is_dense(p) and p.last and p.window.rank <= 2 and p.o >= 64 and _has_columns(p),
+        lambda p: (
+            _is_dense(p) and p.last and p.window.rank <= 2 and p.o >= 64 and _copies_are_cheap(p)
+        ),
         contractions=("kernel_grad",),
     ),
 )

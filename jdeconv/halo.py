@@ -180,7 +180,7 @@ def _steps(role, mode, mesh, space, form: Form) -> tuple[list[tuple[Callable, Ca
 
 
 def _conv(steps, form: Form, dtype, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The conv of a shard; what the gradient of x adds up stays wide."""
+    """The conv of a shard; the gradient of x is added in the accumulator's dtype."""
 
     def contracted(x: jax.Array, kernel: jax.Array, operands: Any) -> jax.Array:
         return primitives.conv(x.astype(operands), kernel.astype(operands), form, dtype)
@@ -193,7 +193,7 @@ def _conv(steps, form: Form, dtype, x: jax.Array, kernel: jax.Array) -> jax.Arra
 
 
 def _deconv(steps, form: Form, dtype, y: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The deconv of a shard; its parts of sums stay wide until they are added."""
+    """The deconv of a shard; its parts of sums are added in the accumulator's dtype."""
 
     def terms(y: jax.Array, kernel: jax.Array, part: Any) -> jax.Array:
         return primitives.deconv(y, kernel, form, part).astype(accumulator(dtype))

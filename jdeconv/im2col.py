@@ -226,7 +226,7 @@ def _gather(x: jax.Array, w: Window, i: int, axis: int, tap: int) -> jax.Array:
         columns = jnp.moveaxis(columns, axis, tap + is_behind)
     else:
         extent = (w.small[i] - 1) * hop + 1
-        # The transpose adds them up from the last one that was made, and so in the order of the taps.
+        # The transpose adds them up from the last one that was made: on each axis in the order of the taps.
         starts = [r * step for r in reversed(range(blocks))]
         slices = [lax.slice_in_dim(x, r, r + extent, hop, axis) for r in starts]
         columns = jnp.stack(slices[::-1], tap + is_behind)

@@ -123,7 +123,7 @@ class Division:
         """The index by which each axis of each role may be sharded, or None.
 
         With groups, channels have no index that is the same on every axis. Of a spatial axis it is y's
-        position, and a single one has no shards.
+        position, if there are several.
         """
         if self.form.groups == 1:
             letters = {role: tuple(word[-1] for word in pair) for role, pair in INDICES.items()}
