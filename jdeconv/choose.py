@@ -59,7 +59,8 @@ def _copies_are_cheap(p: Problem) -> bool:
     It copies the kernel. With channels first it copies the images too, which costs more than columns that a
     cache holds. A batch of unknown size counts as one image.
     """
-    is_cached = p.columns * p.c * p.taps * p.operands.itemsize <= CACHED
+    images = p.columns // p.positions
+    is_cached = images * LOWERINGS["im2col"].temporary_bytes(p) <= CACHED
     return (p.last or not is_cached) and min(p.c, p.o) < 2 * p.columns
 
 

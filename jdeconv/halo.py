@@ -180,7 +180,7 @@ def _steps(role, mode, mesh, space, form: Form) -> tuple[list[tuple[Callable, Ca
 
 
 def _conv(steps, form: Form, dtype, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The conv of a shard; the gradient of x is added in the accumulator's dtype."""
+    """The conv of a shard; the parts of the gradient of x are added in the accumulator's dtype."""
 
     def contracted(x: jax.Array, kernel: jax.Array, operands: Any) -> jax.Array:
         return primitives.conv(x.astype(operands), kernel.astype(operands), form, dtype)

@@ -197,9 +197,9 @@ class Division:
         first, second, result = arrays
         return f"{first}, {second} -> {result}", {"reduction_factors": self._summed, **sizes}
 
-    def _cleared(self, which: int, a: jax.Array, space: Sequence[tuple[str, ...]]) -> jax.Array:
+    def _cleared(self, operand: int, a: jax.Array, space: Sequence[tuple[str, ...]]) -> jax.Array:
         """The shard of an operand, with zeros behind the end of the array, where XLA leaves anything."""
-        role, window = self.roles[which], self.form.window
+        role, window = self.roles[operand], self.form.window
         if role == "kernel":
             return a
         sizes = window.big if role == "x" else window.small

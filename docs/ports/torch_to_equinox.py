@@ -1,17 +1,8 @@
 """The weights of a ConvTranspose2d of PyTorch, in a layer for Equinox."""
 
-import numpy as np
+from docs.ports.torch_layer import NEEDS, arrays, theirs
 
-NEEDS = "torch"
-
-
-def theirs(y, weight, bias):
-    """The layer in PyTorch."""
-    import torch
-
-    up = torch.nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
-    up.weight.data, up.bias.data = torch.tensor(weight), torch.tensor(bias)
-    return up(torch.tensor(y)).detach().numpy()
+__all__ = ["NEEDS", "adapter", "arrays", "ours", "theirs"]
 
 
 def ours(y, weight, bias):
@@ -33,8 +24,3 @@ def ours(y, weight, bias):
 
 
 adapter = None
-
-
-def arrays(rng):
-    """Inputs: (n, c, h, w), (in, out / groups, h, w), (out,)."""
-    return [rng.integers(-4, 5, s).astype(np.float32) for s in ((2, 4, 5, 7), (4, 3, 3, 3), (6,))]

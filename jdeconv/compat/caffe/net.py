@@ -175,7 +175,7 @@ class Net:
         if self.plan is not None and not shapes:
             return self.plan
         known, file = self.inputs | _shapes(shapes, self.inputs), self.source["file"]
-        if missing := _open(known):
+        if missing := _unsized(known):
             example = ", ".join(f"{name!r}: (...)" for name in missing)
             reason = f"must have the sizes of {missing}, which {file} does not say: {{{example}}}"
             raise refused("shapes", reason)
@@ -336,12 +336,12 @@ def _loaded(source: dict[str, Any], params: Params | None, filled: tuple[str, ..
     for step in wiring.steps:
         if step.name in derived:
             step.message.set_offset(derived[step.name])
-    plan = None if _open(inputs) else planned(wiring.steps, inputs, error)
+    plan = None if _unsized(inputs) else planned(wiring.steps, inputs, error)
     head = (wiring.outputs, params, source["phase"], definition.head.name)
     return Net(inputs, *head, wiring.steps, plan, source, filled)
 
 
-def _open(inputs: Mapping[str, Known]) -> list[str]:
+def _unsized(inputs: Mapping[str, Known]) -> list[str]:
     """The inputs whose sizes are not all known."""
     return [name for name, shape in inputs.items() if shape is None or None in shape]
 

@@ -103,15 +103,14 @@ def _segnet_bn(message: Any, shape: Shape) -> Layer:
 
 def _pspnet_bn(message: Any, shape: Shape, train: bool) -> Layer:
     """Slope (x - mean) / sqrt(variance + eps) + bias, with the batch's moments in training unless frozen."""
-    shaped = (1, shape[1], *[1] * (len(shape) - 2))
-
+    ours = (1, shape[1], *[1] * (len(shape) - 2))
     stored = message.frozen or not train
 
     def apply(blobs, bottoms):
         (x,), (slope, bias, *kept), rate = bottoms, blobs, message.momentum
         mean, variance = moments = kept if stored else _moments(x)
         normal = _standard(x, mean, variance, message.eps)
-        top = slope.reshape(shaped) * normal + bias.reshape(shaped)
+        top = slope.reshape(ours) * normal + bias.reshape(ours)
         if stored:
             return [top]
         pairs = zip(kept, moments, strict=True)

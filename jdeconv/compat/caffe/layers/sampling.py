@@ -118,7 +118,7 @@ def roi_pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
             item = x[whole(row[0])]
             fixed = jax.lax.stop_gradient(item)
 
-            def part(rows_of, columns_of):  # of all channels, so that few numbers lie side by side
+            def part(rows_of, columns_of):  # one at a time, since each masks the whole image
                 seen = rows_of[:, None] & columns_of[None]
                 hidden = jnp.where(seen[None], fixed, -jnp.inf).reshape(shape[1], -1)
                 place = hidden.argmax(1, keepdims=True)  # the first among equals
