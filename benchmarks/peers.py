@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -400,6 +401,19 @@ class Im2colPeer(AcceleratedPeer):
             return super().program(case, arrays)
 
 
+class DefinitionPeer(JaxPeer):
+    """jdeconv's im2col in layers, but not where it would take minutes."""
+
+    def refuses(self, case: Case) -> str | None:
+        """Kernels of so many taps that the columns have more than a billion numbers."""
+        work = case.work
+        if not isinstance(work, Layer):
+            return None
+        image, _, _ = work.shapes
+        columns = math.prod((*image[:2], *work.window.kernel, *work.window.small))
+        return "its columns have more than a billion numbers" if columns > 10**9 else None
+
+
 class EquinoxPeer(JaxPeer):
     """Equinox, where it differs from lax."""
 
@@ -529,7 +543,7 @@ def peers(lowering: str | None = None) -> dict[str, Any]:
     return {
         OURS: JaxPeer(functools.partial(Jdeconv, lowering=lowering)),
         LAX: JaxPeer(Lax),
-        IM2COL: JaxPeer(functools.partial(Jdeconv, lowering="im2col")),
+        IM2COL: DefinitionPeer(functools.partial(Jdeconv, lowering="im2col")),
         "equinox": EquinoxPeer(Equinox),
         "torch": TorchPeer(),
     }
