@@ -11,8 +11,9 @@ where dilated(lhs) has lhs[m] at m*e and zeros between. It says any of the three
 
 What could be a conv or a kernel's gradient is a gradient if rhs is larger than out. If their sizes differ by a
 factor of 16 at most, the layout of lhs decides: in a conv its first axis is the batch, and in a gradient it is
-the channels. What could be a deconv is a gradient if rhs is larger than out. So a
-gradient that JAX derived from a convolution is evaluated as what the user would have written.
+the channels. What could be a deconv is a gradient if rhs is larger than out. What could be a conv or a deconv,
+as at stride 1, is a deconv if the kernel's channels lie in the order of a gradient. So a gradient that JAX
+derived from a convolution is evaluated as what the user would have written, and no kernel is transposed.
 
 Each side has two of the indices N, I and O, and any two sides share one of them. What x and y share is the
 form's n, what x and the kernel share is c, and what the kernel and y share is o. The steps of y's side are the
@@ -113,9 +114,12 @@ class Convolution:
             sizes = sorted([math.prod(right.sizes), math.prod(out.sizes)])
             is_near = outer < 2 and sizes[1] <= NEAR * sizes[0]
             is_gradient = outer == 1 if is_near else larger
-            name, x, kernel, y = (
-                ("kernel_grad", left, out, right) if is_gradient else ("conv", *sides)
-            )
+            if is_gradient:
+                name, x, kernel, y = "kernel_grad", left, out, right
+            elif steady and self._has_turned_kernel:
+                name, x, kernel, y = "deconv", out, right, left
+            else:
+                name, x, kernel, y = "conv", *sides
         elif undilated and (larger or not steady):
             name, x, kernel, y = "kernel_grad", right, out, left
         elif steady:
@@ -123,6 +127,13 @@ class Convolution:
         else:
             return self._filled(lhs, rhs, dtype)
         return self._contracted(name, x, kernel, y, {left: lhs, right: rhs}, dtype)
+
+    @property
+    def _has_turned_kernel(self) -> bool:
+        """Whether the kernel would have to be transposed in memory for a conv, and not for a deconv."""
+        outer, inner = self.rhs.axes[:2]
+        is_last = self.lhs.axes[1] == len(self.lhs.axes) - 1
+        return (outer < inner) == is_last
 
     def _contracted(
         self, name: str, x: Side, kernel: Side, y: Side, arrays: dict, dtype: np.dtype

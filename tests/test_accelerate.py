@@ -203,7 +203,7 @@ def test_a_kernel_larger_than_the_image_is_a_kernel():
 
 
 @pytest.mark.parametrize("numbers", [("NCHW", "OIHW", "NCHW"), ("CHWN", "IHWO", "CHWN")])
-def test_a_conv_of_any_layout_is_a_conv(numbers):
+def test_a_conv_of_any_layout_is_no_gradient(numbers):
     shapes = {
         "NCHW": (2, 3, 16, 16),
         "OIHW": (4, 3, 3, 3),
@@ -214,7 +214,7 @@ def test_a_conv_of_any_layout_is_a_conv(numbers):
     options = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": numbers}
     conv = partial(lax.conv_general_dilated, **options)
     text = str(jax.make_jaxpr(accelerate(conv))(x, kernel))
-    assert "jdeconv_conv[" in text
+    assert ("jdeconv_conv[" in text) != ("jdeconv_deconv[" in text)
     np.testing.assert_array_equal(accelerate(conv)(x, kernel), conv(x, kernel))
 
 
@@ -224,8 +224,8 @@ def test_derived_convolutions_are_recognized(stride, operands):
         return lax.conv(x, k, (stride, stride), "VALID").sum()
 
     text = str(jax.make_jaxpr(accelerate(jax.grad(loss, (0, 1))))(*operands))
-    assert "jdeconv_kernel_grad" in text
-    assert ("jdeconv_deconv" in text) == (stride == 2)  # of stride 1 it is a conv as well
+    assert text.count("jdeconv_kernel_grad[") == text.count("jdeconv_deconv[") == 1
+    assert "jdeconv_conv[" not in text
 
     def transposed(x, k):
         return lax.conv_transpose(
