@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -39,18 +38,28 @@ __all__ = [
     "is_divided",
     "jaxpr_as_fun",
     "mlir",
-    "not_inlined",
     "pass_jet",
     "transposed",
     "type_like",
     "uses_shardy",
     "varying",
+    "written",
 ]
 
 
-def not_inlined() -> AbstractContextManager:
-    """A context in which XLA keeps the calls of jitted functions as calls."""
-    return set_xla_metadata(inlineable="false")
+def written(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """The arrays, as XLA's CPU backend writes them to memory.
+
+    Where an array is read more than once, XLA would evaluate what made it at each reading. The operands of a
+    call are evaluated once, and nothing is copied. XLA keeps a call only with this mark.
+    """
+    with set_xla_metadata(inlineable="false"):
+        return _unchanged(*arrays)
+
+
+@jax.jit
+def _unchanged(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return arrays
 
 
 def pass_jet(primitive: Primitive) -> None:

@@ -30,6 +30,7 @@ import numpy as np
 from jax import lax
 
 from jdeconv import _jax, window
+from jdeconv._jax import written
 from jdeconv.axes import padded, reshaped
 from jdeconv.choose import choose
 from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
@@ -123,7 +124,7 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     ordered = dataclasses.replace(p, layout=_layout(rank, last))
     first, second, result = CONTRACTIONS[p.contraction]
     if p.contraction in memory.rereads and _is_at_once(memory, p):
-        a, b = _written(a, b) if p.contraction == "kernel_grad" else (*_written(a), b)
+        a, b = written(a, b) if p.contraction == "kernel_grad" else (*written(a), b)
     a = lax.transpose(a, _order(p.layout, first, last))
     b = lax.transpose(b, _order(p.layout, second, last))
     if second == "kernel":
@@ -185,21 +186,6 @@ def _is_at_once(memory: Memory, p: Problem) -> bool:
     """
     is_whole = _images_per_block(memory, p) == p.n and not _takes_slabs(memory, p)
     return p.platform == "cpu" and p.overlaps and is_whole
-
-
-def _written(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The arrays, as XLA's CPU backend writes them to memory.
-
-    Where an array is read more than once, XLA would evaluate what made it at each reading. The operands of a
-    call are evaluated once, and nothing is copied.
-    """
-    with _jax.not_inlined():
-        return _unchanged(*arrays)
-
-
-@jax.jit
-def _unchanged(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    return arrays
 
 
 # Blocks.

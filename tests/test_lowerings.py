@@ -426,6 +426,26 @@ def test_a_1x1_conv_with_channels_last_is_a_product_of_matrices():
     assert moves(ours) <= moves(product)
 
 
+@pytest.mark.parametrize("numbers", [("NCHW", "OIHW", "NCHW"), ("NHWC", "HWIO", "NHWC")])
+def test_no_kernel_is_moved_that_is_larger_than_the_images(numbers):
+    """XLA's CPU backend would transpose it, or take a product that is ten times slower."""
+    sizes = {"N": 1, "C": 80, "H": 2, "W": 2, "O": 96, "I": 80}
+    shapes = [[sizes[letter] for letter in spec] for spec in numbers[:2]]
+    shapes[1] = [1 if letter in "HW" else sizes[letter] for letter in numbers[1]]
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.integers(-3, 4, shape).astype(np.float32) for shape in shapes)
+
+    def loss(x, kernel):
+        return (lax.conv_general_dilated(x, kernel, (1, 1), "SAME", None, None, numbers) ** 2).sum()
+
+    step = jax.jit(jdeconv.accelerate(jax.grad(loss)))
+    text = step.lower(x, kernel).compile().as_text()
+    moved = re.findall(r"= f32\[([\d,]+)\]\S* (?:copy|transpose)\(", text)
+    assert all(np.prod([*map(int, sizes.split(","))]) < kernel.size for sizes in moved)
+    assert "lhs_contracting_dims={0}" not in text
+    np.testing.assert_array_equal(step(x, kernel), jax.grad(loss)(x, kernel))
+
+
 def test_direct_in_a_loop_keeps_channels_last():
     """With channels first, XLA's CPU convolution takes 20 to 40 times as long in a loop."""
     x, kernel = np.ones((1, 16, 30), np.float32), np.ones((16, 16, 9), np.float32)
