@@ -446,6 +446,7 @@ def test_nothing_is_ever_unpickled_or_evaluated():
                 assert getattr(node.func, "attr", "") != "load" or len(node.args) < 3, path
 
 
+@pytest.mark.slow
 def test_a_minute_of_search_guided_by_coverage():
     pytest.importorskip("atheris")
     command = [sys.executable, __file__, "--seconds", str(60 // len(TARGETS))]

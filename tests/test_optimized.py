@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PART = (  # every lowering and contraction, gradients, a loop, a mesh, half precision, rounding,
     # memory, bits, and a call of jax.lax
@@ -23,6 +25,7 @@ PART = (  # every lowering and contraction, gradients, a loop, a mesh, half prec
 )
 
 
+@pytest.mark.slow
 def test_a_part_of_the_tests_as_users_compile():
     environment = dict(os.environ)
     environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
