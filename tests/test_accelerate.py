@@ -225,7 +225,6 @@ def test_derived_convolutions_are_recognized(stride, operands):
 
     text = str(jax.make_jaxpr(accelerate(jax.grad(loss, (0, 1))))(*operands))
     assert text.count("jdeconv_kernel_grad[") == text.count("jdeconv_deconv[") == 1
-    assert "jdeconv_conv[" not in text
 
     def transposed(x, k):
         return lax.conv_transpose(

@@ -126,14 +126,14 @@ def _matrix_product(
     return product.reshape([sizes[letter] for letter in total])
 
 
-def _is_larger(a: jax.Array, b: jax.Array, summed: int) -> bool:
-    """Whether a matrix of (summed, rows) has more numbers than the other one and the product together.
+def _is_larger(a: jax.Array, b: jax.Array, summed_axis: int) -> bool:
+    """Whether `a`, a matrix of (summed, rows), has more numbers than `b` and their product together.
 
-    XLA's CPU backend has no fast product that begins with such a matrix. To put the other one first takes 0.07
-    to 0.8 of the time, though this one and the product are then turned. XLA would undo that, were they not
-    written to memory.
+    XLA's CPU backend has no fast product that begins with such a matrix. With `b` first it takes 0.07 to 0.8 of
+    the time, although `b` and the product are then transposed. They are written to memory, because XLA would
+    otherwise move the transposes into the product.
     """
-    sizes = (*a.shape, b.shape[1 - summed])
+    sizes = (*a.shape, b.shape[1 - summed_axis])
     if not all(isinstance(size, int) for size in sizes):  # symbolic, in an export
         return False
     summed, rows, columns = sizes
