@@ -50,8 +50,9 @@ def _form(conv, defined):
         return FILTER if is_filter else None
     if steps["lhs_dilate"] or is_reversed:
         source = defined.get(conv["rhs"], " ").split()[1]
-        # Two reversals would cancel, and take the mark away.
-        kept = defined.get(source, "stablehlo.").startswith("stablehlo.optimization_barrier")
+        # Under a stride two reversals would cancel, and take the mark away.
+        is_guarded = defined.get(source, "").startswith("stablehlo.optimization_barrier")
+        kept = is_guarded or not steps["lhs_dilate"]
         plain = not steps["stride"] and not steps["rhs_dilate"] and conv["groups"] == "1"
         return INPUT if is_reversed and kept and plain else None
     return FORWARD
