@@ -12,8 +12,9 @@ where dilated(lhs) has lhs[m] at m*e and zeros between. It says any of the three
 What could be a conv or a kernel's gradient is a gradient if rhs is larger than out. If their sizes differ by a
 factor of 16 at most, the layout of lhs decides: in a conv its first axis is the batch, and in a gradient it is
 the channels. What could be a deconv is a gradient if rhs is larger than out. What could be a conv or a deconv,
-as at stride 1, is a deconv if the kernel's channels lie in the order of a gradient. So a gradient that JAX
-derived from a convolution is evaluated as what the user would have written, and no kernel is transposed.
+as at stride 1, is a deconv if the kernel's channels are exchanged as in a gradient. So a gradient that JAX
+derived from a convolution is evaluated as what the user would have written, and im2col need not transpose the
+kernel in memory.
 
 Each side has two of the indices N, I and O, and any two sides share one of them. What x and y share is the
 form's n, what x and the kernel share is c, and what the kernel and y share is o. The steps of y's side are the
@@ -130,10 +131,10 @@ class Convolution:
 
     @property
     def _has_turned_kernel(self) -> bool:
-        """Whether the kernel would have to be transposed in memory for a conv, and not for a deconv."""
-        outer, inner = self.rhs.axes[:2]
-        is_last = self.lhs.axes[1] == len(self.lhs.axes) - 1
-        return (outer < inner) == is_last
+        """Whether the kernel lies as in JAX's gradient of a conv: its channels exchanged, outside or inside."""
+        rank = len(self.lhs.axes)
+        is_last = self.lhs.axes[1] == rank - 1
+        return self.rhs.axes[:2] == ((rank - 2, rank - 1) if is_last else (1, 0))
 
     def _contracted(
         self, name: str, x: Side, kernel: Side, y: Side, arrays: dict, dtype: np.dtype

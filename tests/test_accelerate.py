@@ -27,6 +27,15 @@ def conv(x, k):
     return lax.conv_general_dilated(x, k, (1, 1), "SAME") % 5
 
 
+def ones(numbers):
+    """Arrays of these layouts."""
+    sizes = {"N": 2, "C": 3, "H": 16, "W": 16}, {"O": 4, "I": 3, "H": 3, "W": 3}
+    return [
+        jnp.ones([own[letter] for letter in spec])
+        for own, spec in zip(sizes, numbers, strict=False)
+    ]
+
+
 def jitted(x, k):
     return jax.jit(conv)(x, k)
 
@@ -202,20 +211,37 @@ def test_a_kernel_larger_than_the_image_is_a_kernel():
     assert text.count("jdeconv_conv[") == text.count("jdeconv_kernel_grad[") == 1
 
 
-@pytest.mark.parametrize("numbers", [("NCHW", "OIHW", "NCHW"), ("CHWN", "IHWO", "CHWN")])
-def test_a_conv_of_any_layout_is_no_gradient(numbers):
-    shapes = {
-        "NCHW": (2, 3, 16, 16),
-        "OIHW": (4, 3, 3, 3),
-        "CHWN": (3, 16, 16, 2),
-        "IHWO": (3, 3, 3, 4),
-    }
-    x, kernel = (jnp.ones(shapes[name]) for name in numbers[:2])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        ("NCHW", "OIHW", "NCHW"),
+        ("NHWC", "HWIO", "NHWC"),
+        ("NHWC", "OIHW", "NHWC"),
+        ("NHWC", "OHWI", "NHWC"),
+        ("NCHW", "HWIO", "NCHW"),
+        ("CHWN", "IHWO", "CHWN"),
+    ],
+)
+def test_a_conv_of_any_layout_is_a_conv(numbers):
+    x, kernel = ones(numbers)
     options = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": numbers}
     conv = partial(lax.conv_general_dilated, **options)
     text = str(jax.make_jaxpr(accelerate(conv))(x, kernel))
-    assert ("jdeconv_conv[" in text) != ("jdeconv_deconv[" in text)
+    assert "jdeconv_conv[" in text
     np.testing.assert_array_equal(accelerate(conv)(x, kernel), conv(x, kernel))
+
+
+@pytest.mark.parametrize("numbers", [("NCHW", "OIHW", "NCHW"), ("NHWC", "HWIO", "NHWC")])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_gradient_of_a_conv_is_a_deconv(stride, numbers):
+    x, kernel = ones(numbers)
+
+    def loss(x, k):
+        return lax.conv_general_dilated(x, k, (stride,) * 2, "VALID", None, None, numbers).sum()
+
+    text = str(jax.make_jaxpr(accelerate(jax.grad(loss, (0, 1))))(x, kernel))
+    calls = re.findall(r"jdeconv_(\w+)\[", text)
+    assert sorted(calls) == ["conv", "deconv", "kernel_grad"]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
