@@ -50,7 +50,7 @@ def _form(conv, defined):
         return FILTER if is_filter else None
     if steps["lhs_dilate"] or is_reversed:
         source = defined.get(conv["rhs"], " ").split()[1]
-        # Under a stride two reversals would cancel, and take the mark away.
+        # Two reversals would cancel, and take away the mark that all but stride 1 need.
         is_guarded = defined.get(source, "").startswith("stablehlo.optimization_barrier")
         kept = is_guarded or not steps["lhs_dilate"]
         plain = not steps["stride"] and not steps["rhs_dilate"] and conv["groups"] == "1"

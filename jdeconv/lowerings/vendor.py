@@ -51,8 +51,8 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     layout, window = p.layout, p.window
     kernel = regrouped(kernel, p.g, *layout.kernel[:2])
     if p.phases > 1 and p.taps > 1 and p.platform != "tpu":
-        # A GPU's compiler knows a strided deconv by the reversal, which must not cancel with another one. The
-        # barrier costs a copy of the kernel. A TPU's compiler folds the reversal into the convolution.
+        # Compilers know a strided deconv by the reversal, and two reversals would cancel. The barrier costs a
+        # copy of the kernel. A TPU's compiler does not need it.
         kernel = lax.optimization_barrier(kernel)
     kernel = lax.rev(kernel, layout.kernel[2:])
     low = [span - 1 - start for span, start in zip(window.span, window.low, strict=True)]
