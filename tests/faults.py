@@ -250,6 +250,27 @@ FAULTS = (
         "lowerings",
     ),
     Fault(
+        "a large matrix is left at the beginning of a product",
+        "jdeconv/lowerings/im2col.py",
+        "return summed * rows > columns * (summed + rows)",
+        "return False",
+        "lowerings",
+    ),
+    Fault(
+        "XLA moves a transpose into the product",
+        "jdeconv/lowerings/im2col.py",
+        "else written(b.T)",
+        "else (b.T,)",
+        "lowerings",
+    ),
+    Fault(
+        "the gradient of x is read as a conv",
+        "jdeconv/xla.py",
+        "elif steady and self._has_turned_kernel:",
+        "elif not dense:",
+        "accelerate lowerings",
+    ),
+    Fault(
         "backward-input loses the mark that vendors look for",
         "jdeconv/lowerings/vendor.py",
         "        kernel = lax.optimization_barrier(kernel)\n",
