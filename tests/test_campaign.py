@@ -27,6 +27,7 @@ def test_a_campaign_that_is_clean(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "5 problems, 0 failures"
 
 
+@pytest.mark.slow
 def test_a_campaign_finds_a_fault_and_says_how_to_see_it_again(monkeypatch, capsys):
     """A tap that lies three apart is taken for its neighbor; that needs a window of two."""
     right = api.conv

@@ -110,6 +110,7 @@ def _small(kind: str, part: str, dtype: str = "float32") -> Case:
     return Case(f"small {kind}", kind, layer, dtype, "NHWC", part)
 
 
+@pytest.mark.slow
 def test_layers_small_enough_for_a_cpu_are_timed():
     cases = (
         _small("conv", "image gradient"),

@@ -141,6 +141,7 @@ def test_ratios_are_paired_by_rounds_and_means_leave_out_what_is_apart():
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_a_run_is_written(tmp_path, monkeypatch, capsys):
     class Earlier(peers.AcceleratedPeer):
         def __init__(self, path):

@@ -84,6 +84,7 @@ def test_killed_and_resumed_it_reaches_the_same_loss(tmp_path):
     assert {step: undisturbed[step] for step in resumed} == resumed
 
 
+@pytest.mark.slow
 def test_it_trains_and_goes_on_from_a_checkpoint(tmp_path, monkeypatch, capsys):
     """In this process and on one device, with a network that is soon compiled."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
