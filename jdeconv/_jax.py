@@ -1,6 +1,6 @@
 """Every interface of JAX that is used here and that JAX does not document as stable, in one file.
 
-All were tried with jax 0.10.0, 0.10.2, 0.11.2 and 0.12.0.
+All were tried with jax 0.10.0, 0.10.2, 0.11.2 and 0.12.0.1.
 
     Primitive, ad, batching, mlir    a `custom_vjp` function has no forward mode and cannot say how it batches
     ClosedJaxpr, Jaxpr, JaxprEqn,    `accelerate` replaces equations; it also knows the parameters of the

@@ -133,9 +133,10 @@ _KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # to the new on
 def _rewritten(jaxpr: Any) -> Any:
     """The jaxpr, closed or not, with its convolutions replaced; itself if there is none."""
     if jaxpr not in _KNOWN:
-        if isinstance(jaxpr, ClosedJaxpr):
-            new: dict[str, Any] = {"jaxpr": _rewritten(jaxpr.jaxpr)}
-            same = new["jaxpr"] is jaxpr.jaxpr
+        inner = getattr(jaxpr, "jaxpr", jaxpr)  # since jax 0.12.0.1, a closed one is its own
+        if inner is not jaxpr:
+            new: dict[str, Any] = {"jaxpr": _rewritten(inner)}
+            same = new["jaxpr"] is inner
         else:
             new = {"eqns": [_equation(eqn) for eqn in jaxpr.eqns]}
             same = all(a is b for a, b in zip(new["eqns"], jaxpr.eqns, strict=True))
