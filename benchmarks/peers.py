@@ -401,11 +401,11 @@ class Im2colPeer(AcceleratedPeer):
             return super().program(case, arrays)
 
 
-class DefinitionPeer(JaxPeer):
+class Im2colLayerPeer(JaxPeer):
     """jdeconv's im2col in layers, but not where it would take minutes."""
 
     def refuses(self, case: Case) -> str | None:
-        """Kernels of so many taps that the columns have more than a billion numbers."""
+        """Why a case is left out: its columns have more than a billion numbers."""
         work = case.work
         if not isinstance(work, Layer):
             return None
@@ -543,7 +543,7 @@ def peers(lowering: str | None = None) -> dict[str, Any]:
     return {
         OURS: JaxPeer(functools.partial(Jdeconv, lowering=lowering)),
         LAX: JaxPeer(Lax),
-        IM2COL: DefinitionPeer(functools.partial(Jdeconv, lowering="im2col")),
+        IM2COL: Im2colLayerPeer(functools.partial(Jdeconv, lowering="im2col")),
         "equinox": EquinoxPeer(Equinox),
         "torch": TorchPeer(),
     }

@@ -136,6 +136,12 @@ def test_what_is_refused(ours, text):
         )
 
 
+def test_im2col_is_left_out_where_it_takes_minutes():
+    peer = peers.peers()["im2col"]
+    left_out = {case.name for case in cases.CASES if peer.refuses(case)}
+    assert left_out == {"large k71", "large k101", "large k101 float64"}
+
+
 @pytest.mark.usefixtures("small")
 def test_a_missing_peer_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(peers.EquinoxPeer, "package", "no_such_package")
