@@ -30,7 +30,6 @@ import numpy as np
 from jax import lax
 
 from jdeconv import _jax, window
-from jdeconv._jax import written
 from jdeconv.axes import padded, reshaped
 from jdeconv.choose import choose
 from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
@@ -124,7 +123,7 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     ordered = dataclasses.replace(p, layout=_layout(rank, last))
     first, second, result = CONTRACTIONS[p.contraction]
     if p.contraction in memory.rereads and _is_at_once(memory, p):
-        a, b = written(a, b) if p.contraction == "kernel_grad" else (*written(a), b)
+        a, b = _jax.written(a, b) if p.contraction == "kernel_grad" else (*_jax.written(a), b)
     a = lax.transpose(a, _order(p.layout, first, last))
     b = lax.transpose(b, _order(p.layout, second, last))
     if second == "kernel":

@@ -122,6 +122,11 @@ class Problem:
         return any(taps > step for taps, step in axes)
 
     @property
+    def tiles(self) -> bool:
+        """Whether windows lie side by side, without gaps."""
+        return self.window.kernel == self.window.stride and set(self.window.dilation) == {1}
+
+    @property
     def answer(self) -> np.dtype:
         """The dtype in which one convolution or dot of XLA answers, where nothing is added to it.
 

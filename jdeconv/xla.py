@@ -117,7 +117,7 @@ class Convolution:
             is_gradient = outer == 1 if is_near else larger
             if is_gradient:
                 name, x, kernel, y = "kernel_grad", left, out, right
-            elif steady and self._has_turned_kernel:
+            elif steady and self._has_exchanged_channels:
                 name, x, kernel, y = "deconv", out, right, left
             else:
                 name, x, kernel, y = "conv", *sides
@@ -130,8 +130,8 @@ class Convolution:
         return self._contracted(name, x, kernel, y, {left: lhs, right: rhs}, dtype)
 
     @property
-    def _has_turned_kernel(self) -> bool:
-        """Whether the kernel lies as in JAX's gradient of a conv: its channels exchanged, outside or inside."""
+    def _has_exchanged_channels(self) -> bool:
+        """Whether the kernel lies as IOHW, or as HWOI with channels last, as in JAX's gradient of a conv."""
         rank = len(self.lhs.axes)
         is_last = self.lhs.axes[1] == rank - 1
         return self.rhs.axes[:2] == ((rank - 2, rank - 1) if is_last else (1, 0))

@@ -74,7 +74,7 @@ def test_nothing_is_evaluated_again(name):
 
 def test_the_fault_is_seen(monkeypatch):
     """Without the call, XLA evaluates a layer once more for every tap of the next."""
-    monkeypatch.setattr("jdeconv.evaluate.written", lambda *arrays: arrays)
+    monkeypatch.setattr("jdeconv._jax.written", lambda *arrays: arrays)
     jax.clear_caches()
     assert growth("taps") > 5
     jax.clear_caches()

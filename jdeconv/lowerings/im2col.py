@@ -118,9 +118,8 @@ def _matrix_product(
         matrices.append((total.index(kept[0]), a.reshape(shape), int(is_first)))
     (_, a, i), (_, b, j) = sorted(matrices, key=lambda matrix: matrix[0])
     if p.platform == "cpu" and i == 0 and _is_larger(a, b, j):
-        (b,) = (b,) if j else written(b.T)
-        (product,) = written(lax.dot_general(b, a, (((1,), (0,)), ((), ())), **options))
-        product = product.T
+        b = b if j else written(b.T)[0]
+        product = written(lax.dot_general(b, a, (((1,), (0,)), ((), ())), **options))[0].T
     else:
         product = lax.dot_general(a, b, (((i,), (j,)), ((), ())), **options)
     return product.reshape([sizes[letter] for letter in total])
