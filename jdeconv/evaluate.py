@@ -80,7 +80,7 @@ MEMORY = {
     "nhwc": Memory(
         last=lambda p: True,
         temporary_bytes=nhwc.temporary_bytes,
-        block_bytes=4 * MIB,
+        block_bytes=nhwc.BLOCK_BYTES,
         takes_slabs=True,
         rereads=("kernel_grad",),
     ),

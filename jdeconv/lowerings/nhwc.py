@@ -2,9 +2,10 @@
 
     conv         lax's convolution over the last two axes; the taps of the axes before them are channels
     deconv       the same, of y with zeros between its cells and the reversed kernel with its channels swapped
-    kernel_grad  the same, of x with y as the kernel; images become channels. If images are few or large, it
-                 is im2col on both sides instead: x unfolds by the taps of all axes but the last, and y by
-                 those of the last, so that both have few columns and their matrix product is nearly square
+    kernel_grad  the same, of x with y as the kernel; images become channels. If images are few or too large
+                 for a cache, it is im2col on both sides instead: x unfolds by the taps of all axes but the
+                 last, and y by those of the last, so that both have few columns and their matrix product is
+                 nearly square
 
 On CPU, XLA hands this form to a library that needs no columns, in loops too, where the same convolution with
 channels first takes 20 to 40 times as long (jax #12868). So arrays are transposed to it, groups are
@@ -27,7 +28,8 @@ from jdeconv.problem import Problem
 from jdeconv.window import Window, exchanged, gapped, only, turned
 
 MAX_GROUPS = 16  # compile time grows with them
-MIN_IMAGES, MAX_POSITIONS = 8, 256  # of a kernel's gradient by XLA's convolution
+BLOCK_BYTES = 5 << 20  # of temporary arrays at a time
+MIN_IMAGES = 4  # of a kernel's gradient by XLA's convolution
 
 
 def refuses(p: Problem) -> str | None:
@@ -38,10 +40,10 @@ def refuses(p: Problem) -> str | None:
 
 
 def temporary_bytes(p: Problem) -> int:
-    """The bytes of one image's columns on both sides."""
+    """The bytes of one image's columns on both sides, or of its copies for XLA's convolution."""
     if p.contraction == "kernel_grad":
         if _is_convolution(p):
-            return 0
+            return 0 if p.window.rank == 1 else _image_bytes(p)
         sides = [*zip(_sides(p.window), (p.c, p.o), strict=True)]
     elif p.window.rank <= 2:
         sides = []
@@ -79,12 +81,20 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 def _is_convolution(p: Problem) -> bool:
     """Whether a kernel's gradient is XLA's convolution too.
 
-    For 1 image with 16 channels it takes four times as long as the dot, and for 8 images 0.6 to 1.2 times.
+    Of 4 images or more it takes 0.6 to 1.1 times as long as the dot, of one with 16 channels four times. Over
+    two axes it takes two to three times as long if a block of images leaves the cache.
     """
-    if p.window.rank > 2 or max(p.window.stride) > 1:
-        return p.window.rank <= 2
-    is_small = p.window.rank == 1 or p.positions <= MAX_POSITIONS
-    return isinstance(p.n, int) and p.n >= MIN_IMAGES and is_small
+    if p.window.rank > 2 or not isinstance(p.n, int):  # symbolic, in an export
+        return False
+    images = p.n if p.window.rank == 1 else min(p.n, BLOCK_BYTES // _image_bytes(p))
+    is_small_plane = p.window.rank == 2 and min(p.c, p.o) >= 32 and max(p.c, p.o) <= 64
+    return images >= (1 if is_small_plane or max(p.window.stride) > 1 else MIN_IMAGES)
+
+
+def _image_bytes(p: Problem) -> int:
+    """The bytes of one image of x and y, and of their copies in which images are channels."""
+    numbers = p.c * math.prod(p.window.big) + p.o * p.positions
+    return 2 * numbers * p.wide.itemsize
 
 
 def _over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
