@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.cases import Step
-from benchmarks.peers import Lax
+from benchmarks.operations import Lax
 
 
 class Layers:

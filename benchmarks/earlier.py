@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import Array, Case
-from benchmarks.peers import AcceleratedPeer, Lax, Program
+from benchmarks.operations import Lax
+from benchmarks.peers import AcceleratedPeer, Program
 
 ROOT = Path(__file__).parents[1]
 START = """\

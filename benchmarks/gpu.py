@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import gpu_times, h100, peers, report
+from benchmarks import gpu_times, h100, operations, peers, report
 from benchmarks.cases import Case, Layer
 from benchmarks.peers import DEFAULT, LAX, OURS
 from benchmarks.tasks import DTYPES, tasks
@@ -32,7 +32,7 @@ LEAST, LEAST_OF_STEPS = 0.97, 1.0
 PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
 
 
-OPERATIONS = {OURS: peers.Jdeconv, LAX: peers.Lax, DEFAULT: peers.LaxDefault}
+OPERATIONS = {OURS: operations.Jdeconv, LAX: operations.Lax, DEFAULT: operations.LaxDefault}
 
 
 def contenders(case: Case) -> list[str]:

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import architectures, h100, hlo, peers, report
+from benchmarks import architectures, h100, hlo, operations, report
 from benchmarks.cases import Step
 from benchmarks.gpu import PACKAGES
 from benchmarks.peers import LAX, OURS
@@ -47,7 +47,7 @@ SENT = {
 }  # times the bytes of the result
 
 
-class Halos(peers.Jdeconv):
+class Halos(operations.Jdeconv):
     """The library's functions for images whose height is sharded."""
 
     spec = PartitionSpec(None, "devices")
@@ -61,7 +61,7 @@ class Halos(peers.Jdeconv):
         return halo.deconv(y, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
 
 
-class Kernels(peers.Lax):
+class Kernels(operations.Lax):
     """Notes of every kernel whether it is a deconv's and how many groups it has, and the longest reach."""
 
     def __init__(self) -> None:
@@ -143,7 +143,9 @@ def read(text: str, parameters: set[int]) -> Program:
 def largest_activation(work: Step) -> int:
     """Bytes of the largest array with the batch in front that the network makes, on all devices together."""
     shapes = [jax.ShapeDtypeStruct(s, "bfloat16") for s in (work.image, *work.kernels)]
-    model = jax.make_jaxpr(lambda image, *kernels: work.model(peers.Lax("NCHW"), image, kernels))
+    model = jax.make_jaxpr(
+        lambda image, *kernels: work.model(operations.Lax("NCHW"), image, kernels)
+    )
     made = [v.aval for e in model(*shapes).eqns for v in e.outvars]
     return max(a.size * a.dtype.itemsize for a in made if a.shape[:1] == work.image[:1])
 
@@ -179,7 +181,10 @@ def programs(work: Step, way: str, mesh: Mesh) -> dict[str, Program]:
     """What ours and jax.lax's become."""
     arrays, sizes = placed(way, work, mesh), {math.prod(shape) for shape in work.kernels}
     found = {}
-    for peer, ops in {OURS: Halos if way == "space" else peers.Jdeconv, LAX: peers.Lax}.items():
+    for peer, ops in {
+        OURS: Halos if way == "space" else operations.Jdeconv,
+        LAX: operations.Lax,
+    }.items():
         with jax.set_mesh(mesh):
             compiled = h100.compiled(functools.partial(work.run, ops("NHWC")), arrays)
         found[peer] = read(compiled.as_text(), sizes)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import architectures, peers, report, suite
+from benchmarks import architectures, operations, peers, report, suite
 from benchmarks.cases import ACCELERATOR_BATCH, CASES, Case, Layer
 from benchmarks.peers import DEFAULT, LAX, OURS, JaxPeer, Program
 from benchmarks.tasks import matches
@@ -97,7 +97,7 @@ def contenders(case: Case, lowerings: tuple[str, ...]) -> dict[str, Any]:
     is_step = not isinstance(work, Layer)
     found = {name: known[name] for name in (OURS, LAX)}
     if (is_step and "DCGAN" in case.name) or (not is_step and work.kind == "deconv"):
-        found[DEFAULT] = JaxPeer(peers.LaxDefault)
+        found[DEFAULT] = JaxPeer(operations.LaxDefault)
     found |= {f"jdeconv by {name}": peers.peers(name)[OURS] for name in lowerings}
     # torch is timed for channels last too, even where it has no such memory format.
     for name, refuses in (("equinox", known["equinox"].refuses), ("torch", known["torch"].lacks)):

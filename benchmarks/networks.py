@@ -26,7 +26,8 @@ import numpy as np
 from benchmarks import architectures, ratios, report, suite, timing
 from benchmarks.cases import Case
 from benchmarks.earlier import EarlierError, EarlierPeer
-from benchmarks.peers import IM2COL, LAX, OURS, AcceleratedPeer, Im2colPeer, JaxPeer, Lax, TorchPeer
+from benchmarks.operations import Lax
+from benchmarks.peers import IM2COL, LAX, OURS, AcceleratedPeer, Im2colPeer, JaxPeer, TorchPeer
 
 LAYOUTS = ("NHWC", "NCHW")
 APART = ("1>1 stencil, 50 times", "3x3 conv through scan")

@@ -14,6 +14,7 @@ from benchmarks import (
     chart,
     machine,
     models,
+    operations,
     peers,
     ratios,
     report,
@@ -78,7 +79,7 @@ def test_the_column_im2col_is_of_the_definition_alone(monkeypatch):
     case = cases.Case("case", "dense", SMALL[5], layout="NHWC")
     for peer, expected in ((peers.Im2colPeer, {"im2col"}), (peers.AcceleratedPeer, {"taps"})):
         names.clear()
-        results(peer(peers.Lax), case)
+        results(peer(operations.Lax), case)
         assert names == expected
 
 
@@ -87,7 +88,7 @@ def test_flops_of_the_training_steps_are_those_of_xla(name):
     """XLA counts other arithmetic too, and leaves out the taps that lie in the padding."""
     work = cases.STEPS[name]
     arrays = [np.float32(a.value) for a in work.arrays(np.random.default_rng(0))]
-    forward = jax.jit(lambda image, *kernels: work.model(peers.Lax("NCHW"), image, kernels))
+    forward = jax.jit(lambda image, *kernels: work.model(operations.Lax("NCHW"), image, kernels))
     counted = forward.lower(*arrays).compile().cost_analysis()["flops"]
     assert 0.5 < 3 * counted / work.flops < 1.7
 
@@ -101,8 +102,8 @@ def test_cases_have_names_of_their_own_and_both_layouts():
 
 
 def test_a_wrong_result_stops_it(small, monkeypatch, capsys):
-    right = peers.Jdeconv.conv
-    monkeypatch.setattr(peers.Jdeconv, "conv", lambda s, x, k, **o: 1.01 * right(s, x, k, **o))
+    right = operations.Jdeconv.conv
+    monkeypatch.setattr(operations.Jdeconv, "conv", lambda s, x, k, **o: 1.01 * right(s, x, k, **o))
     assert main(["--peers", ""]) == 1
     out = capsys.readouterr()
     assert "small, NCHW: result 0 of jdeconv is 1.0e-02 of its largest value away" in out.err
@@ -112,7 +113,7 @@ def test_a_wrong_result_stops_it(small, monkeypatch, capsys):
 @pytest.mark.usefixtures("small")
 def test_zeros_are_never_timed(monkeypatch, capsys):
     """Not even where all peers agree on them."""
-    for ops in (peers.Jdeconv, peers.Lax):
+    for ops in (operations.Jdeconv, operations.Lax):
         right = ops.conv
         monkeypatch.setattr(ops, "conv", lambda s, x, k, right=right, **o: 0 * right(s, x, k, **o))
     assert main(["--peers", ""]) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import architectures, gpu, gpu_times, h100, hlo, peers
+from benchmarks import architectures, gpu, gpu_times, h100, hlo, operations, peers
 from benchmarks.cases import Case, Layer
 from benchmarks.tasks import DTYPES, tasks
 
@@ -128,7 +128,7 @@ def test_layers_small_enough_for_a_cpu_are_timed():
 
 
 def test_no_time_is_told_of_a_wrong_result(monkeypatch):
-    class Wrong(peers.Jdeconv):
+    class Wrong(operations.Jdeconv):
         def conv(self, x, kernel, **steps):
             return 2 * super().conv(x, kernel, **steps)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import architectures, networks, peers, ratios, report, timing
+from benchmarks import architectures, networks, operations, peers, ratios, report, timing
 from benchmarks.cases import Case
 
 TINY = "eight 3>3 filters"
@@ -86,7 +86,10 @@ def test_all_peers_do_the_same_work(network, image, sizes, layout):
     work = architectures.step(network, image, **sizes)
     arrays, found = work.arrays(np.random.default_rng(0)), {}
     case = Case("case", "step", work, layout=layout)
-    known = {"jax.lax": peers.JaxPeer(peers.Lax), "jdeconv": peers.AcceleratedPeer(peers.Lax)}
+    known = {
+        "jax.lax": peers.JaxPeer(operations.Lax),
+        "jdeconv": peers.AcceleratedPeer(operations.Lax),
+    }
     for name, peer in (known | {"torch": peers.TorchPeer()}).items():
         if not peers.missing(peer) and peer.refuses(case) is None:
             program = peer.program(case, arrays)
@@ -101,7 +104,7 @@ def test_a_causal_network_does_not_see_the_future():
     x, *kernels = (np.float32(a.value) for a in work.arrays(np.random.default_rng(0)))
     later = x.copy()
     later[..., 20:] += 1
-    a, b = (np.asarray(work.model(peers.Lax("NCHW"), x, kernels)) for x in (x, later))
+    a, b = (np.asarray(work.model(operations.Lax("NCHW"), x, kernels)) for x in (x, later))
     np.testing.assert_array_equal(a[..., :20], b[..., :20])
     assert (a[..., 20:] != b[..., 20:]).any()
 
@@ -145,7 +148,7 @@ def test_ratios_are_paired_by_rounds_and_means_leave_out_what_is_apart():
 def test_a_run_is_written(tmp_path, monkeypatch, capsys):
     class Earlier(peers.AcceleratedPeer):
         def __init__(self, path):
-            super().__init__(peers.Lax)
+            super().__init__(operations.Lax)
 
         def close(self):
             closed.append(self)
