@@ -30,21 +30,16 @@ def pad(x: jax.Array, window: Window, axes: Sequence[int], mode: str) -> jax.Arr
     """
     if any(map(is_symbolic_dim, window.big)):
         raise refused("padding_mode", f"{mode!r} needs spatial sizes that are known while tracing")
-    dtype, widths, repeated = x.dtype, [(0, 0)] * x.ndim, []
+    dtype, widths, starts, stops = x.dtype, [(0, 0)] * x.ndim, [0] * x.ndim, list(x.shape)
     x = x.astype(accumulator(dtype))
-    for axis, size, pair, full in zip(axes, window.big, window.padding, window.full, strict=True):
-        low, high = (max(end, 0) for end in pair)
+    sizes = zip(axes, window.big, window.padding, window.full, strict=True)
+    for axis, size, (low, high), full in sizes:
         if max(low, high) < size:
-            widths[axis] = low, high
+            widths[axis], starts[axis] = (max(low, 0), max(high, 0)), max(-low, 0)
         else:  # more than one copy on a side; jnp.pad would add one after the other
-            repeated.append((axis, size, pair[0], full))
+            x = x.take(copied(jnp.arange(full) - low, size, mode), axis, mode="clip")
+        stops[axis] = starts[axis] + full
     wide = jnp.pad(x, widths, NUMPY_MODES[mode])
-    for axis, size, low, full in repeated:
-        wide = wide.take(copied(jnp.arange(full) - low, size, mode), axis, mode="clip")
-    starts, stops = [0] * x.ndim, list(wide.shape)
-    for axis, (low, _), full in zip(axes, window.padding, window.full, strict=True):
-        if wide.shape[axis] > full:
-            starts[axis], stops[axis] = max(-low, 0), max(-low, 0) + full
     return lax.slice(wide, starts, stops).astype(dtype)
 
 

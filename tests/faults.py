@@ -360,8 +360,8 @@ FAULTS = (
     Fault(
         "a reflecting padding that crops in front takes the cells off behind",
         "jdeconv/padding.py",
-        "starts[axis], stops[axis] = max(-low, 0), max(-low, 0) + full",
-        "starts[axis], stops[axis] = 0, full",
+        "(max(low, 0), max(high, 0)), max(-low, 0)",
+        "(max(low, 0), max(high, 0)), 0",
         "identity arguments",
     ),
     Fault(
