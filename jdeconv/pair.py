@@ -26,39 +26,35 @@ from jdeconv._jax import Primitive, ad
 def _paired(primitive: Primitive, forward: Callable, first: Callable, second: Callable) -> Callable:
     """A `custom_vjp` function of two operands, a form and a dtype, with a gradient for each operand.
 
-    A gradient takes the result's gradient, both operands and the form, and has the type of its operand.
+    A gradient takes the result's gradient, both operands and the form, and has the type of its operand. As a
+    transpose it takes all of the primitive's parameters, and its operand is a type without a value.
     """
     function = jax.custom_vjp(forward, nondiff_argnums=(2, 3))
     function.defvjp(
         lambda a, b, form, dtype: (forward(a, b, form, dtype), (a, b)),
-        lambda form, _, saved, bar: (first(bar, *saved, form), second(bar, *saved, form)),
+        lambda form, _, saved, bar: (first(bar, *saved, form=form), second(bar, *saved, form=form)),
     )
-
-    def transposed(rule: Callable) -> Callable:
-        # The operand that is transposed is a type without a value.
-        return lambda bar, a, b, *, form, **_: rule(bar, a, b, form)
-
-    ad.defbilinear(primitive, transposed(first), transposed(second))
+    ad.defbilinear(primitive, first, second)
     return function
 
 
 conv = _paired(
     primitives.conv_p,
     primitives.conv,
-    lambda y_bar, x, kernel, form: primitives.deconv(y_bar, kernel, form, _type(x)),
-    lambda y_bar, x, kernel, form: primitives.kernel_grad(x, y_bar, form, _type(kernel)),
+    lambda y_bar, x, kernel, form, **_: primitives.deconv(y_bar, kernel, form, _type(x)),
+    lambda y_bar, x, kernel, form, **_: primitives.kernel_grad(x, y_bar, form, _type(kernel)),
 )
 deconv = _paired(
     primitives.deconv_p,
     primitives.deconv,
-    lambda x_bar, y, kernel, form: primitives.conv(x_bar, kernel, form, _type(y)),
-    lambda x_bar, y, kernel, form: primitives.kernel_grad(x_bar, y, form, _type(kernel)),
+    lambda x_bar, y, kernel, form, **_: primitives.conv(x_bar, kernel, form, _type(y)),
+    lambda x_bar, y, kernel, form, **_: primitives.kernel_grad(x_bar, y, form, _type(kernel)),
 )
 kernel_grad = _paired(
     primitives.kernel_grad_p,
     primitives.kernel_grad,
-    lambda kernel_bar, x, y, form: primitives.deconv(y, kernel_bar, form, _type(x)),
-    lambda kernel_bar, x, y, form: primitives.conv(x, kernel_bar, form, _type(y)),
+    lambda kernel_bar, x, y, form, **_: primitives.deconv(y, kernel_bar, form, _type(x)),
+    lambda kernel_bar, x, y, form, **_: primitives.conv(x, kernel_bar, form, _type(y)),
 )
 
 
