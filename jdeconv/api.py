@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
@@ -248,17 +248,13 @@ def kernel_grad_by(
 
 
 def with_options_of(template: Callable) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator of a function with `**options`: they are the template's keyword arguments."""
+    """Return a decorator of a function with `**options`: they are the template's other arguments."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        *named, _ = signature.parameters.values()
-        options = [
-            p
-            for p in inspect.signature(template).parameters.values()
-            if p.kind is p.KEYWORD_ONLY and p.name not in signature.parameters
-        ]
-        signature = signature.replace(parameters=[*named, *options])
+        parameters = {**signature.parameters, **inspect.signature(template).parameters}
+        del parameters["options"], parameters["contract"]
+        signature = signature.replace(parameters=[*parameters.values()])
         vars(function).update(__signature__=signature)
         return function
 
@@ -274,13 +270,11 @@ def public(
     def function(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         return template(contract, *args, **kwargs)
 
-    signature = inspect.signature(template)
     hints = {key: hint for key, hint in template.__annotations__.items() if key != "contract"}
     function.__annotations__ = hints
     function.__name__ = function.__qualname__ = template.__name__.removesuffix("_by")
     function.__module__ = module
-    own = signature.replace(parameters=[*signature.parameters.values()][1:])
-    vars(function).update(__signature__=own)
+    vars(function).update(__signature__=inspect.signature(partial(template, contract)))
     return reporting(big="x", small="y")(function)
 
 
