@@ -138,14 +138,9 @@ class Call:
         first, second, result = CONTRACTIONS[self.contraction]
         a, b = self.arrays[first], self.arrays[second]
         dtype = _result_dtype(a.dtype, preferred_element_type)
-        is_padded, layout, precision = (
-            self.padding_mode != "zeros",
-            self.layout,
-            _precision(precision),
-        )
-        form = Form(
-            window.padded if is_padded else window, self.groups, layout, precision, lowering
-        )
+        is_padded, layout = self.padding_mode != "zeros", self.layout
+        inner = window.padded if is_padded else window
+        form = Form(inner, self.groups, layout, _precision(precision), lowering)
         if lowering is not None:
             _check_lowering(lowering, Problem.of(self.contraction, form, a, b, dtype))
         edges: dict[str, Any] = {"axes": layout.x[2:], "mode": self.padding_mode}

@@ -64,11 +64,8 @@ class Layout:
         specs = dict(zip(roles, dimension_numbers, strict=True))
         kernel = axes_of(specs["kernel"], "OI", rank)
         spatial = [letter for letter in specs["kernel"] if letter not in "OI"]
-        return cls(
-            axes_of(specs["x"], "NC", rank, spatial),
-            kernel,
-            axes_of(specs["y"], "NC", rank, spatial),
-        )
+        x, y = (axes_of(specs[role], "NC", rank, spatial) for role in ("x", "y"))
+        return cls(x, kernel, y)
 
 
 @dataclass(frozen=True)
