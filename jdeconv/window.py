@@ -144,8 +144,7 @@ class Window:
     @property
     def padded(self) -> Window:
         """The same window over a big side that already carries its padding."""
-        zeros = (0,) * self.rank
-        return Window(self.full, self.small, self.kernel, self.stride, self.dilation, zeros)
+        return replace(self, big=self.full, low=(0,) * self.rank)
 
     @classmethod
     @reporting()
@@ -233,18 +232,17 @@ class Window:
         small = integers("small", small, rank, 1, symbolic=True)
         pads = _padding(padding, spans)
         extra = integers("output_padding", output_padding, rank, 0)
-        if output_size is not None and any(extra):
-            reason = f"was given together with a size, {shown(output_size)}; leave one of them out"
-            raise refused("output_padding", reason)
+        if output_size is not None:
+            if any(extra):
+                reason = f"was given together with a size, {shown(output_size)}; leave one out"
+                raise refused("output_padding", reason)
+            output_size = integers("output_size", output_size, rank, symbolic=True)
         big = []
         for axis, (q, s, d, span) in enumerate(zip(small, stride_, dilation_, spans, strict=True)):
             pad = pads if isinstance(pads, str) else pads[axis]
             least, default, most = _reach(q, s, d, span, pad)
-            if output_size is None:
-                size = left = default + extra[axis]
-            else:
-                left = most
-                size = integers("output_size", output_size, rank, symbolic=True)[axis]
+            size = default + extra[axis] if output_size is None else output_size[axis]
+            left = size if output_size is None else most
             if less(left, 1):
                 raise refused("padding", f"leaves {left} cells on spatial axis {axis}; pad less")
             if less(most, size) and output_size is None:
