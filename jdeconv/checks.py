@@ -30,13 +30,12 @@ F = TypeVar("F", bound=Callable)
 
 MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
 MAX_CELLS = 2**40  # in an array, beyond any one memory
-MAX_FINITE = sys.float_info.max
 
 # Those that have a zero and that XLA's CPU evaluates: of fewer than 8 bits it refuses some, and dies of others.
 INTEGERS = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
 EIGHTHS = ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
 FLOATS = (*(f"float8_{kind}" for kind in EIGHTHS), "bfloat16", "float16", "float32", "float64")
-DTYPES = frozenset((*INTEGERS, *FLOATS, "complex64", "complex128"))
+DTYPES = frozenset(map(np.dtype, (*INTEGERS, *FLOATS, "complex64", "complex128")))
 
 NAMED_PADDINGS = ("SAME", "SAME_LOWER", "VALID", "CAUSAL", "FULL")
 
@@ -134,12 +133,12 @@ def integer(argument: str, value: object, least: int | None = None) -> int:
 def number(argument: str, value: Any) -> float:
     """One static number, real and finite."""
     is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
-    is_scalar = is_array and value.ndim == 0 and _is_of_numbers(value.dtype)
+    is_scalar = is_array and value.ndim == 0 and value.dtype in DTYPES
     found = value.item() if is_scalar and not isinstance(value, Tracer) else value
     if isinstance(found, bool) or not isinstance(found, float | int):
         reason = f"must be a real number that is known while tracing, got {shown(value)}"
         raise refused(argument, reason, TypeError)
-    if not abs(found) <= MAX_FINITE:  # NaN neither; an int may be beyond any float
+    if not abs(found) <= sys.float_info.max:  # NaN neither; an int may be beyond any float
         raise refused(argument, f"must be finite, got {shown(value)}")
     return found
 
@@ -150,15 +149,10 @@ def number_dtype(argument: str, value: Any, kind: Any = jnp.number) -> np.dtype:
     if not _is_array(value):  # which has a dtype and is none
         with suppress(TypeError, ValueError):  # numpy raises either, by what the value is
             dtype = jnp.dtype(value)
-    if _is_of_numbers(dtype) and jnp.issubdtype(dtype, kind):
+    if dtype in DTYPES and jnp.issubdtype(dtype, kind):
         return dtype
     what = {jnp.number: "numbers", jnp.inexact: "floats or complex numbers"}.get(kind, "floats")
     raise refused(argument, f"must be a dtype of {what}, got {shown(value)}", TypeError)
-
-
-def _is_of_numbers(dtype: Any) -> bool:
-    """Whether it is one of DTYPES; numpy also has other byte orders, and JAX dtypes that are not numpy's."""
-    return isinstance(dtype, np.dtype) and dtype.isnative and dtype.name in DTYPES
 
 
 def flag(argument: str, value: object) -> bool:
@@ -222,7 +216,7 @@ def array(argument: str, value: object) -> jax.Array:
         if not isinstance(value, jax.Array) and not hasattr(value, "__jax_array__"):
             raise refused(argument, f"must be a jax or numpy array, got {shown(value)}", TypeError)
         value = jnp.asarray(value)
-    if not _is_of_numbers(value.dtype):
+    if value.dtype not in DTYPES:  # numpy also has other byte orders
         reason = f"must hold numbers of a dtype that JAX has, of 8 bits or more, got {shown(value)}"
         raise refused(argument, reason, TypeError)
     return jnp.asarray(value)

@@ -82,7 +82,7 @@ class Convolution:
         None where it has no such reading: no spatial axis at all, a spatial size that is symbolic or zero, a
         precision that names an algorithm, operands of fewer than 8 bits.
         """
-        if not {lhs.dtype.name, rhs.dtype.name} <= DTYPES | {"bool"}:
+        if not {lhs.dtype, rhs.dtype} <= DTYPES | {np.dtype(bool)}:
             return None
         numbers, precision = params["dimension_numbers"], params["precision"]
         axes = tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)
