@@ -100,8 +100,7 @@ def conv_by(
 
     Source: Caffe's ConvolutionLayer (forward_gemm).
     """
-    arrays: dict[str, Any] = {"x": x, "kernel": kernel, "bias": bias}
-    call = Call.of("conv", groups, dimension_numbers, padding_mode, **arrays)
+    call = Call.of("conv", groups, dimension_numbers, padding_mode, x=x, kernel=kernel, bias=bias)
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     window = Window.of_conv(*call.spaces, **steps)
     return call.contracted(contract, window, precision, preferred_element_type, lowering)
@@ -179,8 +178,7 @@ def deconv_by(
 
     Source: Caffe's DeconvolutionLayer (backward_gemm); sizes as in PyTorch's ConvTranspose.
     """
-    arrays: dict[str, Any] = {"y": y, "kernel": kernel, "bias": bias}
-    call = Call.of("deconv", groups, dimension_numbers, padding_mode, **arrays)
+    call = Call.of("deconv", groups, dimension_numbers, padding_mode, y=y, kernel=kernel, bias=bias)
     steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     steps |= {"output_padding": output_padding, "output_size": output_size}
     window = Window.of_deconv(*call.spaces, **steps)
