@@ -121,10 +121,8 @@ def axes_of(spec: Any, pair: str, rank: int, spatial: Sequence[str] | None = Non
         like = "NHWC" if pair == "NC" else "HWIO"
         reason = f"must be a string such as {like!r}, got {shown(spec)}"
         raise refused("dimension_numbers", reason, TypeError)
-    letters = [
-        *pair,
-        *([letter for letter in spec if letter not in pair] if spatial is None else spatial),
-    ]
+    space = [letter for letter in spec if letter not in pair] if spatial is None else spatial
+    letters = [*pair, *space]
     if not len(spec) == len(set(spec)) == rank + 2 or sorted(spec) != sorted(letters):
         reason = f"must hold {pair[0]}, {pair[1]} and {rank} spatial letters"
         what = "all different" if spatial is None else f"those of the kernel, {', '.join(spatial)}"
