@@ -93,9 +93,9 @@ def _report(error: Any, function: Callable, names: dict[str, str], args: Any, kw
         call = type(owner).__name__
     if dataclasses.is_dataclass(owner):  # a record, whose fields are arguments too
         fields = [f for f in dataclasses.fields(owner) if f.repr and hasattr(owner, f.name)]
-        given = {f.name: getattr(owner, f.name) for f in fields} | given
-        known |= given.keys()
-        given = {k: given[k] for k in given if not any(given[k] is f.default for f in fields)}
+        known |= {f.name for f in fields}
+        changed = [f.name for f in fields if getattr(owner, f.name) is not f.default]
+        given = {name: getattr(owner, name) for name in changed} | given
     error.argument = names.get(error.argument, error.argument)
     error.remedy = {names.get(name, name): value for name, value in error.remedy.items()}
     text = f"{call}: {error.argument} {error.reason}"

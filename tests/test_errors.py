@@ -116,6 +116,11 @@ def test_the_second_line_shows_what_the_outermost_call_was_given():
     assert second == "conv2d got input float32[1,8,5,5], weight float32[6,3,3,3], groups=2"
 
 
+def test_a_field_is_shown_where_it_has_the_default_of_another_field():
+    with pytest.raises(ValueError, match=r"\nSolver got momentum=0.5, iter_size=0$"):
+        caffe.Solver(momentum=0.5, iter_size=0)
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
