@@ -1,8 +1,8 @@
-"""Three operations on the axes of an array."""
+"""Four operations on the axes of an array."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,15 @@ from jax import lax
 
 def padded(a: jax.Array, axis: int, low: int, high: int) -> jax.Array:
     """Zeros before and behind one axis; negative numbers crop."""
-    edges = [(0, 0, 0)] * a.ndim
-    edges[axis] = (low, high, 0)
-    return lax.pad(a, jnp.zeros((), a.dtype), edges)
+    return edged(a, [axis], [(low, high)])
+
+
+def edged(a: jax.Array, axes: Iterable[int], edges: Iterable[tuple[int, int]]) -> jax.Array:
+    """The same for several axes, a pair (low, high) for each."""
+    config = [(0, 0, 0)] * a.ndim
+    for axis, (low, high) in zip(axes, edges, strict=True):
+        config[axis] = (low, high, 0)
+    return lax.pad(a, jnp.zeros((), a.dtype), config)
 
 
 def reshaped(a: jax.Array, axis: int, count: int, sizes: Sequence[int]) -> jax.Array:

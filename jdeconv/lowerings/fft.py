@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jdeconv.axes import edged
 from jdeconv.problem import Problem
 
 FIRST = 3  # spatial axis, of arrays with channels first and of kernels
@@ -46,7 +47,7 @@ def enter_kernel(kernel: jax.Array, p: Problem) -> jax.Array:
 
 def conv(x: jax.Array, spectrum: jax.Array, p: Problem) -> jax.Array:
     """Correlation of x with the kernel."""
-    x = _spectrum(_padded(x, p.window.padding), p)
+    x = _spectrum(edged(x, range(FIRST, x.ndim), p.window.padding), p)
     y = _signal("ngcf,gocf->ngof", x, spectrum.conj(), p)
     return _strided(y, p.window.stride, p.window.small)
 
@@ -56,13 +57,13 @@ def deconv(y: jax.Array, spectrum: jax.Array, p: Problem) -> jax.Array:
     y = _spectrum(y, p, p.window.stride)
     x = _signal("ngof,gocf->ngcf", y, spectrum, p)
     x = _strided(x, (1,) * p.window.rank, p.window.full)
-    return _padded(x, [(-low, -high) for low, high in p.window.padding])
+    return edged(x, range(FIRST, x.ndim), [(-low, -high) for low, high in p.window.padding])
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """Correlation of x with y, spread out by the stride, summed over images."""
     w = p.window
-    x, y = _spectrum(_padded(x, w.padding), p), _spectrum(y, p, w.stride)
+    x, y = _spectrum(edged(x, range(FIRST, x.ndim), w.padding), p), _spectrum(y, p, w.stride)
     return _strided(_signal("ngcf,ngof->gocf", x, y.conj(), p), w.dilation, w.kernel)
 
 
@@ -94,8 +95,3 @@ def _strided(a: jax.Array, stride, sizes) -> jax.Array:
     """The first `sizes` positions of the spatial axes, in steps of `stride`."""
     stops = [(size - 1) * step + 1 for size, step in zip(sizes, stride, strict=True)]
     return lax.slice(a, [0] * a.ndim, [*a.shape[:FIRST], *stops], [1] * FIRST + list(stride))
-
-
-def _padded(a: jax.Array, edges) -> jax.Array:
-    config = [(0, 0, 0)] * FIRST + [(low, high, 0) for low, high in edges]
-    return lax.pad(a, jnp.zeros((), a.dtype), config)

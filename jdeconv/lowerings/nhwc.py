@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jdeconv.axes import edged
 from jdeconv.im2col import unfold
 from jdeconv.lowerings.vendor import cropped
 from jdeconv.problem import Problem
@@ -101,8 +102,7 @@ def _over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The forward convolution that has x's channels as images, and images as channels."""
     w = p.window
     if math.prod(w.small) > math.prod(w.big):  # XLA would exchange x and y, and leave the fast path
-        edges = ((0, 0, 0), *((low, high, 0) for low, high in w.padding), (0, 0, 0))
-        x, w = lax.pad(x, jnp.zeros((), x.dtype), edges), w.padded
+        x, w = edged(x, range(1, 1 + w.rank), w.padding), w.padded
     x = x.swapaxes(0, -1)
     kernel = lax.optimization_barrier(jnp.moveaxis(y, 0, -2))
     return jnp.moveaxis(_convolution(x, kernel, p, exchanged(w)), 0, -2)

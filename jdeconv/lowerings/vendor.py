@@ -8,11 +8,10 @@ gradients that JAX derives from it match none of them (jax #31662, #23783).
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv.axes import regrouped
+from jdeconv.axes import edged, regrouped
 from jdeconv.form import Axes
 from jdeconv.lowerings import cudnn
 from jdeconv.problem import ACCELERATORS, Problem
@@ -76,10 +75,7 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
         precision=p.precision,
         preferred_element_type=p.answer,
     )
-    edges = [(0, 0, 0)] * x.ndim
-    for axis, (low, high) in zip(layout.x[2:], padding - reach, strict=True):
-        edges[axis] = (int(low), int(high), 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+    return edged(x, layout.x[2:], (padding - reach).tolist())
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
