@@ -138,8 +138,8 @@ FAULTS = (
     Fault(
         "phases of a dilation go in the array's order, not the window's",
         "jdeconv/lowerings/cudnn.py",
-        "phases = [starts[axis] + 1 for axis in space]",
-        "phases = [starts[axis] + 1 for axis in sorted(space)]",
+        "for other in space) for axis in space]",
+        "for other in space) for axis in sorted(space)]",
         "lowerings",
     ),
     # Meshes.

@@ -12,14 +12,14 @@ the kernel's gradient under dilation  the phases of the dilation as images of th
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from jdeconv.axes import padded
+from jdeconv.axes import padded, reshaped
 from jdeconv.form import CONTRACTIONS, Axes, Layout
 from jdeconv.problem import Problem
 
@@ -83,15 +83,8 @@ def _phases(a: jax.Array, axes: Axes, steps: Axes, shifts: list[int]) -> jax.Arr
     batch, _, *space = axes
     for axis, step, shift in zip(space, steps, shifts, strict=True):
         a = padded(a, axis, shift, -(shift + a.shape[axis]) % step)
-    sizes = list(a.shape)
-    split = [[size] for size in sizes]
-    for axis, step in zip(space, steps, strict=True):
-        sizes[axis] //= step
-        split[axis] = [sizes[axis], step]
-    starts = [0, *itertools.accumulate(map(len, split))]
-    phases = [starts[axis] + 1 for axis in space]
-    order = [[start] for start in starts[:-1]]
-    order[batch] += phases
-    sizes[batch] *= math.prod(steps)
-    a = a.reshape(list(itertools.chain(*split)))
-    return a.transpose(list(itertools.chain(*order))).reshape(sizes)
+    for axis, step in sorted(zip(space, steps, strict=True), reverse=True):
+        a = reshaped(a, axis, 1, (a.shape[axis] // step, step))
+    phases = [axis + 1 + sum(other < axis for other in space) for axis in space]
+    a = jnp.moveaxis(a, phases, range(batch + 1, batch + 1 + len(space)))
+    return reshaped(a, batch, 1 + len(space), (a.shape[batch] * math.prod(steps),))
