@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jdeconv.axes import edged, padded
 from jdeconv.problem import Problem
 from jdeconv.window import Window
 
@@ -53,42 +54,35 @@ def takes_channels_last(p: Problem) -> bool:
 def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """One sum over channels and taps, fused."""
     w = p.window
-    x = _padded(x.astype(p.wide), p, w.padding)
+    x = edged(x.astype(p.wide), _space(p), w.padding)
     terms = (
         _slice(channel, p, _start(tap, w), w.small, w.stride) * k
         for channel, numbers in _by_channel(x, kernel, p, "c")
         for tap, k in numbers
     )
-    return _sum(terms)
+    return reduce(operator.add, terms)
 
 
 def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """One sum over channels and the taps of each phase, and the phases interleaved."""
     w = p.window
-    first = [low // s for low, s in zip(w.low, w.stride, strict=True)]  # the m of x's first cell
-    lengths = [
-        -(-(low + big) // s) - m
-        for low, big, s, m in zip(w.low, w.big, w.stride, first, strict=True)
-    ]
-    reach = [(k - 1) * d // s for k, d, s in zip(w.kernel, w.dilation, w.stride, strict=True)]
-    edges = [
-        (r - m, m + length - q)
-        for r, m, length, q in zip(reach, first, lengths, w.small, strict=True)
-    ]
-    y = _padded(y.astype(p.wide), p, edges)
+    # Of objects: sizes of an export may be symbolic.
+    fields = w.kernel, w.stride, w.dilation, w.low, w.big, w.small
+    k, s, d, low, big, small = (np.array(field, object) for field in fields)
+    first = low // s  # the m of x's first cell
+    lengths = -(-(low + big) // s) - first
+    reach = (k - 1) * d // s
+    edges = zip(reach - first, first + lengths - small, strict=True)
+    y = edged(y.astype(p.wide), _space(p), edges)
     phases: dict = dict.fromkeys(_indices(w.stride))
     for channel, numbers in _by_channel(y, kernel, p, "o"):
-        for tap, k in numbers:
-            steps = [divmod(t * d, s) for t, d, s in zip(tap, w.dilation, w.stride, strict=True)]
-            start = [r - shift for r, (shift, _) in zip(reach, steps, strict=True)]
-            term = _slice(channel, p, start, lengths, [1] * w.rank) * k
-            phase = tuple(residue for _, residue in steps)
+        for tap, number in numbers:
+            shift = np.multiply(tap, d)
+            phase = tuple(shift % s)
+            term = _slice(channel, p, reach - shift // s, lengths, [1] * w.rank) * number
             phases[phase] = term if phases[phase] is None else phases[phase] + term
-    crop = [
-        (-(low % s), low % s + big - length * s)
-        for low, big, length, s in zip(w.low, w.big, lengths, w.stride, strict=True)
-    ]
-    return _padded(_interleaved(phases, p), p, crop)
+    crop = zip(-(low % s), low % s + big - lengths * s, strict=True)
+    return edged(_interleaved(phases, p), _space(p), crop)
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
@@ -104,8 +98,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     length = -(-w.small[-1] // rows)
     more = rows * length - w.small[-1]
     sizes = (*w.small[:-1], rows * length)
-    x = _padded(x, p, (*w.padding[:-1], (w.low[-1], w.high[-1] + more * w.stride[-1])))
-    y = _padded(y, p, [(0, 0)] * (w.rank - 1) + [(0, more)])
+    edges = (*w.padding[:-1], (w.low[-1], w.high[-1] + more * w.stride[-1]))
+    x, y = edged(x, _space(p), edges), padded(y, _space(p)[-1], 0, more)
     x, y = lax.optimization_barrier((x, y))
     # Cast behind the barrier: of bfloat16 widened, reshaped, multiplied and summed, jaxlib 0.10.2 makes a
     # kernel that adds to memory nobody has cleared.
@@ -132,7 +126,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 def _sums(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The kernel's gradient by a reduction for every channel of x and tap, in the order in which x lies."""
     w = p.window
-    x, y = _padded(x.astype(p.wide), p, w.padding), y.astype(p.wide)
+    x, y = edged(x.astype(p.wide), _space(p), w.padding), y.astype(p.wide)
     sums = [
         (_slice(channel, p, _start(tap, w), w.small, w.stride) * y).sum((0, *_space(p)))
         for channel in _channels(x, p)
@@ -172,21 +166,10 @@ def _start(tap: tuple[int, ...], w: Window) -> list[int]:
     return [t * d for t, d in zip(tap, w.dilation, strict=True)]
 
 
-def _sum(terms: Iterable[jax.Array]) -> jax.Array:
-    return reduce(operator.add, terms)
-
-
 def _space(p: Problem) -> range:
     """The spatial axes of x and y."""
     first = 1 if p.last else 3
     return range(first, first + p.window.rank)
-
-
-def _padded(a: jax.Array, p: Problem, edges) -> jax.Array:
-    config = [(0, 0, 0)] * a.ndim
-    for axis, (low, high) in zip(_space(p), edges, strict=True):
-        config[axis] = (low, high, 0)
-    return lax.pad(a, jnp.zeros((), a.dtype), config)
 
 
 def _slice(a: jax.Array, p: Problem, start, sizes, stride) -> jax.Array:
@@ -203,10 +186,9 @@ def _interleaved(phases: dict, p: Problem) -> jax.Array:
         return first
     stack = jnp.stack([jnp.zeros_like(first) if a is None else a for a in phases.values()])
     stack = stack.reshape(*p.window.stride, *first.shape)
-    for i, axis in reversed(list(enumerate(_space(p)))):
-        # The i-th phase axis is always the last of those left in front.
-        stack = jnp.moveaxis(stack, i, i + axis + 1)
-        shape = stack.shape
-        merged = shape[i + axis] * shape[i + axis + 1]
-        stack = stack.reshape(*shape[: i + axis], merged, *shape[i + axis + 2 :])
-    return stack
+    places = [axis + 1 + i for i, axis in enumerate(_space(p))]  # each behind its axis
+    stack = jnp.moveaxis(stack, range(p.window.rank), places)
+    sizes = list(first.shape)
+    for axis, step in zip(_space(p), p.window.stride, strict=True):
+        sizes[axis] *= step
+    return stack.reshape(sizes)
