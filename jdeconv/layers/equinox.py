@@ -17,6 +17,7 @@ from jdeconv import bilinear
 from jdeconv.checks import Ints, refused, reporting, shown
 from jdeconv.layers.reading import (
     check_channels,
+    check_conv,
     check_input,
     letters,
     read_mode,
@@ -255,7 +256,7 @@ class TiedConvTranspose(eqx.Module):
 
     @reporting()
     def __init__(self, conv: Conv, use_bias: bool = True, *, key: Any) -> None:
-        _check_conv(conv)
+        check_conv(conv, Conv)
         self.bias = None
         if use_bias:
             limit = 1 / math.sqrt(conv.out_channels // conv.groups * math.prod(conv.kernel_size))
@@ -279,17 +280,10 @@ class TiedConvTranspose(eqx.Module):
           key: Equinox's, without use.
         """
         del key
-        _check_conv(conv)
+        check_conv(conv, Conv)
         x = _checked(x, conv.num_spatial_dims, ("out_channels", conv.out_channels))
         return _biased(
             bilinear.deconv(x, conv.weight, output_size=output_size, **_options(conv)), self.bias
-        )
-
-
-def _check_conv(conv: Any) -> None:
-    if not isinstance(conv, Conv):
-        raise refused(
-            "conv", f"must be a jdeconv.layers.equinox.Conv, got {shown(conv)}", TypeError
         )
 
 

@@ -19,6 +19,7 @@ from jdeconv import bilinear, compat
 from jdeconv.checks import Ints, integers, paddings, refused, reporting, shown, sizes
 from jdeconv.layers.reading import (
     check_channels,
+    check_conv,
     check_input,
     letters,
     name_in,
@@ -115,21 +116,16 @@ class Conv(nnx.Conv):
 
     def _steps(self) -> dict[str, Any]:
         """The geometry, as jdeconv.conv takes it."""
-        strides, dilation, span = _sizes(self)
-        padding, mode = self.padding, read_mode(self.padding_mode)
-        if self._dilates_input and (isinstance(padding, str) or mode != "ZEROS"):
-            reason = f"must be of numbers and zeros where input_dilation is not 1, got {padding!r}"
-            raise refused("padding", f"{reason} and {mode!r}")
-        if not isinstance(padding, str):
-            padding = paddings(padding, len(span))
-        else:
-            padding, mode = _named(padding, mode, len(span))
-            if padding in ("CIRCULAR", "REFLECT"):
-                padding = [((n - 1) // 2, n // 2) for n in span]
-            elif padding == "CAUSAL":
-                padding = [(n - 1, 0) for n in span]
-        options = {"stride": strides, "padding": padding, "dilation": dilation}
-        return options | {"padding_mode": mode.lower()}
+        mode = read_mode(self.padding_mode)
+        if self._dilates_input and (isinstance(self.padding, str) or mode != "ZEROS"):
+            reason = "must be of numbers and zeros where input_dilation is not 1, got"
+            raise refused("padding", f"{reason} {self.padding!r} and {mode!r}")
+        steps, spans = _geometry(self)
+        if steps["padding"] in ("CIRCULAR", "REFLECT"):
+            steps["padding"] = [((n - 1) // 2, n // 2) for n in spans]
+        elif steps["padding"] == "CAUSAL":
+            steps["padding"] = [(n - 1, 0) for n in spans]
+        return steps
 
 
 class ConvTranspose(nnx.ConvTranspose):
@@ -201,11 +197,11 @@ class ConvTranspose(nnx.ConvTranspose):
         self.kernel_shape = grouped(self.kernel_shape)
         self.padding_mode = padding_mode
         self.feature_group_count = groups
-        strides, dilation, _ = _sizes(self)
-        is_fixed = isinstance(padding, str) and padding.upper() in FIXED
-        most = [0 if is_fixed else max(steps) - 1 for steps in zip(strides, dilation, strict=True)]
+        steps, _ = _geometry(self)
+        is_fixed = steps["padding"] in FIXED
+        axes = zip(steps["stride"], steps["dilation"], strict=True)
+        most = [0 if is_fixed else max(pair) - 1 for pair in axes]
         self.output_padding = read_output_padding(output_padding, most, padding)
-        self._steps(None)
         _check_mask(self)
 
     @reporting(**FIELDS)
@@ -223,19 +219,16 @@ class ConvTranspose(nnx.ConvTranspose):
 
     def _steps(self, output_size: Ints | None) -> dict[str, Any]:
         """The geometry, as jdeconv.deconv takes it."""
-        strides, dilation, span = _sizes(self)
-        padding, mode = self.padding, read_mode(self.padding_mode)
-        if not isinstance(padding, str):
-            pairs: Any = paddings(padding, len(span))
-            padding = [(n - 1 - a, n - 1 - b) for n, (a, b) in zip(span, pairs, strict=True)]
-        else:
-            name, mode = _named(padding, mode, len(span))
+        steps, spans = _geometry(self)
+        padding = steps["padding"]
+        if isinstance(padding, str):
             # With a size that the caller names, the padding need not say where the result ends.
-            steps = strides if output_size is None else (1,) * len(span)
-            padding = self._pads(name, span, steps)
-        options = {"stride": strides, "padding": padding, "dilation": dilation}
-        options |= {"output_padding": self.output_padding, "output_size": output_size}
-        return options | {"padding_mode": mode.lower()}
+            strides = steps["stride"] if output_size is None else (1,) * len(spans)
+            steps["padding"] = self._pads(padding, spans, strides)
+        else:
+            pairs = zip(spans, padding, strict=True)
+            steps["padding"] = [(n - 1 - a, n - 1 - b) for n, (a, b) in pairs]
+        return steps | {"output_padding": self.output_padding, "output_size": output_size}
 
     def _pads(self, name: str, spans: Sequence[int], steps: Sequence[int]) -> Any:
         """The padding of the conv that is transposed: its name, or pairs that give the size."""
@@ -285,10 +278,7 @@ class TiedConvTranspose(nnx.Module):
         bias_init: Callable | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        if not isinstance(conv, Conv):
-            raise refused(
-                "conv", f"must be a jdeconv.layers.nnx.Conv, got {shown(conv)}", TypeError
-            )
+        check_conv(conv, Conv)
         if conv._dilates_input:
             raise refused("conv", f"must have input_dilation 1, got {conv.input_dilation}")
         self.conv, self.bias = conv, nnx.data(None)
@@ -308,11 +298,9 @@ class TiedConvTranspose(nnx.Module):
         """
         conv, steps = self.conv, self.conv._steps()
         channels = "out_features", conv.out_features
-        inputs = check_input("inputs", inputs, len(conv.kernel_size), -1, channels)
-        is_sized = isinstance(conv.padding, str) and conv.padding.upper() != "VALID"
-        if output_size is None and is_sized:
-            space = inputs.shape[-1 - len(conv.kernel_size) : -1]
-            output_size = [q * s for q, s in zip(space, steps["stride"], strict=True)]
+        is_by_name = isinstance(conv.padding, str)
+        if output_size is None and is_by_name and not isinstance(steps["padding"], str):
+            steps["output_padding"] = [s - 1 for s in steps["stride"]]  # q*strides, as of "SAME"
         steps["output_size"] = output_size
         return _applied(bilinear.deconv, inputs, conv, self.bias, channels, **steps)
 
@@ -327,14 +315,20 @@ def _per_axis(layer: Any, argument: str) -> tuple[int, ...]:
     return integers(argument, 1 if value is None else value, len(layer.kernel_size), 1)
 
 
-def _sizes(layer: Any) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    """Strides, dilation and the cells that a window spans, one of each per axis."""
-    strides, dilation = _per_axis(layer, "strides"), _per_axis(layer, "kernel_dilation")
-    return (
-        strides,
-        dilation,
-        [d * (k - 1) + 1 for k, d in zip(layer.kernel_size, dilation, strict=True)],
-    )
+def _geometry(layer: Any) -> tuple[dict[str, Any], list[int]]:
+    """A layer's arguments under jdeconv's names, and the cells that a window spans on each axis.
+
+    The padding is pairs, or one of NAMES.
+    """
+    stride, dilation = _per_axis(layer, "strides"), _per_axis(layer, "kernel_dilation")
+    spans = [d * (k - 1) + 1 for k, d in zip(layer.kernel_size, dilation, strict=True)]
+    padding, mode = layer.padding, read_mode(layer.padding_mode)
+    if isinstance(padding, str):
+        padding, mode = _named(padding, mode, len(spans))
+    else:
+        padding = paddings(padding, len(spans))
+    steps = {"stride": stride, "padding": padding, "dilation": dilation}
+    return steps | {"padding_mode": mode.lower()}, spans
 
 
 def _check_mask(layer: Any) -> None:

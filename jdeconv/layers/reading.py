@@ -41,6 +41,13 @@ def check_channels(groups: tuple[str, Any], **channels: Any) -> None:
             raise refused(name, f"must divide {argument}={number}, got {count}")
 
 
+def check_conv(conv: Any, kind: type) -> None:
+    """Refuse what is no layer of this kind, for a tied layer to transpose."""
+    if not isinstance(conv, kind):
+        reason = f"must be a {kind.__module__}.{kind.__name__}, got {shown(conv)}"
+        raise refused("conv", reason, TypeError)
+
+
 def read_output_padding(value: Any, most: Sequence[int], padding: Any) -> tuple[int, ...]:
     """One int per axis, none of them larger than the most that the padding allows."""
     found = integers("output_padding", value, len(most), 0)
