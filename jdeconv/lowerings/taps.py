@@ -104,14 +104,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     # Cast behind the barrier: of bfloat16 widened, reshaped, multiplied and summed, jaxlib 0.10.2 makes a
     # kernel that adds to memory nobody has cleared.
     x, y = x.astype(p.wide), y.astype(p.wide)
-    products = tuple(
-        (_slice(channel, p, _start(tap, w), sizes, w.stride) * y).reshape(
-            *y.shape[:-1], rows, length
-        )
-        for channel in _channels(x, p)
-        for tap in _indices(w.kernel)
-    )
-    shape = products[0].shape
+    shape = (*y.shape[:-1], rows, length)
+    products = tuple(product.reshape(shape) for product in _products(x, y, p, sizes))
     first = next(i for i in range(3, len(shape)) if math.prod(shape[i:]) <= MAX_SUMMED)
     sums = lax.reduce(
         products,
@@ -127,14 +121,17 @@ def _sums(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The kernel's gradient by a reduction for every channel of x and tap, in the order in which x lies."""
     w = p.window
     x, y = edged(x.astype(p.wide), _space(p), w.padding), y.astype(p.wide)
-    sums = [
-        (_slice(channel, p, _start(tap, w), w.small, w.stride) * y).sum((0, *_space(p)))
-        for channel in _channels(x, p)
-        for tap in _indices(w.kernel)
-    ]
+    sums = [product.sum((0, *_space(p))) for product in _products(x, y, p, w.small)]
     if p.last:  # each of (g, 1)
         return jnp.stack(sums).reshape(*w.kernel, 1, p.g, 1)
     return jnp.stack(sums, -1).reshape(p.g, p.o, p.c, *w.kernel)
+
+
+def _products(x: jax.Array, y: jax.Array, p: Problem, sizes) -> Iterator:
+    """y, of these spatial sizes, times what a tap reads, for every channel of x and tap."""
+    for channel in _channels(x, p):
+        for tap in _indices(p.window.kernel):
+            yield _slice(channel, p, _start(tap, p.window), sizes, p.window.stride) * y
 
 
 def _by_channel(a: jax.Array, kernel: jax.Array, p: Problem, index: str) -> Iterator:
