@@ -32,7 +32,7 @@ from jax import lax
 from jdeconv import _jax, window
 from jdeconv.axes import padded, reshaped
 from jdeconv.choose import choose
-from jdeconv.form import CONTRACTIONS, Axes, Form, Layout
+from jdeconv.form import CONTRACTIONS, Form, Layout
 from jdeconv.lowerings import LOWERINGS, fft, im2col, nhwc, taps
 from jdeconv.problem import ACCELERATORS, Problem
 
@@ -119,19 +119,17 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     size = _groups_per_block(p, memory)
     if size < p.g:
         return _by_groups(partial(_in_order, name), a, b, p, size)
-    last, rank = memory.last(p), p.window.rank
-    ordered = dataclasses.replace(p, layout=_layout(rank, last))
+    ordered = dataclasses.replace(p, layout=_layout(p.window.rank, memory.last(p)))
     first, second, result = CONTRACTIONS[p.contraction]
     if p.contraction in memory.rereads and _is_at_once(memory, p):
         a, b = _jax.written(a, b) if p.contraction == "kernel_grad" else (*_jax.written(a), b)
-    a = lax.transpose(a, _order(p.layout, first, last))
-    b = lax.transpose(b, _order(p.layout, second, last))
+    a, b = _moved(a, first, p, ordered), _moved(b, second, p, ordered)
     if second == "kernel":
         b = _split(b, ordered, second)
         b = lowering.enter_kernel(b, ordered) if hasattr(lowering, "enter_kernel") else b
     whole = _in_slabs(memory, lowering, a, b, ordered)
     whole = _merged(whole, ordered, result) if result == "kernel" else whole
-    return lax.transpose(whole, np.argsort(_order(p.layout, result, last)))
+    return _moved(whole, result, ordered, p)
 
 
 def _contract(lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
@@ -154,27 +152,26 @@ def _layout(rank: int, last: bool) -> Layout:
     return Layout(side, (rank + 1, rank, *range(rank)), side)
 
 
-def _order(layout: Layout, role: str, last: bool) -> Axes:
-    outer, inner, *space = getattr(layout, role)
-    if not last:
-        return outer, inner, *space
-    return (*space, inner, outer) if role == "kernel" else (outer, *space, inner)
+def _moved(a: jax.Array, role: str, source: Problem, target: Problem) -> jax.Array:
+    """The array of this role, brought from one problem's layout to the other's."""
+    axes = getattr(source.layout, role)
+    return lax.transpose(a, [axes[i] for i in np.argsort(getattr(target.layout, role))])
 
 
-def _group_axis(ndim: int, p: Problem, role: str) -> int:
+def _group_axis(p: Problem, role: str) -> int:
     """The axis that holds both groups and channels."""
-    return ndim - 1 if p.last else 0 if role == "kernel" else 1
+    return getattr(p.layout, role)[0 if role == "kernel" else 1]
 
 
 def _split(a: jax.Array, p: Problem, role: str) -> jax.Array:
     """The array whose groups have their own axis."""
-    axis = _group_axis(a.ndim, p, role)
+    axis = _group_axis(p, role)
     return reshaped(a, axis, 1, (p.g, a.shape[axis] // p.g))
 
 
 def _merged(a: jax.Array, p: Problem, role: str) -> jax.Array:
     """The inverse of `_split`."""
-    axis = _group_axis(a.ndim - 1, p, role)
+    axis = _group_axis(p, role)
     return reshaped(a, axis, 2, (a.shape[axis] * a.shape[axis + 1],))
 
 
@@ -222,12 +219,12 @@ def _by_groups(contract: Callable, a: jax.Array, b: jax.Array, p: Problem, size:
     part = dataclasses.replace(p, g=size)
 
     def blocks(a: jax.Array, role: str) -> jax.Array:
-        axis = getattr(p.layout, role)[1]
+        axis = _group_axis(p, role)
         a = reshaped(a, axis, 1, (p.g // size, -1))
         return jnp.moveaxis(a, axis, 0)
 
     kernel = lax.map(lambda pair: contract(*pair, part), (blocks(a, "x"), blocks(b, "y")))
-    axis = p.layout.kernel[0]
+    axis = _group_axis(p, "kernel")
     return reshaped(jnp.moveaxis(kernel, 0, axis), axis, 2, (-1,))
 
 
@@ -301,7 +298,7 @@ def _slab_by_slab(
     part = dataclasses.replace(p, window=window.part(w, i, rows))
     length = part.window.big[i]
     full = window.part(w, i, count * rows).big[i]
-    axis = i + (1 if p.last else 2)  # of x and of y
+    axis = p.layout.x[2 + i]  # and of y
     slabs = jnp.arange(count)
 
     def seen(x: jax.Array, slab: jax.Array) -> jax.Array:
