@@ -191,13 +191,14 @@ def _scaled(p: Problem, size: int) -> int:
     return size * ACCELERATOR_FACTOR if p.platform in ACCELERATORS else size
 
 
-def items_per_block(count: int, bytes_per_item: int, block_bytes: int) -> int:
-    """The most items that divide the count and whose bytes fit a block; at least one."""
+def items_per_block(count: Any, bytes_per_item: Any, block_bytes: int) -> Any:
+    """The most items that divide the count and whose bytes fit a block, at least one; all if they need none."""
+    if bytes_per_item == 0:
+        return count
     if not (isinstance(count, int) and isinstance(bytes_per_item, int)):  # symbolic, in an export
         return 1
-    fitting = block_bytes // max(1, bytes_per_item)
-    divisors = (n for n in range(1, min(count, fitting) + 1) if count % n == 0)
-    return max(divisors, default=min(count, 1))
+    most = min(count, block_bytes // bytes_per_item)
+    return max((n for n in range(1, most + 1) if count % n == 0), default=1)
 
 
 def _groups_per_block(p: Problem, memory: Memory) -> int:
@@ -229,11 +230,8 @@ def _by_groups(contract: Callable, a: jax.Array, b: jax.Array, p: Problem, size:
 
 
 def _images_per_block(memory: Memory, p: Problem) -> Any:
-    """How many images to take at a time; all, where the lowering makes no temporary arrays."""
-    temporary_bytes = memory.temporary_bytes(p)
-    if isinstance(temporary_bytes, int) and temporary_bytes == 0:
-        return p.n
-    return items_per_block(p.n, temporary_bytes, memory.block(p))
+    """How many images to take at a time."""
+    return items_per_block(p.n, memory.temporary_bytes(p), memory.block(p))
 
 
 def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
@@ -247,45 +245,40 @@ def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
     if p.contraction != "kernel_grad":
         return reshaped(lax.map(lambda a: contract(a, b, part), a), 0, 2, (p.n,))
     b = reshaped(b, 0, 1, (-1, size))
-    return _summed(lambda pair: contract(pair[0], pair[1], part), (a, b), like=a)
+    return _summed(lambda pair: contract(pair[0], pair[1], part), (a, b))
 
 
-def _summed(function: Callable, pieces: Any, like: jax.Array) -> jax.Array:
-    """The sum of `function` over the pieces along their first axes; in shard_map it varies as `like` does."""
-    first = jax.tree.map(lambda a: a[0], pieces)
-    zeros = _zeros_of(function, first, like=like)
+def _summed(function: Callable, pieces: Any) -> jax.Array:
+    """The sum of `function` over the pieces along their first axes."""
+    zeros = _zeros_of(function, jax.tree.map(lambda a: a[0], pieces))
     return lax.scan(lambda total, piece: (total + function(piece), None), zeros, pieces)[0]
 
 
-def _zeros_of(function: Callable, *args: Any, like: jax.Array) -> jax.Array:
-    """What `function` makes of `args`, but zero; in shard_map it varies as `like` does."""
-    shape = jax.eval_shape(function, *args)
-    zeros = jnp.zeros(shape.shape, shape.dtype)
-    if axes := tuple(_jax.varying(like)):
-        zeros = lax.pcast(zeros, axes, to="varying")
-    return zeros
+def _zeros_of(function: Callable, *args: Any) -> jax.Array:
+    """What `function` makes of `args`, but zero; in shard_map it varies as that does."""
+    result = jax.eval_shape(function, *args)
+    zeros = jnp.zeros(result.shape, result.dtype)
+    return lax.pcast(zeros, tuple(_jax.varying(result)), to="varying")
 
 
 # Slabs.
 
 
 def _takes_slabs(memory: Memory, p: Problem) -> bool:
+    """Whether one image needs too much memory, and can be cut."""
     size = memory.temporary_bytes(p)
-    return memory.takes_slabs and isinstance(size, int) and size > _scaled(p, MAX_BYTES)
+    is_large = isinstance(size, int) and size > _scaled(p, MAX_BYTES)
+    return memory.takes_slabs and is_large and p.positions > 1
 
 
 def _in_slabs(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     """The contraction, in slabs where one image needs too much memory."""
-    whole = partial(_in_blocks, memory, lowering)
     if not _takes_slabs(memory, p):
-        return whole(a, b, p)
-    size = memory.temporary_bytes(p)
+        return _in_blocks(memory, lowering, a, b, p)
     axis = int(np.argmax(p.window.small))
-    rows = max(1, p.window.small[axis] * _scaled(p, SLAB_BYTES) // size)
-    if rows >= p.window.small[axis]:
-        return whole(a, b, p)
+    rows = p.window.small[axis] * _scaled(p, SLAB_BYTES) // memory.temporary_bytes(p)
     # A slab of one position that is still too large is cut along the next axis.
-    return _slab_by_slab(partial(_in_slabs, memory, lowering), a, b, p, axis, rows)
+    return _slab_by_slab(partial(_in_slabs, memory, lowering), a, b, p, axis, max(rows, 1))
 
 
 def _slab_by_slab(
@@ -316,7 +309,7 @@ def _slab_by_slab(
     if p.contraction == "kernel_grad":
         x = padded(a, axis, low, full - low - big)
         y = padded(b, axis, 0, count * rows - small)
-        return _summed(lambda slab: contract(seen(x, slab), own(y, slab), part), slabs, like=y)
+        return _summed(lambda slab: contract(seen(x, slab), own(y, slab), part), slabs)
 
     y = padded(a, axis, 0, count * rows - small)
 
@@ -324,6 +317,6 @@ def _slab_by_slab(
         sums = seen(x, slab) + contract(own(y, slab), b, part)
         return lax.dynamic_update_slice_in_dim(x, sums, slab * step, axis), None
 
-    x = _zeros_of(lambda: contract(own(y, slabs[0]), b, part), like=y)
+    x = _zeros_of(lambda: contract(own(y, slabs[0]), b, part))
     x, _ = lax.scan(add, padded(x, axis, 0, full - length), slabs)
     return padded(x, axis, -low, low + big - full)
