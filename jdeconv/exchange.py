@@ -91,8 +91,8 @@ def exchange(x: jax.Array, halo: Halo) -> jax.Array:
       [0, 1, 2, 3, 0]
     """
     size, length = _sizes("x", x, halo, 1)
-    axis, devices, device = halo.axis, lax.axis_size(halo.name), lax.axis_index(halo.name)
-    shift, wraps = halo.step * (devices - 1), halo.mode == "circular"
+    axis, count, device = halo.axis, lax.axis_size(halo.name), lax.axis_index(halo.name)
+    shift, wraps = halo.step * (count - 1), halo.mode == "circular"
     before = max(0, halo.low, halo.low + shift)  # the most that any device needs
     behind = max(0, halo.high, halo.high - shift)
     if halo.mode == "reflect":  # a device at an end also needs what its padding mirrors
@@ -102,8 +102,8 @@ def exchange(x: jax.Array, halo: Halo) -> jax.Array:
     for hop in range(-before // size, 1 - (-behind // size)):  # to each shard that is seen
         start, stop = max(0, -before - hop * size), min(size, size + behind - hop * size)
         piece = lax.slice_in_dim(x, start, stop, axis=axis)
-        pairs = [(r + hop, r) for r in range(devices) if wraps or 0 <= r + hop < devices]
-        pairs = [(number[source % devices], number[r]) for source, r in pairs]
+        pairs = [(r + hop, r) for r in range(count) if wraps or 0 <= r + hop < count]
+        pairs = [(number[source % count], number[r]) for source, r in pairs]
         parts.append(lax.ppermute(piece, names, pairs) if hop else piece)
     wide = jnp.concatenate(parts, axis)
     if halo.mode in ("zeros", "circular"):
@@ -112,7 +112,7 @@ def exchange(x: jax.Array, halo: Halo) -> jax.Array:
             return lax.slice_in_dim(wide, first, first + length, axis=axis)
         return lax.dynamic_slice_in_dim(wide, first - device * halo.step, length, axis)
     position = device * (size - halo.step) - halo.low + jnp.arange(length, dtype=device.dtype)
-    position = copied(position, devices * size, halo.mode)
+    position = copied(position, count * size, halo.mode)
     return wide.take(position - (device * size - before), axis, mode="clip")
 
 
@@ -167,6 +167,11 @@ def _sizes(role: str, a: jax.Array, halo: Any, sign: int) -> tuple[int, int]:
     return a.shape[halo.axis], a.shape[halo.axis] + more
 
 
+def devices(mesh: Any, names: Sequence[str]) -> int:
+    """The number of devices along these mesh axes."""
+    return math.prod(mesh.shape[name] for name in names)
+
+
 def shards(
     window: Window, axes: Sequence[int], mesh: Any, space: Sequence[tuple[str, ...]], mode: str
 ) -> tuple[list[Halo], Window]:
@@ -177,10 +182,10 @@ def shards(
     """
     w, halos = window, []
     for i, names in enumerate(space):
-        devices = math.prod(mesh.shape[name] for name in names)
-        if devices > 1:
-            size, low = -(-w.big[i] // devices), w.low[i]
-            w = part(w, i, -(-w.small[i] // devices))
+        count = devices(mesh, names)
+        if count > 1:
+            size, low = -(-w.big[i] // count), w.low[i]
+            w = part(w, i, -(-w.small[i] // count))
             step = size - w.small[i] * w.stride[i]
             halos.append(Halo(axes[i], names, low, w.big[i] - low - size, step, mode))
     return halos, w

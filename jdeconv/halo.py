@@ -9,7 +9,6 @@ over the devices is `jax.shard_map`'s.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,7 @@ from jax.typing import ArrayLike
 
 from jdeconv import api, primitives
 from jdeconv.checks import array, one_of, refused, reporting, shown
-from jdeconv.exchange import Halo, add, exchange, shards
+from jdeconv.exchange import Halo, add, devices, exchange, shards
 from jdeconv.form import CONTRACTIONS, Form, accumulator
 from jdeconv.padding import MODES, pad, pad_transpose
 
@@ -159,13 +158,13 @@ def _steps(role, mode, mesh, space, form: Form) -> tuple[list[tuple[Callable, Ca
     """Linear maps of a shard of x, with their adjoints, and the form of the contraction that remains."""
     w = form.window
     for i, names in enumerate(space):
-        devices = math.prod(mesh.shape[name] for name in names)
+        count = devices(mesh, names)
         sizes = (w.big[i], w.small[i]) if role == "x" else (w.small[i], w.big[i])
         for what, size in zip(("has", "gives a result of"), sizes, strict=True):
-            if size % devices:
-                least = size // devices * devices
-                fit = f"{least} and {least + devices} fit" if least else f"{devices} fits"
-                of_mesh = f"the {devices} devices of mesh axis {' and '.join(map(repr, names))}"
+            if size % count:
+                least = size // count * count
+                fit = f"{least} and {least + count} fit" if least else f"{count} fits"
+                of_mesh = f"the {count} devices of mesh axis {' and '.join(map(repr, names))}"
                 reason = (
                     f"{what} size {size} on spatial axis {i}, not a multiple of {of_mesh}; {fit}"
                 )

@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jdeconv import _jax
 from jdeconv.checks import less
-from jdeconv.exchange import add, exchange, shards
+from jdeconv.exchange import add, devices, exchange, shards
 from jdeconv.form import CONTRACTIONS, INDICES, Form, accumulator
 from jdeconv.problem import Problem
 
@@ -151,7 +150,7 @@ class Division:
     def local(self, evaluate: Callable, dtype: np.dtype, mesh: Any, *arrays: Any) -> Callable:
         """What one device does: its part of the form, and the sum over those that have other terms."""
         names = self._names(mesh, arrays)
-        groups = self.form.groups // _devices(mesh, names.get("g", ()))
+        groups = self.form.groups // devices(mesh, names.get("g", ()))
         space = [names.get(f"q{i}", ()) for i in range(self.form.window.rank)]
         halos, window = shards(self.form.window, self.form.layout.x[2:], mesh, space, "zeros")
         form = dataclasses.replace(self.form, groups=groups, window=window)
@@ -232,7 +231,7 @@ class Division:
         for array in arrays[2:]:  # the result, where it is known how it lies
             for axis, letter in self._indexed(self.roles[2]):
                 entry = _entry(array, axis)
-                is_whole = array.shape[axis] % _devices(mesh, entry) == 0
+                is_whole = array.shape[axis] % devices(mesh, entry) == 0
                 if entry and entry == summed and letter not in names and is_whole:
                     return axis
         return None
@@ -243,7 +242,7 @@ class Division:
         for role, array in zip(self.roles, arrays, strict=False):
             for axis, letter in self._indexed(role):
                 entry = _entry(array, axis)
-                is_whole = whole.get(letter, array.shape[axis]) % _devices(mesh, entry) == 0
+                is_whole = whole.get(letter, array.shape[axis]) % devices(mesh, entry) == 0
                 taken = {name for found in names.values() for name in found}
                 is_free = letter not in names and not taken.intersection(entry)
                 if entry and is_free and (is_whole or letter.startswith("q")):
@@ -273,7 +272,3 @@ def _entry(array: Any, axis: int) -> tuple[str, ...]:
     """The mesh axes that shard an array's axis."""
     entry = array.sharding.spec[axis] or ()
     return entry if isinstance(entry, tuple) else (entry,)
-
-
-def _devices(mesh: Any, names: Sequence[str]) -> int:
-    return math.prod(mesh.shape[name] for name in names)

@@ -167,15 +167,15 @@ FAULTS = (
     Fault(
         "devices send their halos in the order of the names and not of the mesh",
         "jdeconv/exchange.py",
-        "(number[source % devices], number[r])",
-        "(source % devices, r)",
+        "(number[source % count], number[r])",
+        "(source % count, r)",
         "halo mesh",
     ),
     Fault(
         "halos go around the end of the mesh",
         "jdeconv/exchange.py",
-        "for r in range(devices) if wraps or 0 <= r + hop < devices]",
-        "for r in range(devices)]",
+        "for r in range(count) if wraps or 0 <= r + hop < count]",
+        "for r in range(count)]",
         "halo",
     ),
     Fault(
