@@ -101,19 +101,16 @@ def _check_kept(function: Callable, arguments: tuple, given: list, results: list
         )
 
 
-_ABSENT = object()
-
-
 def _parted(leaves: list) -> tuple[list, list]:
-    """The arrays among the leaves, and the leaves with gaps in their places."""
+    """The arrays among the leaves, and the leaves with None, which no leaf is, in their places."""
     arrays = [leaf for leaf in leaves if _is_array(leaf)]
-    return arrays, [_ABSENT if _is_array(leaf) else leaf for leaf in leaves]
+    return arrays, [None if _is_array(leaf) else leaf for leaf in leaves]
 
 
 def _joined(arrays: list, rest: list) -> list:
     """The inverse of `_parted`."""
     remaining = iter(arrays)
-    return [next(remaining) if leaf is _ABSENT else leaf for leaf in rest]
+    return [next(remaining) if leaf is None else leaf for leaf in rest]
 
 
 def _put(result: Any) -> Any:
