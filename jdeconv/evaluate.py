@@ -39,7 +39,7 @@ from jdeconv.problem import ACCELERATORS, Problem
 MIB = 1 << 20
 ACCELERATOR_FACTOR = 128  # large buffers cost nothing there, while a loop leaves the device idle
 MAX_BYTES = 32 * MIB  # an image that needs more is cut into slabs
-SLAB_BYTES = 12 * MIB
+SLAB_BYTES = 12 * MIB  # fewer, so that a slab is smaller than what is cut
 
 
 @dataclass(frozen=True)
