@@ -95,7 +95,7 @@ def _is_convolution(p: Problem) -> bool:
 def _image_bytes(p: Problem) -> int:
     """The bytes of one image of x and y, and of their copies in which images are channels."""
     numbers = p.c * math.prod(p.window.big) + p.o * p.positions
-    return 2 * numbers * p.wide.itemsize
+    return 2 * p.g * numbers * p.wide.itemsize
 
 
 def _over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
