@@ -246,11 +246,12 @@ def kernel_grad_by(
 
 
 def with_options_of(template: Callable) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator of a function with `**options`: they are the template's other arguments."""
+    """Return a decorator of a function with `**options`, which are the arguments that only the template has."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        parameters = {**signature.parameters, **inspect.signature(template).parameters}
+        own, more = signature.parameters, inspect.signature(template).parameters
+        parameters = {**own, **{key: more[key] for key in more if key not in own}}
         del parameters["options"], parameters["contract"]
         signature = signature.replace(parameters=[*parameters.values()])
         vars(function).update(__signature__=signature)

@@ -34,7 +34,7 @@ from jdeconv.axes import padded, reshaped
 from jdeconv.choose import choose
 from jdeconv.form import CONTRACTIONS, Form, Layout
 from jdeconv.lowerings import LOWERINGS, fft, im2col, nhwc, taps
-from jdeconv.problem import ACCELERATORS, Problem
+from jdeconv.problem import ACCELERATORS, Problem, items_per_block
 
 MIB = 1 << 20
 ACCELERATOR_FACTOR = 128  # large buffers cost nothing there, while a loop leaves the device idle
@@ -189,16 +189,6 @@ def _is_at_once(memory: Memory, p: Problem) -> bool:
 
 def _scaled(p: Problem, size: int) -> int:
     return size * ACCELERATOR_FACTOR if p.platform in ACCELERATORS else size
-
-
-def items_per_block(count: Any, bytes_per_item: Any, block_bytes: int) -> Any:
-    """The most items that divide the count and whose bytes fit a block, at least one; all if they need none."""
-    if bytes_per_item == 0:
-        return count
-    if not (isinstance(count, int) and isinstance(bytes_per_item, int)):  # symbolic, in an export
-        return 1
-    most = min(count, block_bytes // bytes_per_item)
-    return max((n for n in range(1, most + 1) if count % n == 0), default=1)
 
 
 def _groups_per_block(p: Problem, memory: Memory) -> int:

@@ -136,3 +136,16 @@ class Problem:
         """
         is_half = self.result == self.operands and self.operands.itemsize == 2
         return self.operands if is_half and self.platform in ACCELERATORS else self.wide
+
+
+def items_per_block(count: Any, bytes_per_item: Any, block_bytes: int) -> Any:
+    """The most items that divide the count and whose bytes fit a block, but at least one.
+
+    All, if items need no bytes. One, if a number is symbolic, in an export.
+    """
+    if bytes_per_item == 0:
+        return count
+    if not (isinstance(count, int) and isinstance(bytes_per_item, int)):
+        return 1
+    most = min(count, block_bytes // bytes_per_item)
+    return max((n for n in range(1, most + 1) if count % n == 0), default=1)

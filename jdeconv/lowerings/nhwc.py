@@ -2,10 +2,10 @@
 
     conv         lax's convolution over the last two axes; the taps of the axes before them are channels
     deconv       the same, of y with zeros between its cells and the reversed kernel with its channels swapped
-    kernel_grad  the same, of x with y as the kernel; images become channels. If images are few or too large
-                 for a cache, it is im2col on both sides instead: x unfolds by the taps of all axes but the
-                 last, and y by those of the last, so that both have few columns and their matrix product is
-                 nearly square
+    kernel_grad  the same, of x with y as the kernel; images become channels. Where `_is_convolution` says
+                 that this is slow, it is im2col on both sides instead: x unfolds by the taps of all axes but
+                 the last, and y by those of the last, so that both have few columns and their matrix product
+                 is nearly square
 
 On CPU, XLA hands this form to a library that needs no columns, in loops too, where the same convolution with
 channels first takes 20 to 40 times as long (jax #12868). So arrays are transposed to it, groups are
@@ -25,11 +25,11 @@ from jax import lax
 from jdeconv.axes import edged
 from jdeconv.im2col import unfold
 from jdeconv.lowerings.vendor import cropped
-from jdeconv.problem import Problem
+from jdeconv.problem import Problem, items_per_block
 from jdeconv.window import Window, exchanged, gapped, only, turned
 
 MAX_GROUPS = 16  # compile time grows with them
-BLOCK_BYTES = 5 << 20  # of temporary arrays at a time
+BLOCK_BYTES = 5 << 20  # of one block of images
 MIN_IMAGES = 4  # of a kernel's gradient by XLA's convolution
 
 
@@ -41,7 +41,7 @@ def refuses(p: Problem) -> str | None:
 
 
 def temporary_bytes(p: Problem) -> int:
-    """The bytes of one image's columns on both sides, or of its copies for XLA's convolution."""
+    """The bytes of one image's columns on both sides, or those that XLA's convolution has in a cache."""
     if p.contraction == "kernel_grad":
         if _is_convolution(p):
             return 0 if p.window.rank == 1 else _image_bytes(p)
@@ -82,14 +82,22 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 def _is_convolution(p: Problem) -> bool:
     """Whether a kernel's gradient is XLA's convolution too.
 
-    Of 4 images or more it takes 0.6 to 1.1 times as long as the dot, of one with 16 channels four times. Over
-    two axes it takes two to three times as long if a block of images leaves the cache.
+    Under a stride it is, since the dot unfolds all taps of x there. Without a stride, it takes 0.6 to 1.1 times
+    as long as the dot for 4 images or more, 0.6 to 1.3 times for fewer images of 32 to 64 channels over two
+    axes, and up to four times for other few images. Over two axes it takes two to three times as long if a
+    block of images leaves the cache.
     """
-    if p.window.rank > 2 or not isinstance(p.n, int):  # symbolic, in an export
+    rank = p.window.rank
+    if rank > 2 or max(p.window.stride) > 1:
+        return rank <= 2
+    if p.is_symbolic:
         return False
-    images = p.n if p.window.rank == 1 else min(p.n, BLOCK_BYTES // _image_bytes(p))
-    is_small_plane = p.window.rank == 2 and min(p.c, p.o) >= 32 and max(p.c, p.o) <= 64
-    return images >= (1 if is_small_plane or max(p.window.stride) > 1 else MIN_IMAGES)
+    if rank == 1:
+        return isinstance(p.n, int) and p.n >= MIN_IMAGES
+    size = _image_bytes(p)
+    is_middle = min(p.c, p.o) >= 32 and max(p.c, p.o) <= 64
+    images = items_per_block(p.n, size, BLOCK_BYTES)
+    return size <= BLOCK_BYTES and images >= (1 if is_middle else MIN_IMAGES)
 
 
 def _image_bytes(p: Problem) -> int:
