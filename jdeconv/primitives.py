@@ -72,10 +72,13 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
     mapped = [role for role, dim in zip(roles, dims, strict=True) if dim is not None]
     index = shared_index(*mapped, result)
     count = next(a.shape[d] for a, d in zip(operands, dims, strict=True) if d is not None)
-    if count == 0:  # groups cannot be; the sum of no examples has the shape of one
-        operands = [a if d is None else a.sum(d) for a, d in zip(operands, dims, strict=True)]
-        one = bind(*operands, form, dtype)
-        return jnp.broadcast_to(one, (0, *one.shape)), 0
+    if count == 0:
+        a, b = (
+            jax.ShapeDtypeStruct([size for axis, size in enumerate(a.shape) if axis != d], a.dtype)
+            for a, d in zip(operands, dims, strict=True)
+        )
+        p = Problem.of(contraction, form, a, b, dtype)
+        return jnp.zeros((0, *p.shape(result)), dtype), 0
     operands = [
         a if dim is None else _fold_in(a, dim, *_place(role, index, form))
         for a, dim, role in zip(operands, dims, roles, strict=True)
