@@ -556,3 +556,37 @@ def test_no_columns_between_dilated_taps(stride):
     x = jax.ShapeDtypeStruct((1, 5, 200), np.float32)
     sizes = [variable.aval.size for e in jax.make_jaxpr(unfolded)(x).eqns for variable in e.outvars]
     assert max(sizes) <= max(5 * 200, 5 * 3 * w.small[0])
+
+
+@pytest.mark.parametrize(
+    ("images", "c", "o", "big", "kernel", "stride", "is_convolution"),
+    [
+        (16, 32, 32, (24, 24), (3, 3), 1, True),  # the demo's
+        (8, 64, 128, (28, 28), (3, 3), 1, True),  # blocks of 4 images
+        (7, 64, 128, (28, 28), (3, 3), 1, False),  # blocks of 1
+        (3, 16, 16, (24, 24), (3, 3), 1, False),
+        (1, 32, 64, (24, 24), (3, 3), 1, True),
+        (1, 64, 64, (112, 112), (3, 3), 1, False),  # more than a cache
+        (2, 3, 64, (224, 224), (7, 7), 2, True),
+        (4, 8, 8, (100,), (9,), 1, True),
+        (3, 8, 8, (100,), (9,), 1, False),
+        (4, 8, 8, (9, 9, 9), (3, 3, 3), 1, False),
+    ],
+)
+def test_nhwc_takes_a_kernel_gradient_as_a_convolution_where_that_is_fast(
+    images, c, o, big, kernel, stride, is_convolution
+):
+    small = Window.of_conv(big, kernel, stride=stride).small
+    space = "DHW"[3 - len(big) :]
+    numbers = (f"N{space}C", f"N{space}C", f"{space}IO")
+    gradient = partial(
+        jdeconv.kernel_grad,
+        kernel_size=kernel,
+        stride=stride,
+        dimension_numbers=numbers,
+        lowering="nhwc",
+    )
+    shapes = [jax.ShapeDtypeStruct(s, np.float32) for s in ((images, *big, c), (images, *small, o))]
+    text = jax.jit(gradient).lower(*shapes).as_text()
+    assert ("stablehlo.convolution" in text) == is_convolution
+    assert ("stablehlo.dot_general" in text) != is_convolution

@@ -1,6 +1,7 @@
 """Every transformation of JAX, through conv and deconv, against the same transformation of jax.lax."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -375,14 +376,16 @@ def test_a_batch_of_nothing(lowering, channels):
     assert not grad.any()
 
 
+@pytest.mark.parametrize("lowering", [None, "nhwc"])
 @pytest.mark.parametrize("shapes", [("n, c, 9, 8", "16, c, 3, 3"), ("n, 16, 9, 8", "o, 16, 3, 3")])
-def test_export_with_symbolic_channels(shapes, rng):
+def test_export_with_symbolic_channels(shapes, lowering, rng):
     x, kernel = (
         jax.ShapeDtypeStruct(jax.export.symbolic_shape(s, scope=scope), np.float32)
         for scope in (jax.export.SymbolicScope(),)
         for s in shapes
     )
-    gradient = jax.jit(jax.grad(lambda x, k: (jdeconv.conv(x, k) ** 2).sum(), (0, 1)))
+    layer = partial(jdeconv.conv, lowering=lowering)
+    gradient = jax.jit(jax.grad(lambda x, k: (layer(x, k) ** 2).sum(), (0, 1)))
     exported = jax.export.export(gradient, platforms=["cpu"])(x, kernel)
     x, kernel = draw(rng, (3, 16, 9, 8)), draw(rng, (16, 16, 3, 3))
     for ours, theirs in zip(exported.call(x, kernel), gradient(x, kernel), strict=True):
