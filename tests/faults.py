@@ -250,6 +250,13 @@ FAULTS = (
         "lowerings",
     ),
     Fault(
+        "a kernel's gradient of few images is XLA's convolution",
+        "jdeconv/lowerings/nhwc.py",
+        "images >= (1 if is_middle else MIN_IMAGES)",
+        "images >= 1",
+        "lowerings",
+    ),
+    Fault(
         "a large matrix is left at the beginning of a product",
         "jdeconv/lowerings/im2col.py",
         "return summed * rows > columns * (summed + rows)",
