@@ -1,4 +1,4 @@
-"""The operations of which the benchmark's layers and networks are written, in jdeconv and in each peer."""
+"""The operations in the benchmark's layers and networks, as jdeconv and each of its peers writes them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def padded(a: jax.Array, axis: int, low: int, high: int) -> jax.Array:
 
 
 def edged(a: jax.Array, axes: Iterable[int], edges: Iterable[tuple[int, int]]) -> jax.Array:
-    """The same for several axes, a pair (low, high) for each."""
+    """Zeros before and behind several axes, by a pair (low, high) for each; negative numbers crop."""
     config = [(0, 0, 0)] * a.ndim
     for axis, (low, high) in zip(axes, edges, strict=True):
         config[axis] = (low, high, 0)
