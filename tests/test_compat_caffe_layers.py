@@ -7,6 +7,7 @@ code with the package; gradients are compared with their central differences.
 import itertools
 import math
 import pickle
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,62 +34,56 @@ def layer_text(name, kind, bottoms, tops, fields=""):
     return f'layer {{ name: "{name}" type: "{kind}" {bottoms} {tops} {fields} }}\n'
 
 
-def check(arrays, layers, phase="TEST", fixed=()):
-    """Values and gradients of several layers, each (kind, fields, bottoms, blobs, number of tops, loops).
+def layer(kind, fields, bottoms, loops, *blobs):
+    """A row for `check`. `loops` maps bottoms and blobs to the top, or to a tuple of tops."""
+    return kind, fields, bottoms.split(), loops, [np.array(b, float) for b in blobs]
 
-    `loops` maps blobs and bottoms to tops. No gradient reaches the arrays named in `fixed`.
-    """
-    text = "".join(input_layer(name, a.shape) for name, a in arrays.items())
-    named = []
-    for i, (kind, fields, bottoms, _, count, _) in enumerate(layers):
-        named.append([f"{kind}_{i}_{j}" for j in range(count)])
-        text += layer_text(f"{kind}_{i}", kind, bottoms, named[-1], fields)
-    net = caffe.load(text, phase=phase)
-    params = {
-        f"{kind}_{i}": [jnp.asarray(b, jnp.float32) for b in blobs]
-        for i, (kind, _, _, blobs, _, _) in enumerate(layers)
-        if blobs
-    }
-    assert {n: [b.shape for b in bs] for n, bs in net.blobs.items()} == {
-        n: [b.shape for b in bs] for n, bs in params.items()
-    }
-    names = [name for group in named for name in group]
 
-    def weights(top, i):
-        return (np.arange(top.size).reshape(top.shape) * 5 + i * 3) % 7 - 3.0
+def check(arrays, layers, fixed=()):
+    """Values and gradients of several layers. No gradient reaches the arrays named in `fixed`."""
+    exact = {name: np.array(a, float) for name, a in arrays.items()}
+    text = "".join(input_layer(name, a.shape) for name, a in exact.items())
 
-    def total(params, arrays):
+    def expected(i):
+        """The tops of a layer by name, of the numbers that the arrays hold now."""
+        kind, _, bottoms, loops, blobs = layers[i]
+        tops = loops(*(exact[b] for b in bottoms), *blobs)
+        tops = tops if isinstance(tops, tuple) else (tops,)
+        return {f"{kind}_{i}_{j}": np.asarray(top, float) for j, top in enumerate(tops)}
+
+    base = [expected(i) for i in range(len(layers))]
+    names, params = [name for tops in base for name in tops], {}
+    for i, (kind, fields, bottoms, _, blobs) in enumerate(layers):
+        text += layer_text(f"{kind}_{i}", kind, bottoms, base[i], fields)
+        if blobs:
+            params[f"{kind}_{i}"] = [jnp.asarray(b, jnp.float32) for b in blobs]
+    net = caffe.load(text)
+    assert jax.tree.map(np.shape, dict(net.params)) == jax.tree.map(np.shape, params)
+
+    def score(tops):
+        def weights(name, size):
+            return (np.arange(size) * 5 + names.index(name) * 3) % 7 - 3.0
+
+        return sum((top.ravel() * weights(name, top.size)).sum() for name, top in tops.items())
+
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def gradients(params, arrays):
         tops = net(params, arrays, names)
-        return sum((tops[n] * weights(tops[n], i)).sum() for i, n in enumerate(names)), tops
+        return score(tops), tops
 
-    given = {name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}
-    grad = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
-    (_, tops), (of_params, of_arrays) = grad(params, given)
-
-    def expected(i, blobs, arrays):
-        _, _, bottoms, _, _, loops = layers[i]
-        return [np.asarray(t, float) for t in loops(blobs, [arrays[b] for b in bottoms])]
-
-    exact = {name: np.asarray(a, float) for name, a in arrays.items()}
-    all_blobs = [[np.asarray(b, float) for b in layer[3]] for layer in layers]
+    given = {name: jnp.asarray(a, jnp.float32) for name, a in exact.items()}
+    (of_params, of_arrays), tops = gradients(params, given)
     numeric = {name: np.zeros(a.shape) for name, a in exact.items()}
-    for i, group in enumerate(named):
-        base = expected(i, all_blobs[i], exact)
-        places = [names.index(name) for name in group]
-        for name, top in zip(group, base, strict=True):
+    for i, (kind, _, bottoms, _, blobs) in enumerate(layers):
+        for name, top in base[i].items():
             assert tops[name].shape == top.shape, name
             np.testing.assert_allclose(tops[name], top, rtol=2e-5, atol=2e-5, err_msg=name)
-
-        def score(i=i, places=places):
-            tops = expected(i, all_blobs[i], exact)
-            return sum((t * weights(t, j)).sum() for t, j in zip(tops, places, strict=True))
-
-        for name in dict.fromkeys(layers[i][2]):
-            if name not in fixed:
-                numeric[name] += differences(score, exact[name])
-        for blob, found in zip(all_blobs[i], of_params.get(f"{layers[i][0]}_{i}", ()), strict=True):
-            slope = differences(score, blob)
-            np.testing.assert_allclose(found, slope, rtol=2e-3, atol=2e-3, err_msg=group[0])
+        for name in {*bottoms} - {*fixed}:
+            numeric[name] += differences(lambda i=i: score(expected(i)), exact[name])
+        for blob, found in zip(blobs, of_params.get(f"{kind}_{i}", ()), strict=True):
+            slope = differences(lambda i=i: score(expected(i)), blob)
+            np.testing.assert_allclose(found, slope, rtol=2e-3, atol=2e-3, err_msg=f"{kind}_{i}")
     for name, slope in numeric.items():
         np.testing.assert_allclose(of_arrays[name], slope, rtol=2e-3, atol=4e-3, err_msg=name)
 
@@ -113,14 +108,11 @@ def drawn(seed, shape, low=-4, high=5):
     return rng.integers(low, high, shape) + 0.1 + 0.8 * parts
 
 
-def each(function):
-    return lambda blobs, bottoms: [np.vectorize(function, otypes=[float])(bottoms[0])]
-
-
 def test_elementwise():
     def row(kind, fields, function, bottom="x"):
-        return kind, fields, [bottom], [], 1, each(function)
+        return layer(kind, fields, bottom, np.vectorize(function, otypes=[float]))
 
+    dropout = "dropout_param { dropout_ratio: 0.25 %s }"
     check(
         {"x": drawn(0, (2, 3, 2)), "positive": drawn(1, (2, 3), 1, 4)},
         [
@@ -152,56 +144,52 @@ def test_elementwise():
             row("Threshold", "threshold_param { threshold: 1 }", lambda v: float(v > 1)),
             row("Clip", "clip_param { min: -1 max: 2 }", lambda v: min(max(v, -1), 2)),
             row("Swish", "swish_param { beta: 2 }", lambda v: v / (1 + math.exp(-2 * v))),
-            row("Dropout", "dropout_param { dropout_ratio: 0.25 }", lambda v: v),
-            row(
-                "Dropout",
-                "dropout_param { dropout_ratio: 0.25 scale_train: false }",
-                lambda v: v * 0.75,
-            ),
+            row("Dropout", dropout % "", lambda v: v),
+            row("Dropout", dropout % "scale_train: false", lambda v: v * 0.75),
         ],
     )
 
 
 def test_layers_that_arrange():
-    x, y = drawn(2, (2, 3, 2, 3)), drawn(3, (2, 3, 2, 3))
+    def biased(x, added):
+        return x + added.reshape(1, 3, 1, 1)
 
-    def biased(blobs, bottoms):
-        added = blobs[0] if blobs else bottoms[1]
-        top = bottoms[0].copy()
-        for n, c in itertools.product(range(2), range(3)):
-            top[n, c] += added[c]
-        return [top]
+    def embedded(i, table, added):
+        return [[table[int(v)] + added for v in row] for row in i]
 
-    def embedded(blobs, bottoms):
-        rows = [[blobs[0][int(v)] + blobs[1] for v in row] for row in bottoms[0]]
-        return [np.array(rows)]
-
-    def top_of_channels(blobs, bottoms):
+    def top_of_channels(x):
         top = np.zeros((2, 2, 2, 3))
         for n, i, j in itertools.product(range(2), range(2), range(3)):
-            order = sorted(range(3), key=lambda c: (bottoms[0][n, c, i, j], c), reverse=True)
+            order = sorted(range(3), key=lambda c: (x[n, c, i, j], c), reverse=True)
             top[n, :, i, j] = order[:2]
-        return [top]
+        return top
 
-    def top_of_items(blobs, bottoms):
-        flat = bottoms[0].reshape(2, -1)
+    def top_of_items(x):
+        flat = x.reshape(2, -1)
         order = [sorted(range(18), key=lambda i: (row[i], i), reverse=True)[:2] for row in flat]
         values = [[row[i] for i in three] for row, three in zip(flat, order, strict=True)]
-        return [np.stack([order, values], 1)[..., None]]
+        return np.stack([order, values], 1)[..., None]
 
-    def axpy(blobs, bottoms):
-        top = bottoms[2].copy()
+    def axpy(a, x, y):
+        top = y.copy()
         for n, c in itertools.product(range(2), range(3)):
-            top[n, c] += bottoms[0][n, c, 0, 0] * bottoms[1][n, c]
-        return [top]
+            top[n, c] += a[n, c, 0, 0] * x[n, c]
+        return top
 
-    def greatest(blobs, bottoms):
-        return [np.maximum(np.maximum(bottoms[0], bottoms[1]), bottoms[2])]
+    def sums_of_magnitudes(x):
+        return [2 * sum(abs(v) for v in np.ravel(item)) for item in x]
 
+    def sums_of_squares(x):
+        return [[sum(v * v for v in np.ravel(c)) for c in item] for item in x]
+
+    def channels_last(x):
+        return np.stack([x[:, c] for c in range(3)], -1)
+
+    asum, sumsq = "operation: ASUM axis: 1 coeff: 2", "operation: SUMSQ axis: 2"
     check(
         {
-            "x": x,
-            "y": y,
+            "x": drawn(2, (2, 3, 2, 3)),
+            "y": drawn(3, (2, 3, 2, 3)),
             "a": drawn(4, (2, 3, 1, 1)),
             "v": drawn(5, (3,)),
             "z": drawn(6, (2, 3, 2, 3)),
@@ -209,137 +197,80 @@ def test_layers_that_arrange():
             "i": np.array([[0.0, 3.0], [2.0, 2.0]]),
         },
         [
-            (
-                "Tile",
-                "tile_param { axis: 2 tiles: 3 }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [np.concatenate([b[0]] * 3, 2)],
+            layer(
+                "Tile", "tile_param { axis: 2 tiles: 3 }", "x", lambda x: np.concatenate([x] * 3, 2)
             ),
-            ("Reduction", "", ["x"], [], 1, lambda _, b: [b[0].sum()]),
-            (
-                "Reduction",
-                "reduction_param { operation: ASUM axis: 1 coeff: 2 }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [[2 * sum(abs(v) for v in np.ravel(item)) for item in b[0]]],
-            ),
-            (
-                "Reduction",
-                "reduction_param { operation: SUMSQ axis: 2 }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [[[sum(v * v for v in np.ravel(c)) for c in item] for item in b[0]]],
-            ),
-            (
+            layer("Reduction", "", "x", np.sum),
+            layer("Reduction", f"reduction_param {{ {asum} }}", "x", sums_of_magnitudes),
+            layer("Reduction", f"reduction_param {{ {sumsq} }}", "x", sums_of_squares),
+            layer(
                 "Reduction",
                 "reduction_param { operation: MEAN axis: -1 }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [b[0].sum(3) / 3],
+                "x",
+                lambda x: x.sum(3) / 3,
             ),
-            (
-                "Permute",
-                "permute_param { order: [0, 2, 3, 1] }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [
-                    [
-                        [[[b[0][n, c, i, j] for c in range(3)] for j in range(3)] for i in range(2)]
-                        for n in range(2)
-                    ]
-                ],
-            ),
-            (
-                "Permute",
-                "permute_param { order: 2 }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [np.moveaxis(b[0], 2, 0)],
-            ),
-            ("Bias", "", ["x"], [drawn(7, (3,))], 1, biased),
-            ("Bias", "", ["x", "v"], [], 1, biased),
-            (
+            layer("Permute", "permute_param { order: [0, 2, 3, 1] }", "x", channels_last),
+            layer("Permute", "permute_param { order: 2 }", "x", lambda x: np.moveaxis(x, 2, 0)),
+            layer("Bias", "", "x", biased, drawn(7, (3,))),
+            layer("Bias", "", "x v", biased),
+            layer(
                 "Embed",
                 "embed_param { num_output: 2 input_dim: 4 }",
-                ["i"],
-                [drawn(8, (4, 2)), drawn(9, (2,))],
-                1,
+                "i",
                 embedded,
+                drawn(8, (4, 2)),
+                drawn(9, (2,)),
             ),
-            ("ArgMax", "argmax_param { axis: 1 top_k: 2 }", ["x"], [], 1, top_of_channels),
-            ("ArgMax", "argmax_param { out_max_val: true top_k: 2 }", ["x"], [], 1, top_of_items),
-            (
+            layer("ArgMax", "argmax_param { axis: 1 top_k: 2 }", "x", top_of_channels),
+            layer("ArgMax", "argmax_param { out_max_val: true top_k: 2 }", "x", top_of_items),
+            layer(
                 "ArgMax",
                 "argmax_param { axis: 2 out_max_val: true }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [b[0].max(2, keepdims=True)],
+                "x",
+                lambda x: x.max(2, keepdims=True),
             ),
-            ("Axpy", "", ["a", "x", "y"], [], 1, axpy),
-            (
+            layer("Axpy", "", "a x y", axpy),
+            layer(
                 "CropCenter",
                 "crop_center_param { crop_size: [0, 1, 0, 1] }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [b[0][:, 1:2, :, 1:2]],
+                "x",
+                lambda x: x[:, 1:2, :, 1:2],
             ),
-            (
+            layer(
                 "Concat",
                 "concat_param { concat_dim: 2 }",
-                ["x", "y"],
-                [],
-                1,
-                lambda _, b: [np.concatenate(b, 2)],
+                "x y",
+                lambda x, y: np.concatenate([x, y], 2),
             ),
-            (
+            layer(
                 "Slice",
                 "slice_param { slice_dim: 1 slice_point: 1 }",
-                ["x"],
-                [],
-                2,
-                lambda _, b: [b[0][:, :1], b[0][:, 1:]],
+                "x",
+                lambda x: (x[:, :1], x[:, 1:]),
             ),
-            (
+            layer(
                 "InnerProduct",
                 "inner_product_param { num_output: 2 axis: 3 transpose: true }",
-                ["x"],
-                [drawn(12, (3, 2)), drawn(13, (2,))],
-                1,
-                lambda blobs, b: [b[0] @ blobs[0] + blobs[1]],
+                "x",
+                lambda x, w, b: x @ w + b,
+                drawn(12, (3, 2)),
+                drawn(13, (2,)),
             ),
-            (
-                "Crop",
-                "crop_param { offset: 1 offset: 2 }",
-                ["x", "a"],
-                [],
-                1,
-                lambda _, b: [b[0][:, :, 1:2, 2:3]],
+            layer(
+                "Crop", "crop_param { offset: 1 offset: 2 }", "x a", lambda x, _: x[:, :, 1:2, 2:3]
             ),
-            (
-                "Crop",
-                "crop_param { axis: -1 offset: 1 }",
-                ["x", "narrow"],
-                [],
-                1,
-                lambda _, b: [b[0][:, :, :, 1:3]],
+            layer(
+                "Crop", "crop_param { axis: -1 offset: 1 }", "x narrow", lambda x, _: x[..., 1:3]
             ),
-            ("Eltwise", "eltwise_param { operation: MAX }", ["x", "y", "z"], [], 1, greatest),
-            (
+            layer(
+                "Eltwise", "eltwise_param { operation: MAX }", "x y z", lambda *xyz: np.max(xyz, 0)
+            ),
+            layer(
                 "Parameter",
                 "parameter_param { shape { dim: 2 } }",
-                [],
-                [drawn(10, (2,))],
-                1,
-                lambda blobs, _: [blobs[0]],
+                "",
+                lambda w: w,
+                drawn(10, (2,)),
             ),
         ],
         fixed={"i"},
@@ -378,153 +309,132 @@ def greatest_with_mask(x, kernel, stride, pad):
         cells = list(itertools.product(rows[p][0], columns[q][0]))
         i, j = max(cells, key=lambda cell: x[n, c, cell[0], cell[1]])  # the first among equals
         top[n, c, p, q], mask[n, c, p, q] = x[n, c, i, j], i * x.shape[3] + j
-    return [top, mask]
+    return top, mask
 
 
 def test_pooling_upsampling_and_sampling():
-    x = drawn(11, (2, 1, 5, 6))
+    def floored(x):
+        return greatest_with_mask(x[:, :, :4], 2, 2, 0)[0]
 
-    def unpooled(size):
-        def loops(blobs, bottoms):
-            values, mask = bottoms
-            top = np.zeros((*values.shape[:2], size[0] * size[1]))
-            for n, c, p, q in np.ndindex(values.shape):
-                top[n, c, int(mask[n, c, p, q])] = values[n, c, p, q]
-            return [top.reshape(*values.shape[:2], *size)]
+    def unpooled(values, mask, *size):
+        top = np.zeros((*values.shape[:2], math.prod(size)))
+        for n, c, p, q in np.ndindex(values.shape):
+            top[n, c, int(mask[n, c, p, q])] = values[n, c, p, q]
+        return top.reshape(*values.shape[:2], *size)
 
-        return loops
-
-    def pyramid(blobs, bottoms):
+    def pyramid(x):
         parts = []
         for bins in (1, 2):
             kernel = [math.ceil(size / bins) for size in (5, 6)]
             pad = [(k * bins - size + 1) // 2 for k, size in zip(kernel, (5, 6), strict=True)]
-            parts.append(averages(bottoms[0], kernel, kernel, pad).reshape(2, -1))
-        return [np.concatenate(parts, 1)]
+            parts.append(averages(x, kernel, kernel, pad).reshape(2, -1))
+        return np.concatenate(parts, 1)
 
-    def interpolated(height, width, cut=0):
-        def loops(blobs, bottoms):
-            a = bottoms[0]
-            a = a[:, :, cut : a.shape[2] - cut, cut : a.shape[3] - cut]
-            top = np.zeros((*a.shape[:2], height, width))
-            for p, q in itertools.product(range(height), range(width)):
-                y = p * (a.shape[2] - 1) / (height - 1) if height > 1 else 0
-                z = q * (a.shape[3] - 1) / (width - 1) if width > 1 else 0
-                i, j = int(y), int(z)
-                k, m = min(i + 1, a.shape[2] - 1), min(j + 1, a.shape[3] - 1)
-                s, t = y - i, z - j
-                top[:, :, p, q] = (1 - s) * ((1 - t) * a[:, :, i, j] + t * a[:, :, i, m]) + s * (
-                    (1 - t) * a[:, :, k, j] + t * a[:, :, k, m]
-                )
-            return [top]
+    def interpolated(a, height, width):
+        top = np.zeros((*a.shape[:2], height, width))
+        for p, q in itertools.product(range(height), range(width)):
+            y, z = p * (a.shape[2] - 1) / (height - 1), q * (a.shape[3] - 1) / (width - 1)
+            i, j = int(y), int(z)
+            k, m = min(i + 1, a.shape[2] - 1), min(j + 1, a.shape[3] - 1)
+            s, t = y - i, z - j
+            top[:, :, p, q] = (1 - s) * ((1 - t) * a[:, :, i, j] + t * a[:, :, i, m]) + s * (
+                (1 - t) * a[:, :, k, j] + t * a[:, :, k, m]
+            )
+        return top
 
-        return loops
-
-    def regions(blobs, bottoms):
-        a, rois = bottoms
+    def regions(a, rois):
         top = np.zeros((len(rois), 1, 2, 3))
         for r, (n, *corners) in enumerate(rois):
             left, up, right, down = (math.floor(v * 0.5 + 0.5) for v in corners)
             tall, wide = max(down - up + 1, 1) / 2, max(right - left + 1, 1) / 3
-            for c, p, q in itertools.product(range(1), range(2), range(3)):
+            for p, q in itertools.product(range(2), range(3)):
                 rows = range(
                     max(math.floor(p * tall) + up, 0), min(math.ceil((p + 1) * tall) + up, 5)
                 )
                 columns = range(
                     max(math.floor(q * wide) + left, 0), min(math.ceil((q + 1) * wide) + left, 6)
                 )
-                cells = [a[int(n), c, i, j] for i in rows for j in columns]
-                top[r, c, p, q] = max(cells, default=0)
-        return [top]
+                cells = [a[int(n), 0, i, j] for i in rows for j in columns]
+                top[r, 0, p, q] = max(cells, default=0)
+        return top
 
+    x = drawn(11, (2, 1, 5, 6))
     mask = greatest_with_mask(x, 2, 2, 0)[1]
     values = drawn(12, mask.shape)
     rois = np.array([[0, 0, 0, 9, 7], [1, 3, 2, 4, 9], [1, 9, 7, 4, 3], [0, 11, 1, 20, 5.0]])
+    ave = "kernel_size: 3 stride: 2 pad_h: 1 pad_w: 0 pool: AVE"
     check(
         {"x": x, "mask": mask, "values": values, "rois": rois, "like": drawn(13, (1, 1, 4, 3))},
         [
-            (
+            layer(
                 "Pooling",
                 "pooling_param { kernel_size: 2 stride: 2 }",
-                ["x"],
-                [],
-                2,
-                lambda _, b: greatest_with_mask(b[0], 2, 2, 0),
+                "x",
+                lambda x: greatest_with_mask(x, 2, 2, 0),
             ),
-            (
+            layer(
                 "Pooling",
                 "pooling_param { kernel_size: 3 stride: 2 pad: 1 }",
-                ["x"],
-                [],
-                2,
-                lambda _, b: greatest_with_mask(b[0], 3, 2, 1),
+                "x",
+                lambda x: greatest_with_mask(x, 3, 2, 1),
             ),
-            (
+            layer(
                 "Pooling",
-                "pooling_param { kernel_size: 3 stride: 2 pad_h: 1 pad_w: 0 pool: AVE }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [averages(b[0], (3, 3), (2, 2), (1, 0))],
+                f"pooling_param {{ {ave} }}",
+                "x",
+                lambda x: averages(x, (3, 3), (2, 2), (1, 0)),
             ),
-            (
+            layer(
                 "Pooling",
                 "pooling_param { kernel_size: 2 stride: 2 ceil_mode: false }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [greatest_with_mask(b[0][:, :, :4], 2, 2, 0)[0]],
+                "x",
+                floored,
             ),
-            (
+            layer(
                 "Pooling",
                 "pooling_param { kernel_size: 2 stride: 2 round_mode: FLOOR }",
-                ["x"],
-                [],
-                1,
-                lambda _, b: [greatest_with_mask(b[0][:, :, :4], 2, 2, 0)[0]],
+                "x",
+                floored,
             ),
-            ("SPP", "spp_param { pyramid_height: 2 pool: AVE }", ["x"], [], 1, pyramid),
-            (
+            layer("SPP", "spp_param { pyramid_height: 2 pool: AVE }", "x", pyramid),
+            layer(
                 "Upsample",
                 "upsample_param { scale: 2 pad_out_h: true }",
-                ["values", "mask"],
-                [],
-                1,
-                unpooled((5, 6)),
+                "values mask",
+                lambda *a: unpooled(*a, 5, 6),
             ),
-            (
+            layer(
                 "Upsample",
                 "upsample_param { scale_h: 2 scale_w: 3 pad_out_w: true }",
-                ["values", "mask"],
-                [],
-                1,
-                unpooled((6, 8)),
+                "values mask",
+                lambda *a: unpooled(*a, 6, 8),
             ),
-            (
+            layer(
                 "Upsample",
                 "upsample_param { upsample_h: 6 upsample_w: 7 }",
-                ["values", "mask"],
-                [],
-                1,
-                unpooled((6, 7)),
+                "values mask",
+                lambda *a: unpooled(*a, 6, 7),
             ),
-            ("Interp", "interp_param { height: 3 width: 9 }", ["x"], [], 1, interpolated(3, 9)),
-            (
+            layer(
+                "Interp",
+                "interp_param { height: 3 width: 9 }",
+                "x",
+                lambda x: interpolated(x, 3, 9),
+            ),
+            layer(
                 "Interp",
                 "interp_param { zoom_factor: 2 pad_beg: -1 pad_end: -1 }",
-                ["x"],
-                [],
-                1,
-                interpolated(5, 7, 1),
+                "x",
+                lambda x: interpolated(x[:, :, 1:-1, 1:-1], 5, 7),
             ),
-            ("Interp", "interp_param { shrink_factor: 2 }", ["x"], [], 1, interpolated(3, 3)),
-            ("Interp", "", ["x", "like"], [], 1, interpolated(4, 3)),
-            (
+            layer(
+                "Interp", "interp_param { shrink_factor: 2 }", "x", lambda x: interpolated(x, 3, 3)
+            ),
+            layer("Interp", "", "x like", lambda x, _: interpolated(x, 4, 3)),
+            layer(
                 "ROIPooling",
                 "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.5 }",
-                ["x", "rois"],
-                [],
-                1,
+                "x rois",
                 regions,
             ),
         ],
@@ -542,239 +452,165 @@ def test_pooling_upsampling_and_sampling():
 
 
 def test_layers_that_normalize():
-    x = drawn(14, (2, 5, 2, 2))
+    def across(a, size, alpha, k):
+        top = np.zeros(a.shape)
+        for c in range(a.shape[1]):
+            near = range(max(0, c - size // 2), min(a.shape[1], c + size // 2 + 1))
+            top[:, c] = a[:, c] / (k + alpha / size * sum(a[:, d] ** 2 for d in near)) ** 0.75
+        return top
 
-    def across(size, alpha, beta, k):
-        def loops(blobs, bottoms):
-            a, top = bottoms[0], np.zeros(bottoms[0].shape)
-            for c in range(a.shape[1]):
-                near = range(max(0, c - size // 2), min(a.shape[1], c + size // 2 + 1))
-                top[:, c] = a[:, c] / (k + alpha / size * sum(a[:, d] ** 2 for d in near)) ** beta
-            return [top]
+    def within(a):
+        return a * (1 + 0.5 * averages(a * a, (3, 3), (1, 1), (1, 1))) ** -0.75
 
-        return loops
+    def centered(a, *axes):
+        return a - a.mean(axes, keepdims=True)
 
-    def within(blobs, bottoms):
-        a = bottoms[0]
-        return [a * (1 + 0.5 * averages(a * a, (3, 3), (1, 1), (1, 1))) ** -0.75]
+    def standard(a, *axes):
+        y = centered(a, *axes)
+        return y / (np.sqrt((y * y).mean(axes, keepdims=True)) + 0.01)
 
-    def standard(axes, divide):
-        def loops(blobs, bottoms):
-            y = bottoms[0] - bottoms[0].mean(axes, keepdims=True)
-            return [y / (np.sqrt((y * y).mean(axes, keepdims=True)) + 0.01) if divide else y]
+    def lengths(a, blob, *axes):
+        scale = np.broadcast_to(blob, (5,)).reshape(1, 5, 1, 1)
+        return a / np.sqrt((a * a).sum(axes, keepdims=True) + 1e-10) * scale
 
-        return loops
+    def of_segnet(a, scale, shift):
+        mean, variance = a.mean((0, 2, 3), keepdims=True), a.var((0, 2, 3), keepdims=True)
+        return (a - mean) / np.sqrt(variance + 1e-9) * scale + shift
 
-    def lengths(axes):
-        def loops(blobs, bottoms):
-            a = bottoms[0]
-            scale = np.broadcast_to(blobs[0], (5,)).reshape(1, 5, 1, 1)
-            return [a / np.sqrt((a * a).sum(axes, keepdims=True) + 1e-10) * scale]
-
-        return loops
-
-    def of_segnet(learn):
-        def loops(blobs, bottoms):
-            top = np.zeros(bottoms[0].shape)
-            for c in range(5):
-                plane = bottoms[0][:, c]
-                if learn:
-                    plane = (plane - plane.mean()) / np.sqrt(plane.var() + 1e-9)
-                top[:, c] = plane * blobs[0][0, c, 0, 0] + blobs[1][0, c, 0, 0]
-            return [top]
-
-        return loops
-
-    def softmaxes(blobs, bottoms):
-        powers = np.exp(bottoms[0])
-        return [powers / powers.sum(2, keepdims=True)]
+    def softmaxes(a):
+        powers = np.exp(a)
+        return powers / powers.sum(2, keepdims=True)
 
     four = (1, 5, 1, 1)
+    region = "norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 k: 9"
     check(
-        {"x": x},
+        {"x": drawn(14, (2, 5, 2, 2))},
         [
-            (
+            layer(
                 "LRN",
                 "lrn_param { local_size: 3 alpha: 0.5 beta: 0.75 k: 2 }",
-                ["x"],
-                [],
-                1,
-                across(3, 0.5, 0.75, 2),
+                "x",
+                lambda x: across(x, 3, 0.5, 2),
             ),
-            ("LRN", "lrn_param { alpha: 0.2 }", ["x"], [], 1, across(5, 0.2, 0.75, 1)),
-            (
-                "LRN",
-                "lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 k: 9 }",
-                ["x"],
-                [],
-                1,
-                within,
-            ),
-            ("MVN", "mvn_param { eps: 0.01 }", ["x"], [], 1, standard((2, 3), True)),
-            (
+            layer("LRN", "lrn_param { alpha: 0.2 }", "x", lambda x: across(x, 5, 0.2, 1)),
+            layer("LRN", f"lrn_param {{ {region} }}", "x", within),
+            layer("MVN", "mvn_param { eps: 0.01 }", "x", lambda x: standard(x, 2, 3)),
+            layer(
                 "MVN",
                 "mvn_param { eps: 0.01 across_channels: true }",
-                ["x"],
-                [],
-                1,
-                standard((1, 2, 3), True),
+                "x",
+                lambda x: standard(x, 1, 2, 3),
             ),
-            (
-                "MVN",
-                "mvn_param { normalize_variance: false }",
-                ["x"],
-                [],
-                1,
-                standard((2, 3), False),
+            layer(
+                "MVN", "mvn_param { normalize_variance: false }", "x", lambda x: centered(x, 2, 3)
             ),
-            ("Normalize", "", ["x"], [drawn(15, ())], 1, lengths((1, 2, 3))),
-            (
+            layer("Normalize", "", "x", lambda x, w: lengths(x, w, 1, 2, 3), drawn(15, ())),
+            layer(
                 "Normalize",
                 "norm_param { across_spatial: false channel_shared: false }",
-                ["x"],
-                [drawn(16, (5,))],
-                1,
-                lengths((1,)),
+                "x",
+                lambda x, w: lengths(x, w, 1),
+                drawn(16, (5,)),
             ),
-            (
+            layer(
                 "BN",
                 "bn_param { scale_filler { value: 1 } }",
-                ["x"],
-                [drawn(17, four), drawn(18, four)],
-                1,
-                of_segnet(True),
+                "x",
+                of_segnet,
+                drawn(17, four),
+                drawn(18, four),
             ),
-            (
+            layer(
                 "BN",
                 "bn_param { bn_mode: INFERENCE }",
-                ["x"],
-                [drawn(19, four), drawn(20, four)],
-                1,
-                of_segnet(False),
+                "x",
+                lambda x, a, b: x * a + b,
+                drawn(19, four),
+                drawn(20, four),
             ),
-            ("Softmax", "softmax_param { axis: 2 }", ["x"], [], 1, softmaxes),
+            layer("Softmax", "softmax_param { axis: 2 }", "x", softmaxes),
         ],
     )
 
 
-def losses():
+def test_losses():
     labels = np.array([[2, 0, 1], [1, 255, 2]])
 
-    def softmax_loss(divide, ignore, weights=(1, 1, 1)):
-        def loops(blobs, bottoms):
-            scores, total, valid = bottoms[0], 0.0, 0
-            for n, i in np.ndindex(2, 3):
-                label = int(bottoms[1].reshape(2, 3)[n, i])
-                if label == ignore:
-                    continue
-                powers = np.exp(scores[n, :, i])
-                total -= weights[label] * math.log(powers[label] / powers.sum())
-                valid += 1
-            return [total / {"FULL": 6, "VALID": valid, "BATCH_SIZE": 2, "NONE": 1}[divide]]
+    def softmax_loss(scores, labels, divide, ignore=None, weights=(1, 1, 1)):
+        total, valid = 0.0, 0
+        for n, i in np.ndindex(2, 3):
+            label = int(labels.reshape(2, 3)[n, i])
+            if label == ignore:
+                continue
+            powers = np.exp(scores[n, :, i])
+            total -= weights[label] * math.log(powers[label] / powers.sum())
+            valid += 1
+        return total / {"FULL": 6, "VALID": valid, "BATCH_SIZE": 2, "NONE": 1}[divide]
 
-        return loops
+    def sigmoid_loss(scores, targets, ignore=None):
+        total, valid = 0.0, 0
+        for x, t in zip(np.ravel(scores), np.ravel(targets), strict=True):
+            if ignore is not None and int(t) == ignore:
+                continue
+            total -= x * (t - (x >= 0)) - math.log(1 + math.exp(x - 2 * x * (x >= 0)))
+            valid += 1
+        return total / (2 if ignore is None else valid)
 
-    def sigmoid_loss(divide, ignore=None):
-        def loops(blobs, bottoms):
-            total, valid = 0.0, 0
-            for x, t in zip(np.ravel(bottoms[0]), np.ravel(bottoms[1]), strict=True):
-                if ignore is not None and int(t) == ignore:
-                    continue
-                total -= x * (t - (x >= 0)) - math.log(1 + math.exp(x - 2 * x * (x >= 0)))
-                valid += 1
-            return [total / {"FULL": 18, "VALID": valid, "BATCH_SIZE": 2, "NONE": 1}[divide]]
+    def hinges(scores, classes, power):
+        total = 0.0
+        for n, c in np.ndindex(4, 3):
+            side = -1 if int(classes[n]) == c else 1
+            total += max(0, 1 + side * scores[n, c]) ** power
+        return total / 4
 
-        return loops
+    def halves_of_squares(x, y):
+        return sum((u - v) ** 2 for u, v in zip(np.ravel(x), np.ravel(y), strict=True)) / 4
 
-    def hinges(power):
-        def loops(blobs, bottoms):
-            total = 0.0
-            for n, c in np.ndindex(4, 3):
-                side = -1 if int(bottoms[1][n]) == c else 1
-                total += max(0, 1 + side * bottoms[0][n, c]) ** power
-            return [total / 4]
+    def logarithms(probabilities, classes):
+        return -sum(math.log(probabilities[n, int(classes[n])]) for n in range(4)) / 4
 
-        return loops
+    def softmax(fields, bottoms, *options):
+        fields = fields and f"loss_param {{ {fields} }}"
+        return layer("SoftmaxWithLoss", fields, bottoms, lambda *a: softmax_loss(*a, *options))
 
-    ignored, whole, whole_targets = ["x", "labels"], ["x", "labelled"], ["x", "targets"]
-
-    def halves_of_squares(blobs, bottoms):
-        pairs = zip(np.ravel(bottoms[0]), np.ravel(bottoms[1]), strict=True)
-        return [sum((u - v) ** 2 for u, v in pairs) / 4]
-
-    def logarithms(blobs, bottoms):
-        return [-sum(math.log(bottoms[0][n, int(bottoms[1][n])]) for n in range(4)) / 4]
-
-    arrays = {
-        "x": drawn(21, (2, 3, 3)),
-        "y": drawn(22, (2, 3, 3)),
-        "labels": labels.astype(float),
-        "labelled": np.where(labels > 2, 1.0, labels).reshape(2, 1, 3),
-        "targets": labels[:, None] % 3 + np.zeros((2, 3, 3)),
-        "scores": drawn(23, (4, 3)),
-        "classes": np.array([0.0, 2.0, 1.0, 1.0]),
-        "probabilities": drawn(24, (4, 3), 0, 1),
-    }
-    return arrays, [
-        (
-            "SoftmaxWithLoss",
-            "loss_param { ignore_label: 255 }",
-            ignored,
-            [],
-            1,
-            softmax_loss("VALID", 255),
-        ),
-        ("SoftmaxWithLoss", "", whole, [], 1, softmax_loss("VALID", None)),
-        (
-            "SoftmaxWithLoss",
-            "loss_param { ignore_label: 255 normalize: false }",
-            ignored,
-            [],
-            1,
-            softmax_loss("BATCH_SIZE", 255),
-        ),
-        (
-            "SoftmaxWithLoss",
-            "loss_param { ignore_label: 255 normalization: FULL }",
-            ignored,
-            [],
-            1,
-            softmax_loss("FULL", 255),
-        ),
-        (
-            "SoftmaxWithLoss",
-            "loss_param { ignore_label: 255 normalization: NONE }",
-            ignored,
-            [],
-            1,
-            softmax_loss("NONE", 255),
-        ),
-        (
-            "SoftmaxWithLoss",
-            "loss_param { weight_by_label_freqs: true class_weighting: [0.5, 2, 3] }",
-            whole,
-            [],
-            1,
-            softmax_loss("VALID", None, (0.5, 2, 3)),
-        ),
-        ("SigmoidCrossEntropyLoss", "", ["x", "targets"], [], 1, sigmoid_loss("BATCH_SIZE")),
-        (
-            "SigmoidCrossEntropyLoss",
-            "loss_param { ignore_label: 1 normalization: VALID }",
-            whole_targets,
-            [],
-            1,
-            sigmoid_loss("VALID", 1),
-        ),
-        ("EuclideanLoss", "", ["x", "y"], [], 1, halves_of_squares),
-        ("HingeLoss", "", ["scores", "classes"], [], 1, hinges(1)),
-        ("HingeLoss", "hinge_loss_param { norm: L2 }", ["scores", "classes"], [], 1, hinges(2)),
-        ("MultinomialLogisticLoss", "", ["probabilities", "classes"], [], 1, logarithms),
-    ]
-
-
-def test_losses():
-    check(*losses(), fixed={"labels", "labelled", "targets", "classes"})
+    weighted = "weight_by_label_freqs: true class_weighting: [0.5, 2, 3]"
+    check(
+        {
+            "x": drawn(21, (2, 3, 3)),
+            "y": drawn(22, (2, 3, 3)),
+            "labels": labels.astype(float),
+            "labelled": np.where(labels > 2, 1.0, labels).reshape(2, 1, 3),
+            "targets": labels[:, None] % 3 + np.zeros((2, 3, 3)),
+            "scores": drawn(23, (4, 3)),
+            "classes": np.array([0.0, 2.0, 1.0, 1.0]),
+            "probabilities": drawn(24, (4, 3), 0, 1),
+        },
+        [
+            softmax("ignore_label: 255", "x labels", "VALID", 255),
+            softmax("", "x labelled", "VALID"),
+            softmax("ignore_label: 255 normalize: false", "x labels", "BATCH_SIZE", 255),
+            softmax("ignore_label: 255 normalization: FULL", "x labels", "FULL", 255),
+            softmax("ignore_label: 255 normalization: NONE", "x labels", "NONE", 255),
+            softmax(weighted, "x labelled", "VALID", None, (0.5, 2, 3)),
+            layer("SigmoidCrossEntropyLoss", "", "x targets", sigmoid_loss),
+            layer(
+                "SigmoidCrossEntropyLoss",
+                "loss_param { ignore_label: 1 normalization: VALID }",
+                "x targets",
+                lambda x, t: sigmoid_loss(x, t, 1),
+            ),
+            layer("EuclideanLoss", "", "x y", halves_of_squares),
+            layer("HingeLoss", "", "scores classes", lambda x, c: hinges(x, c, 1)),
+            layer(
+                "HingeLoss",
+                "hinge_loss_param { norm: L2 }",
+                "scores classes",
+                lambda x, c: hinges(x, c, 2),
+            ),
+            layer("MultinomialLogisticLoss", "", "probabilities classes", logarithms),
+        ],
+        fixed={"labels", "labelled", "targets", "classes"},
+    )
 
 
 def test_accuracy():
