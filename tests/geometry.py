@@ -3,11 +3,13 @@
 import random
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
-from jdeconv import Window
+from jdeconv import Window, conv, deconv, kernel_grad
 from jdeconv.form import Layout, accumulator
 from jdeconv.problem import Problem
+from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
 
 LAST = {1: ("NWC", "WIO"), 2: ("NHWC", "HWIO"), 3: ("NDHWC", "DHWIO"), 4: ("NDHWTC", "DHWTIO")}
 ODD = {1: ("CWN", "WOI"), 2: ("HCNW", "WOIH"), 3: ("WCDNH", "IDWOH"), 4: ("HCNTWD", "TIDWOH")}
@@ -54,6 +56,42 @@ class Geometry:
             (self.n, g * self.o, *w.small),
         )
         return tuple(rng.integers(-4, 5, shape).astype(dtype) for shape in shapes)
+
+    def definition(self, x, kernel, y):
+        """The three contractions, by loops."""
+        w = self.window
+        return (
+            conv_loops(x, kernel, w.small, **self.loops),
+            deconv_loops(y, kernel, w.big, **self.loops),
+            kernel_grad_loops(x, y, w.kernel, **self.loops),
+        )
+
+    def contractions(self, x, kernel, y, layout=None, **options):
+        """The three contractions, compiled together; the layout is that of (x, kernel, y)."""
+        options |= self.steps
+        turned = layout and (layout[0], layout[2], layout[1])
+
+        @jax.jit
+        def run(x, kernel, y):
+            numbers, size = {"dimension_numbers": layout}, {"output_size": self.window.big}
+            return (
+                conv(x, kernel, **numbers, **options),
+                deconv(y, kernel, **numbers, **size, **options),
+                kernel_grad(x, y, self.window.kernel, dimension_numbers=turned, **options),
+            )
+
+        return run(x, kernel, y)
+
+
+def columns(x, w):
+    """What im2col is by its definition, (n, c, *taps, *windows)."""
+    found = np.zeros((*x.shape[:2], *w.kernel, *w.small), x.dtype)
+    for index in np.ndindex(found.shape[2:]):
+        t, q = np.split(np.array(index), 2)
+        b = q * w.stride + t * w.dilation - w.low
+        if (b >= 0).all() and (b < w.big).all():
+            found[:, :, *index] = x[:, :, *b]
+    return found
 
 
 def problem(window, groups, c, o, numbers=None, dtype="float32", platform=None):

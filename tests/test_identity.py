@@ -7,30 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometry import LAST, arranged, geometries, letters
+from geometry import LAST, Geometry, arranged, columns, geometries, letters
 from thinned import thinned
 
 import jdeconv
-from jdeconv.testing import as_matrix, conv_loops, deconv_loops, kernel_grad_loops
+from jdeconv.testing import as_matrix, conv_loops
 
 GEOMETRIES = geometries(208, seed=1)
-
-
-def contractions(g, x, kernel, y, layout=None, **options):
-    """All three, compiled together; the layout is that of (x, kernel, y)."""
-    options |= g.steps
-    turned = layout and (layout[0], layout[2], layout[1])
-
-    @jax.jit
-    def run(x, kernel, y):
-        numbers, size = {"dimension_numbers": layout}, {"output_size": g.window.big}
-        return (
-            jdeconv.conv(x, kernel, **numbers, **options),
-            jdeconv.deconv(y, kernel, **numbers, **size, **options),
-            jdeconv.kernel_grad(x, y, g.window.kernel, dimension_numbers=turned, **options),
-        )
-
-    return tuple(map(np.asarray, run(x, kernel, y)))
 
 
 def assert_identity(results, x, kernel, y):
@@ -61,18 +44,10 @@ def test_the_geometries_are_what_they_should_be():
 def test_identity_and_definition(index):
     for i, g in enumerate(GEOMETRIES[index : index + 8], start=index):
         x, kernel, y = g.draw(seed=i)
-        results = contractions(
-            g, x, kernel, y, lowering=(None, "vendor", None, "im2col")[i // 8 % 4]
-        )
-        np.testing.assert_array_equal(
-            results[0], conv_loops(x, kernel, g.window.small, **g.loops), str(g)
-        )
-        np.testing.assert_array_equal(
-            results[1], deconv_loops(y, kernel, g.window.big, **g.loops), str(g)
-        )
-        np.testing.assert_array_equal(
-            results[2], kernel_grad_loops(x, y, g.window.kernel, **g.loops), str(g)
-        )
+        lowering = (None, "vendor", None, "im2col")[i // 8 % 4]
+        results = g.contractions(x, kernel, y, lowering=lowering)
+        for result, truth in zip(results, g.definition(x, kernel, y), strict=True):
+            np.testing.assert_array_equal(result, truth, str(g))
         assert_identity(results, x, kernel, y)
 
 
@@ -81,12 +56,12 @@ def test_channels_last(g):
     sides, kernels = letters(g.rank)
     side, last = LAST[g.rank]
     x, kernel, y = g.draw()
-    expected = contractions(g, x, kernel, y)
+    expected = g.contractions(x, kernel, y)
     x, kernel, y = (
         arranged(a, s, t)
         for a, s, t in ((x, side, sides), (kernel, last, kernels), (y, side, sides))
     )
-    found = contractions(g, x, kernel, y, (side, last, side))
+    found = g.contractions(x, kernel, y, (side, last, side))
     for a, b, place in zip(found, expected, ((side, sides),) * 2 + ((last, kernels),), strict=True):
         np.testing.assert_array_equal(a, arranged(b, *place))
 
@@ -109,12 +84,12 @@ def padded(x, padding, mode):
 @pytest.mark.parametrize("g", thinned(geometries(6, seed=3, ranks=(1, 2, 3)), 2), ids=str)
 def test_padding_modes(mode, g):
     x, kernel, y = g.draw()
-    results = contractions(g, x, kernel, y, padding_mode=mode)
+    results = g.contractions(x, kernel, y, padding_mode=mode)
     loops = g.loops | {"low": (0,) * g.rank}
     expected = conv_loops(padded(x, g.padding, mode), kernel, g.window.small, **loops)
     np.testing.assert_array_equal(results[0], expected)
     assert_identity(results, x, kernel, y)
-    zeros = contractions(g, x, kernel, y)[0]
+    zeros = g.contractions(x, kernel, y)[0]
     assert np.array_equal(results[0], zeros) == all(max(pair) <= 0 for pair in g.window.padding)
 
 
@@ -205,20 +180,12 @@ def test_col2im_adds_up_in_the_order_of_the_taps(k, s, d):
 def test_im2col_and_col2im(g):
     w, steps = g.window, {k: v for k, v in g.steps.items() if k != "groups"}
     x, _, _ = g.draw()
-    taps = int(np.prod(w.kernel))
-    columns = np.asarray(jdeconv.im2col(x, w.kernel, **steps))
-    expected = np.zeros((x.shape[0], x.shape[1], taps, *w.small))
-    for row, t in enumerate(np.ndindex(*w.kernel)):  # the last axis fastest, as in Caffe
-        for q in np.ndindex(*w.small):
-            axes = zip(q, t, w.stride, w.dilation, w.low, strict=True)
-            b = tuple(qi * s + ti * d - low for qi, ti, s, d, low in axes)
-            if all(0 <= i < size for i, size in zip(b, w.big, strict=True)):
-                expected[(slice(None), slice(None), row, *q)] = x[(slice(None), slice(None), *b)]
-    np.testing.assert_array_equal(columns, expected.reshape(columns.shape))
+    found = np.asarray(jdeconv.im2col(x, w.kernel, **steps))  # the last axis fastest, as in Caffe
+    np.testing.assert_array_equal(found, columns(x, w).reshape(found.shape))
 
-    weights = np.random.default_rng(0).integers(-3, 4, columns.shape).astype(np.float32)
+    weights = np.random.default_rng(0).integers(-3, 4, found.shape).astype(np.float32)
     back = jdeconv.col2im(weights, w.big, w.kernel, **steps)
-    assert np.vdot(columns, weights) == np.vdot(back, x)
+    assert np.vdot(found, weights) == np.vdot(back, x)
     gradient = jax.grad(lambda x: (jdeconv.im2col(x, w.kernel, **steps) * weights).sum())
     np.testing.assert_array_equal(jax.jit(gradient)(x), back)
 
@@ -226,7 +193,7 @@ def test_im2col_and_col2im(g):
         return (jdeconv.im2col(x, w.kernel, **steps) ** 3).sum()
 
     curvature = jax.jit(jax.grad(lambda x: (jax.grad(energy)(x) * x).sum()))(x)
-    square = jdeconv.col2im(9 * columns**2, w.big, w.kernel, **steps)
+    square = jdeconv.col2im(9 * found**2, w.big, w.kernel, **steps)
     np.testing.assert_array_equal(curvature, square)
 
 
@@ -256,16 +223,9 @@ def test_im2col_layouts_and_batch():
 
 def test_many_taps_on_one_axis():
     """Past 128 taps, columns come from one gather; the gradient of that is a scatter."""
-    rng = np.random.default_rng(0)
-    x, kernel = (rng.integers(-3, 4, s).astype(np.float32) for s in ((1, 2, 310), (3, 2, 150)))
-    steps = {"stride": 3, "padding": ((7, -2),), "dilation": 2}
-    window = jdeconv.Window.of_conv((310,), (150,), **steps)
-    y = rng.integers(-3, 4, (1, 3, *window.small)).astype(np.float32)
-    loops = {"stride": (3,), "dilation": (2,), "low": (7,)}
-    np.testing.assert_array_equal(
-        jdeconv.conv(x, kernel, **steps), conv_loops(x, kernel, window.small, **loops)
-    )
-    np.testing.assert_array_equal(
-        jdeconv.deconv(y, kernel, output_size=310, **steps),
-        deconv_loops(y, kernel, (310,), **loops),
-    )
+    padding = ((7, -2),)
+    window = jdeconv.Window.of_conv((310,), (150,), stride=3, padding=padding, dilation=2)
+    g = Geometry(window, padding, 1, 1, 2, 3)
+    arrays = g.draw()
+    for result, truth in zip(g.contractions(*arrays), g.definition(*arrays), strict=True):
+        np.testing.assert_array_equal(result, truth)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometry import LAST, Geometry, arranged, letters, problem
+from geometry import LAST, Geometry, arranged, columns, letters, problem
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
@@ -24,7 +24,7 @@ from jdeconv.evaluate import MEMORY, evaluate
 from jdeconv.form import Form, Layout
 from jdeconv.im2col import fold, unfold
 from jdeconv.lowerings import LOWERINGS, cudnn, im2col
-from jdeconv.testing import conv_loops, deconv_loops, kernel_grad_loops
+from jdeconv.testing import conv_loops
 
 FLOAT = np.dtype("float32")
 ROUNDING = ("fft",)  # lowerings whose integers are not exact
@@ -53,23 +53,6 @@ def served(name, count, seed):
     return found
 
 
-def contractions(g, x, kernel, y, **options):
-    size = {"output_size": g.window.big}
-    numbers = options.pop("dimension_numbers", None)
-    swapped = None if numbers is None else (numbers[0], numbers[2], numbers[1])
-
-    @jax.jit
-    def run(x, kernel, y):
-        options.update(g.steps)
-        return (
-            jdeconv.conv(x, kernel, dimension_numbers=numbers, **options),
-            jdeconv.deconv(y, kernel, dimension_numbers=numbers, **size, **options),
-            jdeconv.kernel_grad(x, y, g.window.kernel, dimension_numbers=swapped, **options),
-        )
-
-    return run(x, kernel, y)
-
-
 def on(platform, form, x, kernel, y):
     """What the form's lowering makes of the three for a platform, evaluated here."""
     pairs = {"conv": (x, kernel), "deconv": (y, kernel), "kernel_grad": (x, y)}
@@ -89,12 +72,8 @@ def same(name, ours, truth, text):
 def test_the_definition(name, seed):
     for i, g in enumerate(served(name, 8, seed)):
         x, kernel, y = g.draw(seed=i)
-        ours = contractions(g, x, kernel, y, lowering=name)
-        truth = (
-            conv_loops(x, kernel, g.window.small, **g.loops),
-            deconv_loops(y, kernel, g.window.big, **g.loops),
-            kernel_grad_loops(x, y, g.window.kernel, **g.loops),
-        )
+        ours = g.contractions(x, kernel, y, lowering=name)
+        truth = g.definition(x, kernel, y)
         for a, b in zip(ours, truth, strict=True):
             same(name, a, b, f"{g} c{g.c} o{g.o}")
 
@@ -106,12 +85,8 @@ def test_dtypes(name, dtype):
     window = Window.of_conv((9, 8), (5, 5), padding=2)
     g = Geometry(window, ((2, 2), (2, 2)), 2, 2, 3, 2)
     x, kernel, y = (abs(a) for a in g.draw())
-    ours = contractions(g, *(jnp.asarray(a, dtype) for a in (x, kernel, y)), lowering=name)
-    truth = (
-        conv_loops(x, kernel, g.window.small, **g.loops),
-        deconv_loops(y, kernel, g.window.big, **g.loops),
-        kernel_grad_loops(x, y, g.window.kernel, **g.loops),
-    )
+    ours = g.contractions(*(jnp.asarray(a, dtype) for a in (x, kernel, y)), lowering=name)
+    truth = g.definition(x, kernel, y)
     for a, b in zip(ours, truth, strict=True):
         assert a.dtype == dtype
         assert abs(b).max() > 256
@@ -125,11 +100,7 @@ def test_what_accelerators_are_given(platform):
         x, kernel, y = map(jnp.asarray, g.draw(seed=i))
         layout = Layout.of("conv", None, g.rank)
         ours = on(platform, Form(g.window, g.groups, layout, None, "vendor"), x, kernel, y)
-        truth = (
-            conv_loops(x, kernel, g.window.small, **g.loops),
-            deconv_loops(y, kernel, g.window.big, **g.loops),
-            kernel_grad_loops(x, y, g.window.kernel, **g.loops),
-        )
+        truth = g.definition(x, kernel, y)
         for a, b in zip(ours, truth, strict=True):
             np.testing.assert_array_equal(a, b, str(g))
 
@@ -160,11 +131,7 @@ def test_what_cudnn_is_slow_at(case, order, name):
     if LOWERINGS[name].refuses(problem(window, groups, c, c)):
         pytest.skip("taps unrolls fewer products")
     x, k, y = g.draw()
-    truth = (
-        conv_loops(x, k, window.small, **g.loops),
-        deconv_loops(y, k, window.big, **g.loops),
-        kernel_grad_loops(x, y, window.kernel, **g.loops),
-    )
+    truth = g.definition(x, k, y)
     first = letters(rank)
     x, y = (jnp.asarray(arranged(a, s, first[0])) for a, s in ((x, side), (y, small)))
     k = jnp.asarray(arranged(k, kernel, first[1]))
@@ -183,11 +150,11 @@ def test_what_cudnn_is_slow_at(case, order, name):
 def test_layouts(name, layout):
     for g in served(name, 4, seed=7):
         x, kernel, y = g.draw()
-        truth = contractions(g, x, kernel, y, lowering="im2col")
+        truth = g.contractions(x, kernel, y, lowering="im2col")
         sides, kernels = letters(g.rank)
         side, last = layout[g.rank]
         arrays = arranged(x, side, sides), arranged(kernel, last, kernels), arranged(y, side, sides)
-        ours = contractions(g, *arrays, lowering=name, dimension_numbers=(side, last, side))
+        ours = g.contractions(*arrays, lowering=name, layout=(side, last, side))
         places = ((side, sides), (side, sides), (last, kernels))
         for a, b, place in zip(ours, truth, places, strict=True):
             same(name, a, arranged(b, *place), str(g))
@@ -234,11 +201,11 @@ def test_blocks(name, batch, groups, monkeypatch):
     window = Window.of_conv((7, 5), (3, 2), padding=1)
     g = Geometry(window, ((1, 1), (1, 1)), groups, batch, 2, 4)
     x, kernel, y = g.draw()
-    whole = contractions(g, x, kernel, y, lowering=name)
+    whole = g.contractions(x, kernel, y, lowering=name)
     monkeypatch.setitem(MEMORY, name, dataclasses.replace(MEMORY[name], block_bytes=1))
     jax.clear_caches()
-    blocked = contractions(g, x, kernel, y, lowering=name)
-    text = jax.jit(lambda *a: contractions(g, *a, lowering=name)).lower(x, kernel, y).as_text()
+    blocked = g.contractions(x, kernel, y, lowering=name)
+    text = jax.jit(lambda *a: g.contractions(*a, lowering=name)).lower(x, kernel, y).as_text()
     assert ("stablehlo.while" in text) == (batch > 1 or groups > 1)
     for a, b in zip(blocked, whole, strict=True):
         same(name, a, b, str(g))
@@ -252,12 +219,6 @@ def test_blocks_bound_what_lies_in_memory():
     assert temporary < 48 << 20 < 9 * x.nbytes
 
 
-def dots(function, *args):
-    """Shapes of what XLA is asked to multiply."""
-    text = jax.jit(function).lower(*args).as_text()
-    return [line for line in text.splitlines() if "stablehlo.dot_general" in line]
-
-
 def test_fft_has_no_dot_and_no_convolution():
     x, kernel = np.ones((2, 1, 40, 30), np.float32), np.ones((1, 1, 21, 17), np.float32)
     text = jax.jit(jdeconv.conv).lower(x, kernel).as_text()
@@ -269,7 +230,7 @@ def test_fft_has_no_dot_and_no_convolution():
 def test_the_precision_of_every_product(name):
     window = Window.of_conv((9, 8), (5, 5), padding=2)
     g = Geometry(window, ((2, 2), (2, 2)), 2, 2, 3, 2)
-    run = jax.jit(lambda *a: contractions(g, *a, lowering=name, precision="highest"))
+    run = jax.jit(lambda *a: g.contractions(*a, lowering=name, precision="highest"))
     lines = run.lower(*g.draw()).as_text().splitlines()
     products = [line for line in lines if re.search(r"stablehlo\.(dot_general|convolution)", line)]
     assert bool(products) == (name != "taps")  # which multiplies number by number
@@ -479,10 +440,9 @@ def test_slabs(name, part, monkeypatch):
     cut = 0
     for i, g in enumerate(served(name, 24, seed=23)[part::3]):
         x, kernel, y = g.draw(seed=i)
-        ours = contractions(g, x, kernel, y, lowering=name)
-        same(name, ours[0], conv_loops(x, kernel, g.window.small, **g.loops), str(g))
-        same(name, ours[1], deconv_loops(y, kernel, g.window.big, **g.loops), str(g))
-        same(name, ours[2], kernel_grad_loops(x, y, g.window.kernel, **g.loops), str(g))
+        ours = g.contractions(x, kernel, y, lowering=name)
+        for a, b in zip(ours, g.definition(x, kernel, y), strict=True):
+            same(name, a, b, str(g))
         cut += max(g.window.small) > 4
     assert cut > 2
 
@@ -502,8 +462,8 @@ def test_slabs_in_shard_map(name, monkeypatch):
 
     specs = {"in_specs": (P("i"), P(), P("i")), "out_specs": (P("i"), P())}
     found = jax.jit(jax.shard_map(gradients, mesh=mesh, **specs))(x, kernel, y)
-    np.testing.assert_array_equal(found[0], deconv_loops(y, kernel, g.window.big, **g.loops))
-    np.testing.assert_array_equal(found[1], kernel_grad_loops(x, y, g.window.kernel, **g.loops))
+    for gradient, truth in zip(found, g.definition(x, kernel, y)[1:], strict=True):
+        np.testing.assert_array_equal(gradient, truth)
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5)], ids=str)
@@ -532,20 +492,14 @@ def test_columns_in_both_orders(last, steps, most, monkeypatch):
     monkeypatch.setattr(sys.modules["jdeconv.im2col"], "MAX_BLOCKS", most)
     w = Window.of_conv((13, 12), (4, 3), padding=((2, -1), (-2, 3)), **steps)
     x = np.arange(2 * 3 * 13 * 12).reshape(2, 3, 13, 12)
-    truth = np.zeros((2, 3, *w.kernel, *w.small), int)
-    for index in itertools.product(*map(range, (*w.kernel, *w.small))):
-        t, q = np.split(np.array(index), 2)
-        b = q * w.stride + t * w.dilation - w.low
-        if (b >= 0).all() and (b < w.big).all():
-            truth[:, :, *index] = x[:, :, *b]
+    truth = columns(x, w)
     order = {"space": 1, "tap": 3} if last else {"space": 2, "tap": 2}
     x, truth = (np.moveaxis(a, 1, -1) if last else a for a in (x, truth))
     truth = truth.transpose(0, 3, 4, 1, 2, 5) if last else truth
     np.testing.assert_array_equal(unfold(jnp.asarray(x), w, **order), truth)
-    columns = np.random.default_rng(0).integers(-9, 9, truth.shape)
+    drawn = jnp.asarray(np.random.default_rng(0).integers(-9, 9, truth.shape), np.float32)
     _, adjoint = jax.vjp(lambda x: unfold(x, w, **order), x.astype(np.float32))
-    (sums,) = adjoint(jnp.asarray(columns, np.float32))
-    np.testing.assert_array_equal(fold(jnp.asarray(columns, np.float32), w, **order), sums)
+    np.testing.assert_array_equal(fold(drawn, w, **order), *adjoint(drawn))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
