@@ -164,8 +164,7 @@ def test_neighbors_exchange_halos(kind, size, spec, steps, rng):
     place, whole = NamedSharding(mesh, P(None, None, *spec)), NamedSharding(mesh, P())
     operands = [jax.device_put(a, at) for a, at in ((first, place), (kernel, whole), (last, place))]
     compiled = jax.jit(partial(step, kind, steps)).lower(*operands).compile()
-    for ours, theirs in zip(compiled(*operands), step(kind, steps, *arrays), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, compiled(*operands), step(kind, steps, *arrays))
     found = collectives(compiled)
     assert {operation for operation, _ in found} == {"collective-permute", "all-reduce"}
     sums = [np.prod(shape) for operation, shape in found if operation == "all-reduce"]
@@ -184,12 +183,8 @@ def test_halos_beside_a_sharded_batch_in_half_precision(rng):
         jax.device_put(a, NamedSharding(mesh, spec))
         for a, spec in zip((x, kernel, y), specs, strict=True)
     ]
-    for ours, theirs in zip(
-        jax.jit(partial(step, "conv", steps))(*operands),
-        step("conv", steps, x, kernel, y),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(ours, theirs)  # rounded once, as on one device
+    found = jax.jit(partial(step, "conv", steps))(*operands)  # rounded once, as on one device
+    jax.tree.map(np.testing.assert_array_equal, found, step("conv", steps, x, kernel, y))
 
 
 UNEVEN = [  # sizes, their specs behind the channels, and options of two layers without padding
@@ -326,8 +321,7 @@ def test_an_export_for_several_devices_runs_again(axis_type, rng):
         operands = placed(mesh, arrays, GROUPED["batch"], False)
         exported = jax.export.export(jax.jit(partial(step, "conv", steps)))(*operands)
         again = jax.export.deserialize(exported.serialize()).call(*operands)
-    for ours, theirs in zip(again, step("conv", steps, *arrays), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, again, step("conv", steps, *arrays))
 
 
 def test_the_older_partitioner_is_left_alone():
@@ -364,8 +358,7 @@ def test_shard_map_sums_once(kind, rng):
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
     specs = {"in_specs": (P("d"), P(), P("d")), "out_specs": (P("d"), P("d"), P())}
     mapped = jax.jit(jax.shard_map(partial(step, kind, steps), mesh=mesh, check_vma=True, **specs))
-    for ours, theirs in zip(mapped(*arrays), step(kind, steps, *arrays), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, mapped(*arrays), step(kind, steps, *arrays))
     found = collectives(mapped.lower(*arrays).compile())
     assert found == [("all-reduce", arrays[1].shape)]
 
