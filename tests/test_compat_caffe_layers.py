@@ -35,11 +35,21 @@ def layer_text(name, kind, bottoms, tops, fields=""):
 
 
 def layer(kind, fields, bottoms, loops, *blobs):
-    """A row for `check`. `loops` maps bottoms and blobs to the top, or to a tuple of tops."""
+    """A row for `check`.
+
+    Args:
+      kind: the type.
+      fields: of the type's own message, such as `tile_param`; or a text that names another message.
+      bottoms: their names.
+      loops: maps bottoms and blobs to the top, or to a tuple of tops.
+      blobs: weights.
+    """
+    if fields and "_param {" not in fields:
+        fields = f"{kind.lower()}_param {{ {fields} }}"
     return kind, fields, bottoms.split(), loops, [np.array(b, float) for b in blobs]
 
 
-def check(arrays, layers, fixed=()):
+def check(arrays, *layers, fixed=()):
     """Values and gradients of several layers. No gradient reaches the arrays named in `fixed`."""
     exact = {name: np.array(a, float) for name, a in arrays.items()}
     text = "".join(input_layer(name, a.shape) for name, a in exact.items())
@@ -112,41 +122,26 @@ def test_elementwise():
     def row(kind, fields, function, bottom="x"):
         return layer(kind, fields, bottom, np.vectorize(function, otypes=[float]))
 
-    dropout = "dropout_param { dropout_ratio: 0.25 %s }"
     check(
         {"x": drawn(0, (2, 3, 2)), "positive": drawn(1, (2, 3), 1, 4)},
-        [
-            row("AbsVal", "", abs),
-            row("BNLL", "", lambda v: math.log(1 + math.exp(v))),
-            row("Sigmoid", "", lambda v: 1 / (1 + math.exp(-v))),
-            row("TanH", "", math.tanh),
-            row("ReLU", "relu_param { negative_slope: 0.25 }", lambda v: v if v > 0 else v / 4),
-            row("ReLU6", "", lambda v: min(max(v, 0), 6)),
-            row("ELU", "elu_param { alpha: 0.5 }", lambda v: v if v > 0 else math.expm1(v) / 2),
-            row("Exp", "", math.exp),
-            row("Exp", "exp_param { base: 2 scale: 0.5 shift: 1 }", lambda v: 2 ** (1 + v / 2)),
-            row(
-                "Log",
-                "log_param { base: 10 scale: 2 shift: 3 }",
-                lambda v: math.log10(3 + 2 * v),
-                "positive",
-            ),
-            row(
-                "Power", "power_param { power: 3 scale: 0.5 shift: -1 }", lambda v: (v / 2 - 1) ** 3
-            ),
-            row(
-                "Power",
-                "power_param { power: -0.5 scale: 2 }",
-                lambda v: (2 * v) ** -0.5,
-                "positive",
-            ),
-            row("Power", "power_param { power: 0 }", lambda v: 1.0),
-            row("Threshold", "threshold_param { threshold: 1 }", lambda v: float(v > 1)),
-            row("Clip", "clip_param { min: -1 max: 2 }", lambda v: min(max(v, -1), 2)),
-            row("Swish", "swish_param { beta: 2 }", lambda v: v / (1 + math.exp(-2 * v))),
-            row("Dropout", dropout % "", lambda v: v),
-            row("Dropout", dropout % "scale_train: false", lambda v: v * 0.75),
-        ],
+        row("AbsVal", "", abs),
+        row("BNLL", "", lambda v: math.log(1 + math.exp(v))),
+        row("Sigmoid", "", lambda v: 1 / (1 + math.exp(-v))),
+        row("TanH", "", math.tanh),
+        row("ReLU", "negative_slope: 0.25", lambda v: v if v > 0 else v / 4),
+        row("ReLU6", "", lambda v: min(max(v, 0), 6)),
+        row("ELU", "alpha: 0.5", lambda v: v if v > 0 else math.expm1(v) / 2),
+        row("Exp", "", math.exp),
+        row("Exp", "base: 2 scale: 0.5 shift: 1", lambda v: 2 ** (1 + v / 2)),
+        row("Log", "base: 10 scale: 2 shift: 3", lambda v: math.log10(3 + 2 * v), "positive"),
+        row("Power", "power: 3 scale: 0.5 shift: -1", lambda v: (v / 2 - 1) ** 3),
+        row("Power", "power: -0.5 scale: 2", lambda v: (2 * v) ** -0.5, "positive"),
+        row("Power", "power: 0", lambda v: 1.0),
+        row("Threshold", "threshold: 1", lambda v: float(v > 1)),
+        row("Clip", "min: -1 max: 2", lambda v: min(max(v, -1), 2)),
+        row("Swish", "beta: 2", lambda v: v / (1 + math.exp(-2 * v))),
+        row("Dropout", "dropout_ratio: 0.25", lambda v: v),
+        row("Dropout", "dropout_ratio: 0.25 scale_train: false", lambda v: v * 0.75),
     )
 
 
@@ -185,7 +180,6 @@ def test_layers_that_arrange():
     def channels_last(x):
         return np.stack([x[:, c] for c in range(3)], -1)
 
-    asum, sumsq = "operation: ASUM axis: 1 coeff: 2", "operation: SUMSQ axis: 2"
     check(
         {
             "x": drawn(2, (2, 3, 2, 3)),
@@ -196,83 +190,42 @@ def test_layers_that_arrange():
             "narrow": drawn(11, (2, 3, 2, 2)),
             "i": np.array([[0.0, 3.0], [2.0, 2.0]]),
         },
-        [
-            layer(
-                "Tile", "tile_param { axis: 2 tiles: 3 }", "x", lambda x: np.concatenate([x] * 3, 2)
-            ),
-            layer("Reduction", "", "x", np.sum),
-            layer("Reduction", f"reduction_param {{ {asum} }}", "x", sums_of_magnitudes),
-            layer("Reduction", f"reduction_param {{ {sumsq} }}", "x", sums_of_squares),
-            layer(
-                "Reduction",
-                "reduction_param { operation: MEAN axis: -1 }",
-                "x",
-                lambda x: x.sum(3) / 3,
-            ),
-            layer("Permute", "permute_param { order: [0, 2, 3, 1] }", "x", channels_last),
-            layer("Permute", "permute_param { order: 2 }", "x", lambda x: np.moveaxis(x, 2, 0)),
-            layer("Bias", "", "x", biased, drawn(7, (3,))),
-            layer("Bias", "", "x v", biased),
-            layer(
-                "Embed",
-                "embed_param { num_output: 2 input_dim: 4 }",
-                "i",
-                embedded,
-                drawn(8, (4, 2)),
-                drawn(9, (2,)),
-            ),
-            layer("ArgMax", "argmax_param { axis: 1 top_k: 2 }", "x", top_of_channels),
-            layer("ArgMax", "argmax_param { out_max_val: true top_k: 2 }", "x", top_of_items),
-            layer(
-                "ArgMax",
-                "argmax_param { axis: 2 out_max_val: true }",
-                "x",
-                lambda x: x.max(2, keepdims=True),
-            ),
-            layer("Axpy", "", "a x y", axpy),
-            layer(
-                "CropCenter",
-                "crop_center_param { crop_size: [0, 1, 0, 1] }",
-                "x",
-                lambda x: x[:, 1:2, :, 1:2],
-            ),
-            layer(
-                "Concat",
-                "concat_param { concat_dim: 2 }",
-                "x y",
-                lambda x, y: np.concatenate([x, y], 2),
-            ),
-            layer(
-                "Slice",
-                "slice_param { slice_dim: 1 slice_point: 1 }",
-                "x",
-                lambda x: (x[:, :1], x[:, 1:]),
-            ),
-            layer(
-                "InnerProduct",
-                "inner_product_param { num_output: 2 axis: 3 transpose: true }",
-                "x",
-                lambda x, w, b: x @ w + b,
-                drawn(12, (3, 2)),
-                drawn(13, (2,)),
-            ),
-            layer(
-                "Crop", "crop_param { offset: 1 offset: 2 }", "x a", lambda x, _: x[:, :, 1:2, 2:3]
-            ),
-            layer(
-                "Crop", "crop_param { axis: -1 offset: 1 }", "x narrow", lambda x, _: x[..., 1:3]
-            ),
-            layer(
-                "Eltwise", "eltwise_param { operation: MAX }", "x y z", lambda *xyz: np.max(xyz, 0)
-            ),
-            layer(
-                "Parameter",
-                "parameter_param { shape { dim: 2 } }",
-                "",
-                lambda w: w,
-                drawn(10, (2,)),
-            ),
-        ],
+        layer("Tile", "axis: 2 tiles: 3", "x", lambda x: np.concatenate([x] * 3, 2)),
+        layer("Reduction", "", "x", np.sum),
+        layer("Reduction", "operation: ASUM axis: 1 coeff: 2", "x", sums_of_magnitudes),
+        layer("Reduction", "operation: SUMSQ axis: 2", "x", sums_of_squares),
+        layer("Reduction", "operation: MEAN axis: -1", "x", lambda x: x.sum(3) / 3),
+        layer("Permute", "order: [0, 2, 3, 1]", "x", channels_last),
+        layer("Permute", "order: 2", "x", lambda x: np.moveaxis(x, 2, 0)),
+        layer("Bias", "", "x", biased, drawn(7, (3,))),
+        layer("Bias", "", "x v", biased),
+        layer(
+            "Embed", "num_output: 2 input_dim: 4", "i", embedded, drawn(8, (4, 2)), drawn(9, (2,))
+        ),
+        layer("ArgMax", "axis: 1 top_k: 2", "x", top_of_channels),
+        layer("ArgMax", "out_max_val: true top_k: 2", "x", top_of_items),
+        layer("ArgMax", "axis: 2 out_max_val: true", "x", lambda x: x.max(2, keepdims=True)),
+        layer("Axpy", "", "a x y", axpy),
+        layer(
+            "CropCenter",
+            "crop_center_param { crop_size: [0, 1, 0, 1] }",
+            "x",
+            lambda x: x[:, 1:2, :, 1:2],
+        ),
+        layer("Concat", "concat_dim: 2", "x y", lambda x, y: np.concatenate([x, y], 2)),
+        layer("Slice", "slice_dim: 1 slice_point: 1", "x", lambda x: (x[:, :1], x[:, 1:])),
+        layer(
+            "InnerProduct",
+            "inner_product_param { num_output: 2 axis: 3 transpose: true }",
+            "x",
+            lambda x, w, b: x @ w + b,
+            drawn(12, (3, 2)),
+            drawn(13, (2,)),
+        ),
+        layer("Crop", "offset: 1 offset: 2", "x a", lambda x, _: x[:, :, 1:2, 2:3]),
+        layer("Crop", "axis: -1 offset: 1", "x narrow", lambda x, _: x[..., 1:3]),
+        layer("Eltwise", "operation: MAX", "x y z", lambda *xyz: np.max(xyz, 0)),
+        layer("Parameter", "shape { dim: 2 }", "", lambda w: w, drawn(10, (2,))),
         fixed={"i"},
     )
 
@@ -362,82 +315,49 @@ def test_pooling_upsampling_and_sampling():
     mask = greatest_with_mask(x, 2, 2, 0)[1]
     values = drawn(12, mask.shape)
     rois = np.array([[0, 0, 0, 9, 7], [1, 3, 2, 4, 9], [1, 9, 7, 4, 3], [0, 11, 1, 20, 5.0]])
-    ave = "kernel_size: 3 stride: 2 pad_h: 1 pad_w: 0 pool: AVE"
     check(
         {"x": x, "mask": mask, "values": values, "rois": rois, "like": drawn(13, (1, 1, 4, 3))},
-        [
-            layer(
-                "Pooling",
-                "pooling_param { kernel_size: 2 stride: 2 }",
-                "x",
-                lambda x: greatest_with_mask(x, 2, 2, 0),
-            ),
-            layer(
-                "Pooling",
-                "pooling_param { kernel_size: 3 stride: 2 pad: 1 }",
-                "x",
-                lambda x: greatest_with_mask(x, 3, 2, 1),
-            ),
-            layer(
-                "Pooling",
-                f"pooling_param {{ {ave} }}",
-                "x",
-                lambda x: averages(x, (3, 3), (2, 2), (1, 0)),
-            ),
-            layer(
-                "Pooling",
-                "pooling_param { kernel_size: 2 stride: 2 ceil_mode: false }",
-                "x",
-                floored,
-            ),
-            layer(
-                "Pooling",
-                "pooling_param { kernel_size: 2 stride: 2 round_mode: FLOOR }",
-                "x",
-                floored,
-            ),
-            layer("SPP", "spp_param { pyramid_height: 2 pool: AVE }", "x", pyramid),
-            layer(
-                "Upsample",
-                "upsample_param { scale: 2 pad_out_h: true }",
-                "values mask",
-                lambda *a: unpooled(*a, 5, 6),
-            ),
-            layer(
-                "Upsample",
-                "upsample_param { scale_h: 2 scale_w: 3 pad_out_w: true }",
-                "values mask",
-                lambda *a: unpooled(*a, 6, 8),
-            ),
-            layer(
-                "Upsample",
-                "upsample_param { upsample_h: 6 upsample_w: 7 }",
-                "values mask",
-                lambda *a: unpooled(*a, 6, 7),
-            ),
-            layer(
-                "Interp",
-                "interp_param { height: 3 width: 9 }",
-                "x",
-                lambda x: interpolated(x, 3, 9),
-            ),
-            layer(
-                "Interp",
-                "interp_param { zoom_factor: 2 pad_beg: -1 pad_end: -1 }",
-                "x",
-                lambda x: interpolated(x[:, :, 1:-1, 1:-1], 5, 7),
-            ),
-            layer(
-                "Interp", "interp_param { shrink_factor: 2 }", "x", lambda x: interpolated(x, 3, 3)
-            ),
-            layer("Interp", "", "x like", lambda x, _: interpolated(x, 4, 3)),
-            layer(
-                "ROIPooling",
-                "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.5 }",
-                "x rois",
-                regions,
-            ),
-        ],
+        layer("Pooling", "kernel_size: 2 stride: 2", "x", lambda x: greatest_with_mask(x, 2, 2, 0)),
+        layer(
+            "Pooling",
+            "kernel_size: 3 stride: 2 pad: 1",
+            "x",
+            lambda x: greatest_with_mask(x, 3, 2, 1),
+        ),
+        layer(
+            "Pooling",
+            "kernel_size: 3 stride: 2 pad_h: 1 pad_w: 0 pool: AVE",
+            "x",
+            lambda x: averages(x, (3, 3), (2, 2), (1, 0)),
+        ),
+        layer("Pooling", "kernel_size: 2 stride: 2 ceil_mode: false", "x", floored),
+        layer("Pooling", "kernel_size: 2 stride: 2 round_mode: FLOOR", "x", floored),
+        layer("SPP", "pyramid_height: 2 pool: AVE", "x", pyramid),
+        layer("Upsample", "scale: 2 pad_out_h: true", "values mask", lambda *a: unpooled(*a, 5, 6)),
+        layer(
+            "Upsample",
+            "scale_h: 2 scale_w: 3 pad_out_w: true",
+            "values mask",
+            lambda *a: unpooled(*a, 6, 8),
+        ),
+        layer(
+            "Upsample", "upsample_h: 6 upsample_w: 7", "values mask", lambda *a: unpooled(*a, 6, 7)
+        ),
+        layer("Interp", "height: 3 width: 9", "x", lambda x: interpolated(x, 3, 9)),
+        layer(
+            "Interp",
+            "zoom_factor: 2 pad_beg: -1 pad_end: -1",
+            "x",
+            lambda x: interpolated(x[:, :, 1:-1, 1:-1], 5, 7),
+        ),
+        layer("Interp", "shrink_factor: 2", "x", lambda x: interpolated(x, 3, 3)),
+        layer("Interp", "", "x like", lambda x, _: interpolated(x, 4, 3)),
+        layer(
+            "ROIPooling",
+            "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.5 }",
+            "x rois",
+            regions,
+        ),
         fixed={"mask", "rois", "like"},
     )
     ties = jnp.zeros((1, 1, 4, 4))
@@ -482,54 +402,34 @@ def test_layers_that_normalize():
         return powers / powers.sum(2, keepdims=True)
 
     four = (1, 5, 1, 1)
-    region = "norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 k: 9"
     check(
         {"x": drawn(14, (2, 5, 2, 2))},
-        [
-            layer(
-                "LRN",
-                "lrn_param { local_size: 3 alpha: 0.5 beta: 0.75 k: 2 }",
-                "x",
-                lambda x: across(x, 3, 0.5, 2),
-            ),
-            layer("LRN", "lrn_param { alpha: 0.2 }", "x", lambda x: across(x, 5, 0.2, 1)),
-            layer("LRN", f"lrn_param {{ {region} }}", "x", within),
-            layer("MVN", "mvn_param { eps: 0.01 }", "x", lambda x: standard(x, 2, 3)),
-            layer(
-                "MVN",
-                "mvn_param { eps: 0.01 across_channels: true }",
-                "x",
-                lambda x: standard(x, 1, 2, 3),
-            ),
-            layer(
-                "MVN", "mvn_param { normalize_variance: false }", "x", lambda x: centered(x, 2, 3)
-            ),
-            layer("Normalize", "", "x", lambda x, w: lengths(x, w, 1, 2, 3), drawn(15, ())),
-            layer(
-                "Normalize",
-                "norm_param { across_spatial: false channel_shared: false }",
-                "x",
-                lambda x, w: lengths(x, w, 1),
-                drawn(16, (5,)),
-            ),
-            layer(
-                "BN",
-                "bn_param { scale_filler { value: 1 } }",
-                "x",
-                of_segnet,
-                drawn(17, four),
-                drawn(18, four),
-            ),
-            layer(
-                "BN",
-                "bn_param { bn_mode: INFERENCE }",
-                "x",
-                lambda x, a, b: x * a + b,
-                drawn(19, four),
-                drawn(20, four),
-            ),
-            layer("Softmax", "softmax_param { axis: 2 }", "x", softmaxes),
-        ],
+        layer(
+            "LRN", "local_size: 3 alpha: 0.5 beta: 0.75 k: 2", "x", lambda x: across(x, 3, 0.5, 2)
+        ),
+        layer("LRN", "alpha: 0.2", "x", lambda x: across(x, 5, 0.2, 1)),
+        layer("LRN", "norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 k: 9", "x", within),
+        layer("MVN", "eps: 0.01", "x", lambda x: standard(x, 2, 3)),
+        layer("MVN", "eps: 0.01 across_channels: true", "x", lambda x: standard(x, 1, 2, 3)),
+        layer("MVN", "normalize_variance: false", "x", lambda x: centered(x, 2, 3)),
+        layer("Normalize", "", "x", lambda x, w: lengths(x, w, 1, 2, 3), drawn(15, ())),
+        layer(
+            "Normalize",
+            "norm_param { across_spatial: false channel_shared: false }",
+            "x",
+            lambda x, w: lengths(x, w, 1),
+            drawn(16, (5,)),
+        ),
+        layer("BN", "scale_filler { value: 1 }", "x", of_segnet, drawn(17, four), drawn(18, four)),
+        layer(
+            "BN",
+            "bn_mode: INFERENCE",
+            "x",
+            lambda x, a, b: x * a + b,
+            drawn(19, four),
+            drawn(20, four),
+        ),
+        layer("Softmax", "axis: 2", "x", softmaxes),
     )
 
 
@@ -585,30 +485,28 @@ def test_losses():
             "classes": np.array([0.0, 2.0, 1.0, 1.0]),
             "probabilities": drawn(24, (4, 3), 0, 1),
         },
-        [
-            softmax("ignore_label: 255", "x labels", "VALID", 255),
-            softmax("", "x labelled", "VALID"),
-            softmax("ignore_label: 255 normalize: false", "x labels", "BATCH_SIZE", 255),
-            softmax("ignore_label: 255 normalization: FULL", "x labels", "FULL", 255),
-            softmax("ignore_label: 255 normalization: NONE", "x labels", "NONE", 255),
-            softmax(weighted, "x labelled", "VALID", None, (0.5, 2, 3)),
-            layer("SigmoidCrossEntropyLoss", "", "x targets", sigmoid_loss),
-            layer(
-                "SigmoidCrossEntropyLoss",
-                "loss_param { ignore_label: 1 normalization: VALID }",
-                "x targets",
-                lambda x, t: sigmoid_loss(x, t, 1),
-            ),
-            layer("EuclideanLoss", "", "x y", halves_of_squares),
-            layer("HingeLoss", "", "scores classes", lambda x, c: hinges(x, c, 1)),
-            layer(
-                "HingeLoss",
-                "hinge_loss_param { norm: L2 }",
-                "scores classes",
-                lambda x, c: hinges(x, c, 2),
-            ),
-            layer("MultinomialLogisticLoss", "", "probabilities classes", logarithms),
-        ],
+        softmax("ignore_label: 255", "x labels", "VALID", 255),
+        softmax("", "x labelled", "VALID"),
+        softmax("ignore_label: 255 normalize: false", "x labels", "BATCH_SIZE", 255),
+        softmax("ignore_label: 255 normalization: FULL", "x labels", "FULL", 255),
+        softmax("ignore_label: 255 normalization: NONE", "x labels", "NONE", 255),
+        softmax(weighted, "x labelled", "VALID", None, (0.5, 2, 3)),
+        layer("SigmoidCrossEntropyLoss", "", "x targets", sigmoid_loss),
+        layer(
+            "SigmoidCrossEntropyLoss",
+            "loss_param { ignore_label: 1 normalization: VALID }",
+            "x targets",
+            lambda x, t: sigmoid_loss(x, t, 1),
+        ),
+        layer("EuclideanLoss", "", "x y", halves_of_squares),
+        layer("HingeLoss", "", "scores classes", lambda x, c: hinges(x, c, 1)),
+        layer(
+            "HingeLoss",
+            "hinge_loss_param { norm: L2 }",
+            "scores classes",
+            lambda x, c: hinges(x, c, 2),
+        ),
+        layer("MultinomialLogisticLoss", "", "probabilities classes", logarithms),
         fixed={"labels", "labelled", "targets", "classes"},
     )
 
