@@ -63,16 +63,8 @@ def problems(draw: Callable) -> Problem:
         stride=stride,
         dilation=dilation,
         padding=pads if padding == "pairs" else padding,
-        padding_mode="zeros",
-        groups=1,
-        n=1,
-        c=1,
-        o=1,
         layout=(of_x, of_kernel, of_y),
         dtype=dtype,
-        lowering=None,
-        maps=(),
-        mapped=1,
         seed=draw(st.integers(0, 9)),
     )
     if padding == "pairs":
@@ -90,38 +82,30 @@ def problems(draw: Callable) -> Problem:
     return dataclasses.replace(one, lowering=draw(st.sampled_from((None, *one.serving()))))
 
 
-def _axis(padding: str, most: int, taps: int) -> Any:
+@st.composite
+def _axis(draw: Callable, padding: str, most: int, taps: int) -> tuple:
     """(big, kernel, stride, dilation, pads) of one axis whose conv is valid."""
-
-    @st.composite
-    def axis(draw: Callable) -> tuple:
-        big, stride, dilation = (draw(st.integers(1, limit)) for limit in (most, 5, 4))
-        kernel = draw(st.integers(1, min(5, taps)) | st.integers(1, taps))
-        low, high = (draw(st.integers(-3, 8)) for _ in range(2)) if padding == "pairs" else (0, 0)
-        if big + low + high < 1:
-            low = high = 0
-        if not padding.startswith("SAME"):
-            kernel = min(kernel, (big + low + high - 1) // dilation + 1)
-        return big, kernel, stride, dilation, (low, high)
-
-    return axis()
+    big, stride, dilation = (draw(st.integers(1, limit)) for limit in (most, 5, 4))
+    kernel = draw(st.integers(1, min(5, taps)) | st.integers(1, taps))
+    low, high = (draw(st.integers(-3, 8)) for _ in range(2)) if padding == "pairs" else (0, 0)
+    if big + low + high < 1:
+        low = high = 0
+    if not padding.startswith("SAME"):
+        kernel = min(kernel, (big + low + high - 1) // dilation + 1)
+    return big, kernel, stride, dilation, (low, high)
 
 
-def _maps(call: str, rank: int, batched: bool) -> Any:
+@st.composite
+def _maps(draw: Callable, call: str, rank: int, batched: bool) -> tuple:
     """Axes that one or two vmaps map; at least one operand has one."""
-
-    @st.composite
-    def maps(draw: Callable) -> tuple:
-        ranks = [rank + 1 + (batched or role == "kernel") for role in CONTRACTIONS[call][:2]]
-        found = []
-        for _ in range(draw(st.integers(1, 2))):  # the innermost first
-            which = draw(st.sampled_from(((True, True), (True, False), (False, True))))
-            pairs = list(zip(which, ranks, strict=True))
-            found.append(tuple(draw(st.integers(0, r)) if m else None for m, r in pairs))
-            ranks = [r + m for m, r in pairs]
-        return tuple(found[::-1])
-
-    return maps()
+    ranks = [rank + 1 + (batched or role == "kernel") for role in CONTRACTIONS[call][:2]]
+    found = []
+    for _ in range(draw(st.integers(1, 2))):  # the innermost first
+        which = draw(st.sampled_from(((True, True), (True, False), (False, True))))
+        pairs = list(zip(which, ranks, strict=True))
+        found.append(tuple(draw(st.integers(0, r)) if m else None for m, r in pairs))
+        ranks = [r + m for m, r in pairs]
+    return tuple(found[::-1])
 
 
 def campaign(count: int, seed: int) -> int:

@@ -45,17 +45,12 @@ def geometry(rng: np.random.Generator, dtype: str) -> Problem:
         n, groups = rng.integers(1, 4), rng.choice((1, 1, 1, 2, 4))
         c, o = rng.choice((1, 2, 3, 8, 16, 33, 64), 2)
         space = "".join(LETTERS[:rank])
-        layout = (
-            (f"NC{space}", f"OI{space}") if rng.random() < 0.5 else (f"N{space}C", f"{space}IO")
-        )
+        first, last = (f"NC{space}", f"OI{space}"), (f"N{space}C", f"{space}IO")
+        sides, kernels = first if rng.random() < 0.5 else last
         found = problem(*map(int, (n, c, o)), _ints(big), _ints(kernel), int(groups), dtype)
-        found = dataclasses.replace(
-            found,
-            stride=_ints(stride),
-            dilation=_ints(dilation),
-            padding=tuple(map(_ints, pads)),
-            layout=(*layout, layout[0]),
-        )
+        steps = {"stride": _ints(stride), "dilation": _ints(dilation)}
+        padding, layout = tuple(map(_ints, pads)), (sides, kernels, sides)
+        found = dataclasses.replace(found, padding=padding, layout=layout, **steps)
         if math.prod((*found.small, *found.kernel)) * n * groups * max(c, o) <= MAX_COLUMNS:
             return found
 
@@ -87,17 +82,12 @@ def problem(n: int, c: int, o: int, big: tuple, kernel: tuple, groups: int, dtyp
         stride=(1,) * rank,
         dilation=(1,) * rank,
         padding=((0, 0),) * rank,
-        padding_mode="zeros",
         groups=groups,
         n=n,
         c=c,
         o=o,
         layout=(f"NC{space}", f"OI{space}", f"NC{space}"),
         dtype=dtype,
-        lowering=None,
-        maps=(),
-        mapped=1,
-        seed=0,
     )
 
 

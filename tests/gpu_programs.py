@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,6 +59,7 @@ FIRST = ("conv 3x3 s2", "deconv k4 s2")  # with channels first as well
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 IMAGE, KERNEL = (8, 14, 14, 64), (4, 4, 48, 64)
+ACTIVATION, FILTER = (8, 28, 28, 48), (3, 3, 48, 64)
 
 
 def tasks() -> list[Case]:
@@ -99,10 +101,7 @@ def _caffe(bottom, up, down):
 
 FIRST_SHAPES = (8, 64, 14, 14), (64, 48, 4, 4)
 WAYS = {
-    "gradients through accelerate": (
-        _grads(accelerate(_lax_conv)),
-        [(8, 28, 28, 48), (3, 3, 48, 64)],
-    ),
+    "gradients through accelerate": (_grads(accelerate(_lax_conv)), [ACTIVATION, FILTER]),
     "gradients through compat.lax": (
         _grads(
             lambda y, k: compat_lax.conv_transpose(y, k, (2, 2), "SAME", dimension_numbers=NUMBERS)
@@ -121,10 +120,7 @@ WAYS = {
         _grads(lambda y, k: compat_keras.conv_transpose(y, k, 2, "same")),
         [IMAGE, KERNEL],
     ),
-    "gradients through compat.caffe": (
-        _grads(_caffe),
-        [*FIRST_SHAPES, (64, 48, 4, 4)],
-    ),
+    "gradients through compat.caffe": (_grads(_caffe), [*FIRST_SHAPES, (64, 48, 4, 4)]),
     "per-example gradients": (
         jax.vmap(jax.grad(lambda k, y: _deconv(y, k).astype("float32").sum()), (None, 0)),
         [KERNEL, (3, 2, 14, 14, 64)],
@@ -136,43 +132,35 @@ WAYS = {
                 x, k, padding=1, padding_mode="reflect", dimension_numbers=NUMBERS
             )
         ),
-        [(8, 28, 28, 48), (3, 3, 48, 64)],
+        [ACTIVATION, FILTER],
     ),
 }
 
 
+def program(function: Callable, shapes: list[tuple], device: Any) -> dict[str, Any]:
+    """What becomes of a function of bfloat16 arrays on a device."""
+    place = SingleDeviceSharding(device)
+    given = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place) for shape in shapes]
+    return dataclasses.asdict(h100.program(function, given))
+
+
 def ways(device: Any) -> dict[str, Any]:
     """Other ways to the same contractions, in bfloat16."""
-    place = SingleDeviceSharding(device)
-    found = {}
-    for name, (function, shapes) in WAYS.items():
-        given = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place) for shape in shapes]
-        found[name] = dataclasses.asdict(h100.program(function, given))
-    return found
+    return {name: program(function, shapes, device) for name, (function, shapes) in WAYS.items()}
 
 
 def asked(device: Any) -> dict[str, Any]:
     """What preferred_element_type asks for, as in jax.lax."""
-    place = SingleDeviceSharding(device)
-    given = [
-        jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place)
-        for shape in ((8, 28, 28, 48), (3, 3, 48, 64))
-    ]
     options = {"dimension_numbers": NUMBERS, "preferred_element_type": jnp.float32}
     functions = {
         "jdeconv": lambda x, k: jdeconv.conv(x, k, padding="SAME", **options),
         "jax.lax": lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "SAME", **options),
     }
-    return {name: dataclasses.asdict(h100.program(f, given)) for name, f in functions.items()}
+    return {name: program(f, [ACTIVATION, FILTER], device) for name, f in functions.items()}
 
 
 def fused(device: Any) -> dict[str, Any]:
     """A conv, a bias and a relu, which are one call of cuDNN."""
-    place = SingleDeviceSharding(device)
-    given = [
-        jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place)
-        for shape in ((8, 28, 28, 48), (3, 3, 48, 64), (64,))
-    ]
 
     def theirs(x, k, b):
         y = lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=NUMBERS)
@@ -181,8 +169,8 @@ def fused(device: Any) -> dict[str, Any]:
     def ours(x, k, b):
         return jax.nn.relu(jdeconv.conv(x, k, b, padding="SAME", dimension_numbers=NUMBERS))
 
-    functions = {"jdeconv": ours, "jax.lax": theirs}
-    return {name: dataclasses.asdict(h100.program(f, given)) for name, f in functions.items()}
+    functions, shapes = {"jdeconv": ours, "jax.lax": theirs}, [ACTIVATION, FILTER, (64,)]
+    return {name: program(f, shapes, device) for name, f in functions.items()}
 
 
 def sharded() -> dict[str, Any]:

@@ -21,7 +21,7 @@ DTYPES = (*FLOATS, "int8", "int32", "uint8", "int64")
 WIDE = ("float64", "complex128", "int64")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """All that determines a call and its random integers; as text, one line of JSON.
 
@@ -45,17 +45,17 @@ class Problem:
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     padding: tuple[tuple[int, int], ...] | str
-    padding_mode: str
-    groups: int
-    n: int | None
-    c: int
-    o: int
+    padding_mode: str = "zeros"
+    groups: int = 1
+    n: int | None = 1
+    c: int = 1
+    o: int = 1
     layout: tuple[str, str, str]
     dtype: str
-    lowering: str | None
-    maps: tuple[tuple[int | None, int | None], ...]
-    mapped: int
-    seed: int
+    lowering: str | None = None
+    maps: tuple[tuple[int | None, int | None], ...] = ()
+    mapped: int = 1
+    seed: int = 0
 
     def __str__(self) -> str:
         return json.dumps(dataclasses.asdict(self))

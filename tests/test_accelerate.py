@@ -245,20 +245,12 @@ def test_the_gradient_of_a_conv_is_a_deconv(stride, numbers):
     assert sorted(calls) == ["conv", "deconv", "kernel_grad"]
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_derived_convolutions_are_recognized(stride, operands):
+def test_the_gradients_of_a_transposed_conv_are_recognized(operands):
     def loss(x, k):
-        return lax.conv(x, k, (stride, stride), "VALID").sum()
+        numbers = ("NCHW", "OIHW", "NCHW")
+        return lax.conv_transpose(x, k, (2, 2), "SAME", dimension_numbers=numbers).sum()
 
     text = str(jax.make_jaxpr(accelerate(jax.grad(loss, (0, 1))))(*operands))
-    assert text.count("jdeconv_kernel_grad[") == text.count("jdeconv_deconv[") == 1
-
-    def transposed(x, k):
-        return lax.conv_transpose(
-            x, k, (2, 2), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW")
-        ).sum()
-
-    text = str(jax.make_jaxpr(accelerate(jax.grad(transposed, (0, 1))))(*operands))
     assert "jdeconv_kernel_grad" in text
     assert "jdeconv_conv" in text
 
@@ -385,11 +377,8 @@ def test_no_space_stays_with_xla(rng):
         return (lax.conv_general_dilated(x, k, (), [], feature_group_count=2) ** 2).sum()
 
     for function in (f, jax.grad(f, (0, 1))):
-        for ours, theirs in zip(
-            *(jax.tree.leaves(g(x, k)) for g in (accelerate(function), function)),
-            strict=True,
-        ):
-            np.testing.assert_array_equal(ours, theirs)
+        ours, theirs = (f(x, k) for f in (accelerate(function), function))
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", ["int4", "float8_e8m0fnu"])
