@@ -1,5 +1,7 @@
-"""No adapter imports the framework whose words it speaks."""
+"""No adapter imports the framework whose words it speaks, and layers say which extra brings theirs."""
 
+import importlib
+import re
 import subprocess
 import sys
 
@@ -28,3 +30,12 @@ def test_import(name):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
     assert name in jdeconv.compat.__doc__
+
+
+@pytest.mark.parametrize(("framework", "extra"), [("flax", "nnx"), ("equinox", "equinox")])
+def test_without_a_framework_its_extra_is_named(framework, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, framework, None)
+    monkeypatch.delitem(sys.modules, f"jdeconv.layers.{extra}", raising=False)
+    text = re.escape(f'pip install ".[{extra}]" in the source tree')
+    with pytest.raises(ModuleNotFoundError, match=text):
+        importlib.import_module(f"jdeconv.layers.{extra}")

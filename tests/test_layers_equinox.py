@@ -1,8 +1,6 @@
 """jdeconv.layers.equinox beside Equinox's own layers, exactly, on small integers."""
 
 import itertools
-import re
-import sys
 from functools import partial
 
 import jax
@@ -10,17 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from layer_checks import MODES, assert_same, integers, refuses
 from thinned import thinned
 
 eqx = pytest.importorskip("equinox")
 layers = pytest.importorskip("jdeconv.layers.equinox")
 
 KEY = jax.random.key(0)
-MODES = {"REFLECT": "reflect", "REPLICATE": "edge", "CIRCULAR": "wrap"}
-
-
-def integers(rng, *shape, dtype=jnp.float32):
-    return jnp.asarray(rng.integers(-3, 4, shape), dtype)
 
 
 def filled(model, seed=0):
@@ -40,12 +34,6 @@ def evaluated(layer, x):
 
     gradients, y = eqx.filter_grad(weighted, has_aux=True)((layer, x))
     return [*jax.tree.leaves(gradients), y]
-
-
-def assert_same(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
 
 
 def drawn(seed, name):
@@ -319,53 +307,39 @@ def test_a_checkpoint_of_equinox_loads(rng, tmp_path):
     np.testing.assert_array_equal(model(x), theirs(x))
 
 
-def test_without_equinox_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "equinox", None)
-    monkeypatch.delitem(sys.modules, "jdeconv.layers.equinox")
-    with pytest.raises(
-        ModuleNotFoundError, match=re.escape('pip install ".[equinox]" in the source tree')
-    ):
-        import jdeconv.layers.equinox  # noqa: F401
-
-
 def test_wrong_arguments_are_named():
-    def refuses(kind, text, *arguments, **options):
-        with pytest.raises(kind, match=re.escape(text)):
-            getattr(layers, text.partition(":")[0])(*arguments, **options, key=KEY)
+    def of(name):
+        return partial(getattr(layers, name), key=KEY)
 
-    refuses(ValueError, "Conv2d: groups must divide out_channels=3, got 2", 4, 3, 3, groups=2)
+    conv, up, line = of("Conv2d"), of("ConvTranspose2d"), of("ConvTranspose1d")
+    refuses(ValueError, "Conv2d: groups must divide out_channels=3, got 2", conv, 4, 3, 3, groups=2)
     text = "ConvTranspose2d: groups must divide"
-    refuses(ValueError, f"{text} out_channels=3, got 2", 4, 3, 3, groups=2)
-    refuses(ValueError, f"{text} in_channels=3, got 2", 3, 4, 3, groups=2)
-    refuses(
-        ValueError, "ConvTranspose1d: padding_mode must be one of ZEROS", 1, 1, 3, padding_mode="x"
-    )
-    refuses(
-        TypeError, "ConvTranspose1d: output_padding must be an int", 1, 1, 3, output_padding=0.5
-    )
-    text = "ConvTranspose1d: output_padding must be at most 1 on spatial axis 0 with padding 'SAME'"
-    refuses(ValueError, f"{text}, got 2", 1, 1, 3, 2, 2, "SAME")
-    refuses(TypeError, "TiedConvTranspose: conv must be a jdeconv.layers.equinox.Conv", 1)
+    refuses(ValueError, f"{text} out_channels=3, got 2", up, 4, 3, 3, groups=2)
+    refuses(ValueError, f"{text} in_channels=3, got 2", up, 3, 4, 3, groups=2)
+    text = "ConvTranspose1d: padding_mode must be one of ZEROS"
+    refuses(ValueError, text, line, 1, 1, 3, padding_mode="x")
+    text = "ConvTranspose1d: output_padding must be"
+    refuses(TypeError, f"{text} an int", line, 1, 1, 3, output_padding=0.5)
+    text += " at most 1 on spatial axis 0 with padding 'SAME', got 2"
+    refuses(ValueError, text, line, 1, 1, 3, 2, 2, "SAME")
+    text = "TiedConvTranspose: conv must be a jdeconv.layers.equinox.Conv"
+    refuses(TypeError, text, of("TiedConvTranspose"), 1)
 
 
 def test_wrong_calls_are_named():
-    conv, up = (
-        getattr(layers, f"{name}2d")(2, 3, 3, key=KEY) for name in ("Conv", "ConvTranspose")
-    )
+    conv, up = (getattr(layers, name)(2, 3, 3, key=KEY) for name in ("Conv2d", "ConvTranspose2d"))
     tied = layers.TiedConvTranspose(conv, key=KEY)
-
-    def refuses(kind, text, layer, *arguments, **options):
-        with pytest.raises(kind, match=re.escape(f"{type(layer).__name__}: {text}")):
-            layer(*arguments, **options)
-
     for layer in (conv, up):
-        refuses(ValueError, "x needs in_channels=2 channels on axis 0", layer, jnp.ones((3, 4, 4)))
-        refuses(ValueError, "x needs 3 axes or more", layer, jnp.ones((2, 4)))
-        refuses(
-            ValueError, "x needs 3 axes, got float32[2,5,4,4]; for a", layer, jnp.ones((2, 5, 4, 4))
-        )
-        refuses(TypeError, "x must be a jax or numpy array, got 'x'", layer, "x")
-    refuses(ValueError, "x needs out_channels=3 channels", tied, jnp.ones((2, 4, 4)), conv)
-    refuses(TypeError, "conv must be a jdeconv", tied, jnp.ones((3, 4, 4)), up)
-    refuses(ValueError, "output_size needs 6", tied, jnp.ones((3, 4, 4)), conv, output_size=9)
-    refuses(ValueError, "padding is too small on spatial axis 0", conv, jnp.ones((2, 2, 4)))
+        begin = f"{type(layer).__name__}: x"
+        text = f"{begin} needs in_channels=2 channels on axis 0"
+        refuses(ValueError, text, layer, jnp.ones((3, 4, 4)))
+        refuses(ValueError, f"{begin} needs 3 axes or more", layer, jnp.ones((2, 4)))
+        text = f"{begin} needs 3 axes, got float32[2,5,4,4]; for a"
+        refuses(ValueError, text, layer, jnp.ones((2, 5, 4, 4)))
+        refuses(TypeError, f"{begin} must be a jax or numpy array, got 'x'", layer, "x")
+    begin, y = "TiedConvTranspose:", jnp.ones((3, 4, 4))
+    refuses(ValueError, f"{begin} x needs out_channels=3 channels", tied, jnp.ones((2, 4, 4)), conv)
+    refuses(TypeError, f"{begin} conv must be a jdeconv", tied, y, up)
+    refuses(ValueError, f"{begin} output_size needs 6", tied, y, conv, output_size=9)
+    text = "Conv2d: padding is too small on spatial axis 0"
+    refuses(ValueError, text, conv, jnp.ones((2, 2, 4)))

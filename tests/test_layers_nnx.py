@@ -9,16 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from layer_checks import MODES, assert_same, integers, refuses
 from thinned import thinned
 
 nnx = pytest.importorskip("flax.nnx")
 layers = pytest.importorskip("jdeconv.layers.nnx")
-
-MODES = {"REFLECT": "reflect", "REPLICATE": "edge", "CIRCULAR": "wrap"}
-
-
-def integers(rng, *shape, dtype=jnp.float32):
-    return jnp.asarray(rng.integers(-3, 4, shape), dtype)
 
 
 def filled(layer, seed=0):
@@ -41,12 +36,6 @@ def evaluated(layer, x):
         return (y * weights).sum(), y
 
     return jax.tree.leaves(gradients(state, x))
-
-
-def assert_same(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
 
 
 def drawn(seed):
@@ -446,17 +435,6 @@ def test_a_checkpoint_of_flax_loads(rng, tmp_path):
     np.testing.assert_array_equal(model(x), theirs(x))
 
 
-def test_without_flax_the_extra_is_named(monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "flax", None)
-    monkeypatch.delitem(sys.modules, "jdeconv.layers.nnx")
-    with pytest.raises(
-        ModuleNotFoundError, match=re.escape('pip install ".[nnx]" in the source tree')
-    ):
-        import jdeconv.layers.nnx  # noqa: F401
-
-
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -499,38 +477,32 @@ def test_wrong_calls_are_named():
     rngs = nnx.Rngs(0)
     conv, up = layers.Conv(2, 3, (3, 3), rngs=rngs), layers.ConvTranspose(2, 3, (3, 3), rngs=rngs)
     for layer in (conv, up):
-        name = type(layer).__name__
-        with pytest.raises(
-            ValueError, match=f"{name}: inputs needs 3 axes or more, 2 of them spatial"
-        ):
-            layer(jnp.ones((4, 2)))
-        with pytest.raises(
-            ValueError, match=f"{name}: inputs needs in_features=2 channels on axis -1"
-        ):
-            layer(jnp.ones((4, 4, 3)))
-    with pytest.raises(ValueError, match=r"'CAUSAL' needs one spatial axis, got kernel_size of 2"):
-        layers.Conv(2, 3, (3, 3), padding="CAUSAL", rngs=rngs)
-    with pytest.raises(
-        ValueError, match="Conv: padding must be of numbers and zeros where input_dilation is not 1"
-    ):
-        layers.Conv(2, 3, 3, padding_mode="REFLECT", input_dilation=2, rngs=rngs)
-    with pytest.raises(TypeError, match="conv_general_dilated"):
-        layers.Conv(2, 3, 3, conv_general_dilated=lax.conv_general_dilated, rngs=rngs)
-    with pytest.raises(
-        TypeError, match=r"TiedConvTranspose: conv must be a jdeconv\.layers\.nnx\.Conv"
-    ):
-        layers.TiedConvTranspose(nnx.Conv(2, 3, 3, rngs=rngs), rngs=rngs)
+        begin = f"{type(layer).__name__}: inputs needs"
+        refuses(ValueError, f"{begin} 3 axes or more, 2 of them spatial", layer, jnp.ones((4, 2)))
+        refuses(
+            ValueError, f"{begin} in_features=2 channels on axis -1", layer, jnp.ones((4, 4, 3))
+        )
+
+    def refuses_conv(kind, text, size, **options):
+        refuses(kind, text, layers.Conv, 2, 3, size, **options, rngs=rngs)
+
+    text = "'CAUSAL' needs one spatial axis, got kernel_size of 2"
+    refuses_conv(ValueError, text, (3, 3), padding="CAUSAL")
+    text = "Conv: padding must be of numbers and zeros where input_dilation is not 1"
+    refuses_conv(ValueError, text, 3, padding_mode="REFLECT", input_dilation=2)
+    given = {"conv_general_dilated": lax.conv_general_dilated}
+    refuses_conv(TypeError, "conv_general_dilated", 3, **given)
+
     grouped = layers.ConvTranspose(8, 4, 3, feature_group_count=2, rngs=rngs)
     grouped.kernel = nnx.Param(jnp.ones((3, 8, 4)))
-    with pytest.raises(ValueError, match="kernel has 8 channels on axis 1; with 8"):
-        grouped(jnp.ones((1, 5, 8)))
+    text = "kernel has 8 channels on axis 1; with 8"
+    refuses(ValueError, text, grouped, jnp.ones((1, 5, 8)))
+
+    tie = partial(layers.TiedConvTranspose, rngs=rngs)
+    text = "TiedConvTranspose: conv must be a jdeconv.layers.nnx.Conv"
+    refuses(TypeError, text, tie, nnx.Conv(2, 3, 3, rngs=rngs))
     dilated = layers.Conv(2, 3, 3, padding=1, input_dilation=2, rngs=rngs)
-    with pytest.raises(
-        ValueError, match="TiedConvTranspose: conv must have input_dilation 1, got 2"
-    ):
-        layers.TiedConvTranspose(dilated, rngs=rngs)
-    tied = layers.TiedConvTranspose(conv, rngs=rngs)
-    with pytest.raises(ValueError, match="inputs needs out_features=3 channels on axis -1"):
-        tied(jnp.ones((4, 4, 2)))
-    with pytest.raises(ValueError, match="TiedConvTranspose: output_size"):
-        tied(jnp.ones((4, 4, 3)), 9)
+    refuses(ValueError, "TiedConvTranspose: conv must have input_dilation 1, got 2", tie, dilated)
+    text = "inputs needs out_features=3 channels on axis -1"
+    refuses(ValueError, text, tie(conv), jnp.ones((4, 4, 2)))
+    refuses(ValueError, "TiedConvTranspose: output_size", tie(conv), jnp.ones((4, 4, 3)), 9)
