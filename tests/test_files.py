@@ -119,7 +119,12 @@ def archive():
     return stream.getvalue()
 
 
-CAFFES = ("prototxt", "caffemodel", "hdf5", "solver")
+CAFFES = {  # the beginning of what is said of a file
+    "prototxt": "load: prototxt ",
+    "caffemodel": "load: caffemodel ",
+    "hdf5": "load: caffemodel ",
+    "solver": "load_solver: prototxt ",
+}
 
 # A target writes bytes to a file and reads it. What it may raise, all readers say in their docstrings.
 
@@ -135,7 +140,8 @@ def read_caffemodel(data, folder):
     definition, weights = folder / "net.prototxt", folder / "net.caffemodel"
     definition.write_bytes(PROTOTXT)
     weights.write_bytes(data)
-    caffe.load(definition, weights)
+    params = caffe.load(definition, weights).params
+    assert jax.tree.map(np.shape, params) == {"conv": [(4, 3, 3, 3), (4,)], "up": [(4, 1, 4, 4)]}
 
 
 def read_hdf5(data, folder):
@@ -197,8 +203,21 @@ def attempt(name, data, folder):
         text = str(error)
     else:
         return False
-    assert name not in CAFFES or str(folder) in text, text
+    assert name not in CAFFES or text.startswith(f"{CAFFES[name]}'{folder}"), text
     return True
+
+
+def resident():
+    """The most memory that this process ever had, in KiB; ru_maxrss would begin at the parent's."""
+    return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+def told_by(script, *arguments):
+    """The numbers that a script prints in a process of its own, which would die of a fault in a library too."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return map(float, done.stdout.split())
 
 
 @st.composite
@@ -212,7 +231,8 @@ def damaged(draw, whole):
             st.sampled_from((b"", piece + piece, piece[::-1], b"-1", b"99999999999", b"nan", b"}"))
             | st.binary(max_size=9)
         )
-    return bytes(data[: draw(st.sampled_from((len(data), len(data) // 2, len(data) - 1)))])
+    ends = st.sampled_from((len(data), len(data) // 2, len(data) - 1))
+    return bytes(data[: draw(ends | st.integers(0, len(data)))])
 
 
 NUMBERS = (b"-1", b"0", b"2000000000", b"4294967295", b"9" * 5000, b"1e39", b"nan", b"-inf")
@@ -267,6 +287,40 @@ def test_damaged_files_are_read_or_refused(name, tmp_path):
     assert sum(outcomes) > len(outcomes) // 8
 
 
+DAMAGED = """
+import random, sys
+from pathlib import Path
+
+from tests.test_files import TARGETS, attempt, resident
+
+name, folder = sys.argv[1], Path(sys.argv[2])
+(whole,), rng, refusals = TARGETS[name][2](), random.Random(0), 0
+assert not attempt(name, whole, folder)
+before = resident()
+for _ in range(1000):
+    data = bytearray(whole)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(min(len(data), 2048))
+        data[at : at + rng.randint(1, 8)] = rng.choice((
+            bytes(4), b"\\xff" * 8, rng.randbytes(4), rng.randbytes(1), data[at : at + 8][::-1], b"99999"))
+    if rng.random() < 0.3:
+        del data[rng.randrange(len(data)) :]
+    refusals += attempt(name, data, folder)
+print(refusals, resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CAFFES)
+def test_a_thousand_damaged_files_are_read_or_refused_in_little_memory(name, tmp_path):
+    for package in ("google.protobuf", "h5py"):
+        pytest.importorskip(package)
+    refusals, memory = told_by(DAMAGED, name, tmp_path)
+    assert 250 < refusals < 1000
+    assert memory < 64 << 10
+
+
 GREEDY = (  # a change of a few bytes, and what is read next takes gigabytes, were it not refused
     (b"num_output: 4", b"num_output: 2000000000"),
     (b"num_output: 4 kernel_size: 3", b"num_output: 4 kernel_size: 60000"),
@@ -281,15 +335,12 @@ GREEDY = (  # a change of a few bytes, and what is read next takes gigabytes, we
     ),
 )
 PEAK = """
-import re, sys, tracemalloc
-from pathlib import Path
+import sys, tracemalloc
 
 import numpy as np
 
 from jdeconv.compat import caffe
-
-def resident():  # the most that ever was; ru_maxrss would begin at the parent's
-    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+from tests.test_files import resident
 
 caffe.load(sys.argv[1])
 before = resident()
@@ -315,11 +366,8 @@ def test_a_few_bytes_ask_for_no_memory(tmp_path):
     for path, change in zip(paths, ((b"", b""), *GREEDY), strict=True):
         assert change[0] in PROTOTXT
         path.write_bytes(PROTOTXT.replace(*change, 1))
-    command = [sys.executable, "-c", PEAK, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    resident, traced, of_128_mib = map(int, done.stdout.split())
-    assert max(resident, traced) < 64 << 10
+    most, traced, of_128_mib = told_by(PEAK, *paths)
+    assert max(most, traced) < 64 << 10
     assert of_128_mib > 120 << 10
 
 
@@ -383,15 +431,10 @@ def test_a_net_of_very_many_layers_is_refused(tmp_path):
 
 
 PICTURES = """
-import re, sys
-from pathlib import Path
-
-from PIL import Image
+import sys
 
 from jdeconv.cli import photographs
-
-def resident():
-    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+from tests.test_files import resident
 
 for path in sys.argv[1:]:
     before = resident()
@@ -410,11 +453,7 @@ def test_pictures_of_few_bytes_take_few_bytes_a_pixel(tmp_path):
     image.new("1", (6000, 5000)).save(paths[0])
     image.new("RGBA", (6000, 5000), (1, 2, 3, 4)).save(paths[1])
     assert max(path.stat().st_size for path in paths) < 1 << 18
-    done = subprocess.run(
-        [sys.executable, "-c", PICTURES, *paths], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    one_bit, clear = map(float, done.stdout.split())
+    one_bit, clear = told_by(PICTURES, *paths)
     assert 4 < one_bit < 7  # Pillow keeps 4 of a pixel in RGB, and 1 of one in black and white
     assert clear < 13
 
