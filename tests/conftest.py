@@ -99,6 +99,19 @@ def rng():
     return np.random.default_rng(20261122)
 
 
+@pytest.fixture
+def ends_with_2(capsys):
+    """A check that a command with these arguments ends with 2 and says this."""
+
+    def check(main, arguments, text):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+        assert text in capsys.readouterr().err
+
+    return check
+
+
 # ---- the site, and a browser that looks at it
 
 

@@ -44,11 +44,8 @@ def test_a_campaign_finds_a_fault_and_says_how_to_see_it_again(monkeypatch, caps
 
 
 @pytest.mark.parametrize("text", ["{", "{}", json.dumps({"call": "conv"})])
-def test_what_is_no_problem_is_refused(text, capsys):
-    with pytest.raises(SystemExit) as stop:
-        campaign.main(["--replay", text])
-    assert stop.value.code == 2
-    assert "argument --replay: " in capsys.readouterr().err
+def test_what_is_no_problem_is_refused(text, ends_with_2):
+    ends_with_2(campaign.main, ["--replay", text], "argument --replay: ")
 
 
 VALID = {

@@ -68,11 +68,8 @@ def test_check_passes_over_what_a_lowering_does_not_serve(monkeypatch, capsys):
     assert lines[4].split()[-5:] == ["ok"] * 5
 
 
-def test_check_refuses_a_seed_that_is_no_number(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["check", "--seed", "-1"])
-    assert stop.value.code == 2
-    assert "'-1' is not a number from 0 up" in capsys.readouterr().err
+def test_check_refuses_a_seed_that_is_no_number(ends_with_2):
+    ends_with_2(main, ["check", "--seed", "-1"], "'-1' is not a number from 0 up")
 
 
 def test_check_covers_every_kind_of_geometry():

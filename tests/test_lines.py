@@ -57,8 +57,5 @@ def test_the_table_has_a_row_for_each_group_or_file_and_a_column_for_each_revisi
     assert re.findall(r"^\S+", files, re.M) == ["docs/c.py", "tests/a.py", "tests/b.py", "total"]
 
 
-def test_a_revision_that_does_not_exist_is_refused(capsys):
-    with pytest.raises(SystemExit) as stop:
-        lines.main(["no-such-revision"])
-    assert stop.value.code == 2
-    assert "error: " in capsys.readouterr().err
+def test_a_revision_that_does_not_exist_is_refused(ends_with_2):
+    ends_with_2(lines.main, ["no-such-revision"], "error: ")

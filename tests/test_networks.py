@@ -156,17 +156,9 @@ def test_a_run_is_written(tmp_path, monkeypatch, capsys):
     closed = []
     monkeypatch.setattr(networks, "EarlierPeer", Earlier)
     paths = {kind: tmp_path / f"run.{kind}" for kind in ("json", "txt", "svg")}
-    arguments = [
-        "--rounds",
-        "2",
-        "--against",
-        str(ROOT),
-        "--json",
-        str(paths["json"]),
-        "--table",
-        str(paths["txt"]),
-    ]
-    assert networks.main([*arguments, "--chart", str(paths["svg"])]) == 0
+    arguments = ["--rounds", "2", "--against", str(ROOT), "--json", str(paths["json"])]
+    arguments += ["--table", str(paths["txt"]), "--chart", str(paths["svg"])]
+    assert networks.main(arguments) == 0
     out = capsys.readouterr().out
     run = report.Run.load(paths["json"], ratios.Row)
     assert [(row.name, row.layout) for row in run.rows] == [
@@ -245,11 +237,8 @@ def test_a_missing_torch_is_told(monkeypatch, capsys):
         (["--against", "docs"], "--against docs: there is no jdeconv in it"),
     ],
 )
-def test_what_the_command_refuses(arguments, text, capsys):
-    with pytest.raises(SystemExit) as stop:
-        networks.main(arguments)
-    assert stop.value.code == 2
-    assert text in capsys.readouterr().err
+def test_what_the_command_refuses(arguments, text, ends_with_2):
+    ends_with_2(networks.main, arguments, text)
 
 
 @pytest.mark.slow

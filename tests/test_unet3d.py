@@ -29,15 +29,8 @@ def promotion(monkeypatch):
 
 
 def command(folder, *more):
-    return [
-        sys.executable,
-        "-m",
-        "docs.examples.unet3d",
-        *STEPS,
-        "--checkpoints",
-        str(folder),
-        *more,
-    ]
+    run = [sys.executable, "-m", "docs.examples.unet3d"]
+    return [*run, *STEPS, "--checkpoints", str(folder), *more]
 
 
 def losses(text):
@@ -108,11 +101,8 @@ def test_one_process_and_several_devices_agree():
             (count,), ("depth",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
         )
         with jax.set_mesh(mesh):
-            results.append(
-                jax.jit(jax.value_and_grad(lambda p: (unet3d.network(p, x) * target).mean()))(
-                    params
-                )
-            )
+            loss = jax.value_and_grad(lambda p: (unet3d.network(p, x) * target).mean())
+            results.append(jax.jit(loss)(params))
     for one, four in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, four, rtol=1e-4, atol=1e-6)
         assert jnp.any(one != 0)
@@ -133,7 +123,5 @@ def test_slabs_are_parts_of_the_same_volume():
         (["--rank", "1"], "--coordinator and --rank go together"),
     ],
 )
-def test_bad_arguments(arguments, reason, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        unet3d.main(arguments)
-    assert reason in capsys.readouterr().err
+def test_bad_arguments(arguments, reason, ends_with_2):
+    ends_with_2(unet3d.main, arguments, reason)
