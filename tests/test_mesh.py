@@ -1,6 +1,5 @@
 """What XLA's partitioner makes of the contractions on eight devices: sums where there must be, no gathers."""
 
-import re
 import subprocess
 import sys
 from functools import partial
@@ -9,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from collective import collectives
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from thinned import thinned
 
 import jdeconv
 
-COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 KINDS = {"conv": jdeconv.conv, "deconv": jdeconv.deconv}
 # How input, kernel and result lie, where letters are (batch, channel) and (O, I); d and m are mesh axes.
 DENSE = {
@@ -29,13 +28,6 @@ GROUPED = {
     "groups of x": ((None, "d"), (None, None), (None, "d")),
 }
 LOWERINGS = ["nhwc", "fft", "im2col", "vendor", "taps"]
-
-
-def collectives(compiled):
-    """(operation, shape) of each."""
-    pattern = rf"= \(?\w+\[([\d,]*)\][^=]*? ({COLLECTIVES})(?:-start)?\("
-    found = re.finditer(pattern, compiled.as_text())
-    return [(m.group(2), tuple(int(n) for n in m.group(1).split(",") if n)) for m in found]
 
 
 def step(kind, steps, x, kernel, cotangent):
