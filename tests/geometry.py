@@ -49,13 +49,10 @@ class Geometry:
 
     def draw(self, seed=0, dtype=np.float32):
         """Random integers for x, kernel and y, in the layouts NCHW and OIHW."""
-        rng, w, g = np.random.default_rng(seed), self.window, self.groups
-        shapes = (
-            (self.n, g * self.c, *w.big),
-            (g * self.o, self.c, *w.kernel),
-            (self.n, g * self.o, *w.small),
-        )
-        return tuple(rng.integers(-4, 5, shape).astype(dtype) for shape in shapes)
+        w, g = self.window, self.groups
+        x, y = (self.n, g * self.c, *w.big), (self.n, g * self.o, *w.small)
+        kernel = g * self.o, self.c, *w.kernel
+        return tuple(a.astype(dtype) for a in drawn(seed, x, kernel, y))
 
     def definition(self, x, kernel, y):
         """The three contractions, by loops."""
@@ -81,6 +78,12 @@ class Geometry:
             )
 
         return run(x, kernel, y)
+
+
+def drawn(seed, *shapes):
+    """An array of small random integers for each shape."""
+    draw = np.random.default_rng(seed).integers
+    return [draw(-4, 5, shape).astype(np.float32) for shape in shapes]
 
 
 def columns(x, w):

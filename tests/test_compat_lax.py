@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from geometry import drawn
 from jax import lax
 from thinned import thinned
 
@@ -32,10 +33,8 @@ def arguments(seed):
     ints = lambda least, most: [rng.randint(least, most) for _ in range(rank)]  # noqa: E731
     groups, batched = rng.choice([(1, 1), (1, 1), (2, 1), (3, 1), (1, 2), (1, 3)])
     n, c, o = batched * rng.randint(1, 3), rng.randint(1, 3), groups * batched * rng.randint(1, 2)
-    lhs_dilation = rng.choice([[1] * rank, ints(1, 3)])
-    window_strides, rhs_dilation = (
-        rng.choice([[1] * rank, ints(1, 3)]),
-        rng.choice([[1] * rank, ints(1, 3)]),
+    lhs_dilation, window_strides, rhs_dilation = (
+        rng.choice([[1] * rank, ints(1, 3)]) for _ in range(3)
     )
     k = ints(1, 4)
     i = [
@@ -60,24 +59,20 @@ def arguments(seed):
     # Strides belong to space in the order of the kernel's letters.
     space = [letter for letter in rhs_spec if letter not in "OI"]
     lhs_size, rhs_size = (shapes | dict(zip(space, sizes, strict=True)) for sizes in (i, k))
-    draw = np.random.default_rng(seed).integers
-    lhs = draw(-4, 5, [lhs_size[letter] for letter in lhs_spec]).astype(np.float32)
-    rhs = draw(-4, 5, [rhs_size[letter] for letter in rhs_spec]).astype(np.float32)
-    return (
-        lhs,
-        rhs,
-        {
-            "window_strides": window_strides,
-            "padding": padding,
-            "lhs_dilation": lhs_dilation,
-            "rhs_dilation": rng.choice([rhs_dilation, None])
-            if set(rhs_dilation) == {1}
-            else rhs_dilation,
-            "dimension_numbers": numbers,
-            "feature_group_count": groups,
-            "batch_group_count": batched,
-        },
-    )
+    lhs = [lhs_size[letter] for letter in lhs_spec]
+    rhs = [rhs_size[letter] for letter in rhs_spec]
+    if set(rhs_dilation) == {1}:
+        rhs_dilation = rng.choice([rhs_dilation, None])
+    options = {
+        "window_strides": window_strides,
+        "padding": padding,
+        "lhs_dilation": lhs_dilation,
+        "rhs_dilation": rhs_dilation,
+        "dimension_numbers": numbers,
+        "feature_group_count": groups,
+        "batch_group_count": batched,
+    }
+    return *drawn(seed, lhs, rhs), options
 
 
 def derivatives(function):
@@ -136,10 +131,7 @@ def transposed(seed):
         "use_consistent_padding": consistent,
     }
     channels = (o, c) if options["transpose_kernel"] else (c, o)
-    draw = np.random.default_rng(seed).integers
-    lhs = draw(-4, 5, (2, *i, c)).astype(np.float32)
-    rhs = draw(-4, 5, (*k, *channels)).astype(np.float32)
-    return lhs, rhs, options
+    return *drawn(seed, (2, *i, c), (*k, *channels)), options
 
 
 QUICK = (0, 1, 2, 3, 5, 6, 10, 20)  # every kind of padding, consistent or not, in every rank
@@ -182,7 +174,7 @@ def test_patches(seed):
 def test_local(seed):
     lhs, rhs, options = arguments(seed)
     for name in ("feature_group_count", "batch_group_count"):
-        options.pop(name)
+        del options[name]
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, options["dimension_numbers"])
     taps = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
     patches = jax.eval_shape(
@@ -192,7 +184,7 @@ def test_local(seed):
     sizes = [3, *(patches.shape[axis] for axis in numbers.out_spec[1:])]
     for axis, size in zip(numbers.rhs_spec, sizes, strict=True):
         shape[axis] = size
-    kernels = np.random.default_rng(seed).integers(-4, 5, shape).astype(np.float32)
+    (kernels,) = drawn(seed, shape)
     ours, theirs = (
         derivatives(partial(m.conv_general_dilated_local, filter_shape=taps, **options))
         for m in (compat, lax)
@@ -220,8 +212,7 @@ def test_patches_dtype_and_refusal():
 
 
 def test_conv_and_conv_with_general_padding():
-    draw = np.random.default_rng(0).integers
-    lhs, rhs = (draw(-4, 5, shape).astype(np.float32) for shape in ((2, 3, 7, 6), (4, 3, 3, 2)))
+    lhs, rhs = drawn(0, (2, 3, 7, 6), (4, 3, 3, 2))
     for name, args in {
         "conv": ((2, 1), "SAME"),
         "conv_with_general_padding": ((1, 2), [(1, 2), (0, 1)], (2, 1), (1, 2)),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from geometry import drawn
 from thinned import thinned
 
 from jdeconv.compat import onnx as compat
@@ -105,11 +106,6 @@ def geometry(seed):
     options = {"strides": ints(1, 3), "dilations": ints(1, 2), "group": group}
     options = {name: v for name, v in options.items() if rng.random() < 0.8 or name == "group"}
     return rng, rank, ints, (n, group * c, group * o), (c, o), options
-
-
-def drawn(seed, *shapes):
-    draw = np.random.default_rng(seed).integers
-    return [draw(-4, 5, shape).astype(np.float32) for shape in shapes]
 
 
 def tangents_agree(function, *arrays):

@@ -3,21 +3,18 @@
 import inspect
 import random
 import re
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from geometry import drawn
 from thinned import thinned
 
 from jdeconv.compat import torch as compat
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
-
-
-def drawn(seed, *shapes):
-    draw = np.random.default_rng(seed).integers
-    return [draw(-4, 5, shape).astype(np.float32) for shape in shapes]
 
 
 def assert_same(ours, theirs, arrays, has_tangents=True):
@@ -37,12 +34,17 @@ def assert_same(ours, theirs, arrays, has_tangents=True):
         np.testing.assert_array_equal(tangent, more - base)
 
 
+def one_or_each(rng, rank, least, most):
+    """An int for all axes, or one for each."""
+    return rng.choice(
+        [rng.randint(least, most), tuple(rng.randint(least, most) for _ in range(rank))]
+    )
+
+
 def geometry(seed):
     rng = random.Random(seed)
     rank = 1 + seed % 3
-    value = lambda least, most: rng.choice(  # noqa: E731
-        [rng.randint(least, most), tuple(rng.randint(least, most) for _ in range(rank))]
-    )
+    value = partial(one_or_each, rng, rank)
     per_axis = lambda v: (v,) * rank if isinstance(v, int) else v  # noqa: E731
     groups, c, o = rng.choice([1, 1, 2, 3]), rng.randint(1, 3), rng.randint(1, 3)
     batch = rng.choice([(), (1,), (2,)])
@@ -89,9 +91,7 @@ def test_conv_transpose(seed):
 @pytest.mark.parametrize("seed", thinned(range(20), 3))
 def test_unfold_and_fold(seed):
     rng = random.Random(seed)
-    value = lambda least, most: rng.choice(  # noqa: E731
-        [rng.randint(least, most), (rng.randint(least, most), rng.randint(least, most))]
-    )
+    value = partial(one_or_each, rng, 2)
     pair = lambda v: (v, v) if isinstance(v, int) else v  # noqa: E731
     options = {
         "kernel_size": value(1, 3),
@@ -155,9 +155,7 @@ def pooled(seed):
     """The rank, an input with equal numbers, and arguments that max_pool and avg_pool share."""
     rng = random.Random(seed)
     rank = 1 + seed % 3
-    value = lambda least, most: rng.choice(  # noqa: E731
-        [rng.randint(least, most), tuple(rng.randint(least, most) for _ in range(rank))]
-    )
+    value = partial(one_or_each, rng, rank)
     kernel = value(1, 3)
     least = kernel if isinstance(kernel, int) else min(kernel)
     options = {

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from geometry import LAST, ODD, arranged, geometries, letters
+from geometry import LAST, ODD, arranged, drawn, geometries, letters
 from jax import lax
 
 import jdeconv
@@ -94,15 +94,10 @@ def reordered(g, order):
     return dataclasses.replace(g, window=window, padding=padding)
 
 
-def draw(*shapes):
-    rng = np.random.default_rng(0)
-    return (rng.integers(-4, 5, shape).astype(np.float32) for shape in shapes)
-
-
 @pytest.mark.parametrize("padding", ["SAME", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_named_paddings_of_conv(padding, stride):
-    x, kernel = draw((2, 3, 8, 7), (4, 3, 3, 2))
+    x, kernel = drawn(0, (2, 3, 8, 7), (4, 3, 3, 2))
     expected = lax.conv_general_dilated(x, kernel, (stride, stride), padding)
     np.testing.assert_array_equal(jdeconv.conv(x, kernel, stride=stride, padding=padding), expected)
 
@@ -114,7 +109,7 @@ def test_same_and_valid_of_deconv(kernel_size, stride):
 
     Elsewhere its VALID adds stride - kernel cells of zeros, which jdeconv does for output_size.
     """
-    y, kernel = draw((2, 4, 5, 6), (4, 3, *kernel_size))
+    y, kernel = drawn(0, (2, 4, 5, 6), (4, 3, *kernel_size))
     layout = ("NCHW", "OIHW", "NCHW")
     options = {"dimension_numbers": layout, "transpose_kernel": True}
     strides = (stride, stride)
@@ -128,7 +123,7 @@ def test_same_and_valid_of_deconv(kernel_size, stride):
 
 def test_same_lower_of_deconv_is_the_transpose_of_its_conv():
     """lax.conv_transpose refuses SAME_LOWER with a stride."""
-    y, kernel = draw((2, 4, 5, 6), (4, 3, 3, 4))
+    y, kernel = drawn(0, (2, 4, 5, 6), (4, 3, 3, 4))
 
     def conv(x):
         return lax.conv_general_dilated(x, kernel, (2, 2), "SAME_LOWER")

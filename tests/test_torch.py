@@ -5,7 +5,7 @@ import random
 import jax
 import numpy as np
 import pytest
-from geometry import LAST, arranged, geometries, letters
+from geometry import LAST, arranged, drawn, geometries, letters
 
 import jdeconv
 
@@ -29,7 +29,7 @@ def ours(function, arrays, cotangent):
     return run(*arrays)
 
 
-def assert_agree(layer, reference, g, arrays, cotangent, last, options, torch_options):
+def assert_agree(layer, reference, g, arrays, cotangent, last, options):
     """`arrays` are input, kernel and bias, in the layouts of torch."""
     sides, kernels = letters(g.rank)
     side, kernel = LAST[g.rank] if last else (sides, kernels)
@@ -44,7 +44,7 @@ def assert_agree(layer, reference, g, arrays, cotangent, last, options, torch_op
     def function(a, k, b):
         return layer(a, k, b, dimension_numbers=(side, kernel, side), **options)
 
-    expected = theirs(reference, arrays, cotangent, **torch_options)
+    expected = theirs(reference, arrays, cotangent, **options)
     actual = ours(function, placed[:3], placed[3])
     order = (3, 0, 1, 2)  # the result, then the gradients of input, kernel and bias
     for a, b, i in zip(actual, expected, order, strict=True):
@@ -59,11 +59,8 @@ def test_conv(last, g):
     x, kernel, y = g.draw()
     bias = np.arange(1, kernel.shape[0] + 1, dtype=np.float32)
     reference = getattr(functional, f"conv{g.rank}d")
-    padding = [low for low, _ in g.padding]
-    options = g.steps | {"padding": padding}
-    assert_agree(
-        jdeconv.conv, reference, g, (x, kernel, bias), y, last, options, torch_options=options
-    )
+    options = g.steps | {"padding": [low for low, _ in g.padding]}
+    assert_agree(jdeconv.conv, reference, g, (x, kernel, bias), y, last, options)
 
 
 @pytest.mark.parametrize(("last", "g"), [(i % 2 == 0, g) for i, g in enumerate(GEOMETRIES)])
@@ -73,26 +70,20 @@ def test_conv_transpose(last, g):
     w = g.window
     extra = [rng.randrange(max(s, d)) for s, d in zip(w.stride, w.dilation, strict=True)]
     options = g.steps | {"padding": [low for low, _ in g.padding], "output_padding": extra}
+    steps = {name: value for name, value in options.items() if name != "groups"}
     try:
-        big = jdeconv.Window.of_deconv(
-            w.small, w.kernel, **{k: v for k, v in options.items() if k != "groups"}
-        ).big
+        big = jdeconv.Window.of_deconv(w.small, w.kernel, **steps).big
     except ValueError:
         pytest.skip("its padding leaves nothing of a deconv")
-    x = np.random.default_rng(1).integers(-4, 5, (g.n, g.groups * g.c, *big)).astype(np.float32)
+    (x,) = drawn(1, (g.n, g.groups * g.c, *big))
     bias = np.arange(1, x.shape[1] + 1, dtype=np.float32)
     reference = getattr(functional, f"conv_transpose{g.rank}d")
-    assert_agree(
-        jdeconv.deconv, reference, g, (y, kernel, bias), x, last, options, torch_options=options
-    )
+    assert_agree(jdeconv.deconv, reference, g, (y, kernel, bias), x, last, options)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 def test_padding_modes(mode):
-    x, kernel = (
-        np.random.default_rng(0).integers(-4, 5, s).astype(np.float32)
-        for s in ((2, 4, 6, 7), (6, 2, 3, 2))
-    )
+    x, kernel = drawn(0, (2, 4, 6, 7), (6, 2, 3, 2))
     layer = torch.nn.Conv2d(
         4, 6, (3, 2), stride=(2, 1), padding=(3, 2), groups=2, bias=False, padding_mode=mode
     )
@@ -104,7 +95,7 @@ def test_padding_modes(mode):
 
 
 def test_unfold_and_fold():
-    x = np.random.default_rng(0).integers(-4, 5, (2, 3, 7, 6)).astype(np.float32)
+    (x,) = drawn(0, (2, 3, 7, 6))
     options = {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
     expected = functional.unfold(torch.tensor(x), **options)
     columns = np.asarray(jdeconv.im2col(x, **options))
