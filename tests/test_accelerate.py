@@ -399,12 +399,6 @@ def test_a_function_that_changes_its_arguments_is_refused(operands):
         accelerate(function)({"operands": operands})
 
 
-@pytest.mark.parametrize("function", [None, 3, "f"])
-def test_what_is_no_function_is_refused(function):
-    with pytest.raises(TypeError, match=r"accelerate: function must be a function"):
-        accelerate(function)
-
-
 def test_space_sharded_on_an_explicit_mesh_stays_with_xla(rng):
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from geometry import drawn
 from thinned import thinned
 
 from jdeconv.compat import keras as compat
@@ -18,11 +19,6 @@ keras = pytest.importorskip("keras")
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="Keras is over another backend"
 )
-
-
-def drawn(seed, *shapes):
-    draw = np.random.default_rng(seed).integers
-    return [jnp.asarray(draw(-4, 5, shape), jnp.float32) for shape in shapes]
 
 
 def derivatives(function, arrays):

@@ -99,12 +99,8 @@ def assert_same(ours, theirs, *args):
 @pytest.mark.parametrize("seed", thinned(range(78), 5))
 def test_conv_general_dilated(seed):
     lhs, rhs, options = arguments(seed)
-    assert_same(
-        lambda lhs, rhs: compat.conv_general_dilated(lhs, rhs, **options),
-        lambda lhs, rhs: lax.conv_general_dilated(lhs, rhs, **options),
-        lhs,
-        rhs,
-    )
+    ours, theirs = (partial(m.conv_general_dilated, **options) for m in (compat, lax))
+    assert_same(ours, theirs, lhs, rhs)
 
 
 def transposed(seed):
@@ -140,12 +136,8 @@ QUICK = (0, 1, 2, 3, 5, 6, 10, 20)  # every kind of padding, consistent or not, 
 @pytest.mark.parametrize("seed", thinned(range(42), QUICK))
 def test_conv_transpose(seed):
     lhs, rhs, options = transposed(seed)
-    assert_same(
-        lambda lhs, rhs: compat.conv_transpose(lhs, rhs, **options),
-        lambda lhs, rhs: lax.conv_transpose(lhs, jnp.asarray(rhs), **options),
-        lhs,
-        jnp.asarray(rhs),
-    )
+    ours, theirs = (partial(m.conv_transpose, **options) for m in (compat, lax))
+    assert_same(ours, theirs, lhs, jnp.asarray(rhs))
 
 
 @pytest.mark.parametrize("seed", thinned(range(24), 5))
@@ -194,9 +186,8 @@ def test_local(seed):
 
 def test_local_needs_a_kernel_for_each_position():
     lhs, rhs = jnp.ones((1, 2, 5)), jnp.ones((3, 6, 2))
-    with pytest.raises(
-        ValueError, match=r"rhs needs shape \(3, 6, 3\), a kernel for each position"
-    ):
+    text = r"rhs needs shape \(3, 6, 3\), a kernel for each position"
+    with pytest.raises(ValueError, match=text):
         compat.conv_general_dilated_local(lhs, rhs, (1,), "VALID", (3,))
 
 
@@ -263,11 +254,8 @@ def test_dtypes(dtype, preferred):
 )
 def test_the_higher_of_two_precisions_holds(precision):
     lhs, rhs = jnp.ones((1, 2, 5)), jnp.ones((3, 2, 2))
-    text = str(
-        jax.make_jaxpr(
-            lambda a, b: compat.conv_general_dilated(a, b, (1,), "SAME", precision=precision)
-        )(lhs, rhs)
-    )
+    options = {"window_strides": (1,), "padding": "SAME", "precision": precision}
+    text = str(jax.make_jaxpr(partial(compat.conv_general_dilated, **options))(lhs, rhs))
     expected = {None: "precision=None,", "high": "Precision.HIGH,"}
     assert expected.get(precision, "Precision.HIGHEST,") in text
 
@@ -289,14 +277,9 @@ def test_out_sharding():
         lhs = jax.device_put(jnp.arange(48.0).reshape(4, 2, 6), P("a", None, None))
         rhs = jax.device_put(jnp.arange(24.0).reshape(4, 2, 3), P(None, None, None))
         for spec in (P("a", None, None), P("a", "b", None)):
-            ours, theirs = (
-                jax.jit(
-                    lambda a, b, module=module, spec=spec: module.conv_general_dilated(
-                        a, b, (1,), "SAME", out_sharding=spec
-                    )
-                )(lhs, rhs)
-                for module in (compat, lax)
-            )
+            options = {"window_strides": (1,), "padding": "SAME", "out_sharding": spec}
+            convs = (partial(m.conv_general_dilated, **options) for m in (compat, lax))
+            ours, theirs = (jax.jit(conv)(lhs, rhs) for conv in convs)
             assert ours.sharding.spec == theirs.sharding.spec
             np.testing.assert_array_equal(ours, theirs)
 

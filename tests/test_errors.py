@@ -26,6 +26,8 @@ TEXTS = [
         lambda: jdeconv.kernel_grad(X, ones(2, 8, 5, 5), (1, 1)),
         "kernel_grad: y has size 2 on axis 0, but the other array has 1",
     ),
+    (lambda: jdeconv.accelerate(None), "accelerate: function must be a function, got None"),
+    (lambda: jdeconv.conv(X, K, groups=0), "conv: groups must be at least 1, got 0"),
     (lambda: jdeconv.conv(X, K, groups=3), "conv: groups must divide 8 channels, got 3; pass groups=1"),
     (
         lambda: jdeconv.conv(X, ones(6, 3, 3, 3), groups=2),

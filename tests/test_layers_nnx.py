@@ -169,17 +169,8 @@ CASES = [
 def test_padding_modes_and_their_adjoints(rng, rank, padding, mode):
     """Conv beside jnp.pad and jax.lax; the tied layer and ConvTranspose beside the transpose of these."""
     steps = {"strides": (2, 3)[:rank], "kernel_dilation": (1, 2)[-rank:], "padding": padding}
-    conv = layers.Conv(
-        4,
-        6,
-        (4, 3)[:rank],
-        **steps,
-        padding_mode=mode,
-        feature_group_count=2,
-        use_bias=False,
-        rngs=nnx.Rngs(0),
-    )
-    filled(conv)
+    options = {"padding_mode": mode, "feature_group_count": 2, "use_bias": False} | steps
+    conv = filled(layers.Conv(4, 6, (4, 3)[:rank], **options, rngs=nnx.Rngs(0)))
     size = (7, 8)[:rank]
     x = integers(rng, 2, *size, 4)
     y, transposed = jax.vjp(partial(plain, conv), x)
@@ -192,17 +183,8 @@ def test_padding_modes_and_their_adjoints(rng, rank, padding, mode):
 
     if padding == "CAUSAL":  # in a ConvTranspose it looks back, which is no adjoint of the conv
         return
-    up = layers.ConvTranspose(
-        6,
-        4,
-        (4, 3)[:rank],
-        **steps,
-        padding_mode=mode,
-        feature_group_count=2,
-        use_bias=False,
-        transpose_kernel=True,
-        rngs=nnx.Rngs(0),
-    )
+    options |= {"transpose_kernel": True, "rngs": nnx.Rngs(0)}
+    up = layers.ConvTranspose(6, 4, (4, 3)[:rank], **options)
     up.kernel[...] = conv.kernel[...]
     if isinstance(padding, list):  # of zeros around the dilated input, as Flax has it
         spans = [d * (k - 1) for k, d in zip(up.kernel_size, up.kernel_dilation, strict=True)]
@@ -260,18 +242,13 @@ def test_the_tied_layers_share_one_parameter(rng):
     x, weights = integers(rng, 2, 5, 6, 1), integers(rng, 2, 5, 6, 1)
     found = nnx.grad(lambda model: (model(x) * weights).sum())(model)
 
+    def convolved(kernel, x):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=numbers)
+
     def separate(down, up, bias):
-        y = lax.conv_general_dilated(
-            x, down, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        y += model.down.bias[...].reshape(1, 1, 1, 2)
-        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        back = jax.linear_transpose(
-            lambda x: lax.conv_general_dilated(
-                x, up, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            ),
-            shape,
-        )(y)[0]
+        y = convolved(down, x) + model.down.bias[...].reshape(1, 1, 1, 2)
+        (back,) = jax.linear_transpose(partial(convolved, up), x)(y)
         return ((back + bias.reshape(1, 1, 1, 1)) * weights).sum()
 
     kernel = model.down.kernel[...]
@@ -368,11 +345,9 @@ def test_training_steps_are_those_of_flax(rng, variant):
 
 
 def test_half_precision_adds_up_in_single(rng):
-    conv = layers.Conv(8, 3, 5, dtype=jnp.bfloat16, padding="CIRCULAR", rngs=nnx.Rngs(0))
-    wide = layers.Conv(8, 3, 5, padding="CIRCULAR", rngs=nnx.Rngs(0))
+    conv = filled(layers.Conv(8, 3, 5, dtype=jnp.bfloat16, padding="CIRCULAR", rngs=nnx.Rngs(0)))
+    wide = filled(layers.Conv(8, 3, 5, padding="CIRCULAR", rngs=nnx.Rngs(0)))
     x = integers(rng, 2, 9, 8)
-    for layer in (conv, wide):
-        filled(layer)
     assert conv.kernel.dtype == jnp.float32
     found = conv(x)
     assert found.dtype == jnp.bfloat16

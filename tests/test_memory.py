@@ -110,9 +110,3 @@ def test_a_stride_of_half_a_million_compiles_and_lands_where_it_should():
     at = [q * stride + t * 7 for q in range(3) for t in range(3)]
     assert x[at].tolist() == [2, 3, 5, 20, 30, 50, 200, 300, 500]
     assert np.count_nonzero(x) == 9
-
-
-@pytest.mark.parametrize("groups", [0, -1])
-def test_no_groups_are_refused(groups):
-    with pytest.raises(ValueError, match=r"conv: groups must be at least 1"):
-        conv(jnp.ones((1, 2, 5)), jnp.ones((2, 2, 3)), groups=groups)
