@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax import lax
 
 from jdeconv import Window, conv, deconv, kernel_grad
 from jdeconv.form import Layout, accumulator
@@ -95,6 +96,20 @@ def columns(x, w):
         if (b >= 0).all() and (b < w.big).all():
             found[:, :, *index] = x[:, :, *b]
     return found
+
+
+def lax_conv(x, kernel, stride, padding, dilation, groups, specs):
+    """jax.lax's conv, on x without the cells that negative padding takes away.
+
+    XLA's CPU convolution reads outside of its input where padding is negative (jaxlib 0.10 and 0.11).
+    """
+    space = [letter for letter in specs[1] if letter not in "OI"]
+    for letter, (low, high) in zip(space, padding, strict=True):
+        axis = specs[0].index(letter)
+        x = lax.slice_in_dim(x, max(-low, 0), x.shape[axis] + min(high, 0), axis=axis)
+    padding = [(max(low, 0), max(high, 0)) for low, high in padding]
+    steps = {"rhs_dilation": dilation, "feature_group_count": groups}
+    return lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=specs, **steps)
 
 
 def problem(window, groups, c, o, numbers=None, dtype="float32", platform=None):

@@ -35,13 +35,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax import lax
 
 import jdeconv
 from jdeconv.evaluate import evaluate
 from jdeconv.form import CONTRACTIONS, Form, Layout
 from tests.definition import definition
 from tests.draws import DATA, LONG, PARTS, chosen, geometry, large, normal, problem
+from tests.geometry import lax_conv
 from tests.problem import WIDE, Problem
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
@@ -69,7 +69,8 @@ class Record:
 
 def ways(p: Problem, rng: np.random.Generator | None) -> Iterator[tuple[str, Callable]]:
     """lax's, the one that is chosen, and a few of those that take this problem; without `rng` all of them."""
-    yield LAX, _derived(functools.partial(_lax, p=p))
+    steps = p.stride, p.pads, p.dilation, p.groups, p.layout
+    yield LAX, _derived(lambda x, k: lax_conv(x, k, *steps))
     yield f"{CHOSEN}: {chosen(p)}", _derived(lambda x, k: jdeconv.conv(x, k, **p.steps))
     serving = p.serving()
     names = [*serving, *(form for form in FORMS if form[0] in serving)]
@@ -82,8 +83,8 @@ def ways(p: Problem, rng: np.random.Generator | None) -> Iterator[tuple[str, Cal
         elif isinstance(name, tuple):
             yield f"{name[0]} ({name[1]})", jax.jit(functools.partial(_form, p, *name))
         else:
-            steps = p.steps | {"lowering": name}
-            yield name, _derived(lambda x, k, steps=steps: jdeconv.conv(x, k, **steps))
+            named = p.steps | {"lowering": name}
+            yield name, _derived(lambda x, k, named=named: jdeconv.conv(x, k, **named))
 
 
 def _derived(conv: Callable) -> Callable:
@@ -93,24 +94,6 @@ def _derived(conv: Callable) -> Callable:
         return value, *pullback(y)
 
     return parts
-
-
-def _lax(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
-    # Negative padding is cut off first: XLA's CPU convolution reads outside of its input there.
-    space = [letter for letter in p.layout[0] if letter not in "NC"]
-    for letter, (low, high) in zip(space, p.pads, strict=True):
-        axis = p.layout[0].index(letter)
-        x = lax.slice_in_dim(x, max(-low, 0), x.shape[axis] + min(high, 0), axis=axis)
-    padding = [(max(low, 0), max(high, 0)) for low, high in p.pads]
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        p.stride,
-        padding,
-        rhs_dilation=p.dilation,
-        dimension_numbers=p.layout,
-        feature_group_count=p.groups,
-    )
 
 
 def _form(p: Problem, name: str, platform: str, x: Any, kernel: Any, y: Any) -> tuple:

@@ -5,30 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from geometry import LAST, ODD, arranged, drawn, geometries, letters
+from geometry import LAST, ODD, arranged, drawn, geometries, lax_conv, letters
 from jax import lax
 
 import jdeconv
-
-
-def through_lax(g, specs):
-    """Lax's conv, on x without the cells that negative padding takes away.
-
-    XLA's CPU convolution reads outside of its input where padding is negative (jaxlib 0.10 and 0.11).
-    """
-    w, axes = g.window, [i for i, letter in enumerate(specs[0]) if letter not in "NC"]
-    order = sorted(axes, key=lambda axis: specs[1].index(specs[0][axis]))
-
-    def conv(x, kernel):
-        for axis, (low, high) in zip(order, w.padding, strict=True):
-            x = lax.slice_in_dim(x, max(-low, 0), x.shape[axis] + min(high, 0), axis=axis)
-        padding = [(max(low, 0), max(high, 0)) for low, high in w.padding]
-        steps = {"rhs_dilation": w.dilation, "feature_group_count": g.groups}
-        return lax.conv_general_dilated(
-            x, kernel, w.stride, padding, dimension_numbers=specs, **steps
-        )
-
-    return conv
 
 
 def usable(g):
@@ -56,7 +36,10 @@ def test_values_and_gradients_in_any_layout(i, g):
     space = [letter for letter in kernel_spec if letter not in "OI"]
     order = [sides[2:].index(letter) for letter in space]
     g = reordered(g, order)
-    conv = through_lax(g, specs)
+    w = g.window
+
+    def conv(x, kernel):
+        return lax_conv(x, kernel, w.stride, w.padding, w.dilation, g.groups, specs)
 
     @jax.jit
     def run(x, kernel, y):
