@@ -1,11 +1,14 @@
 """Evaluates a contraction: in which order and in which pieces a lowering gets the arrays.
 
 This is the only file that knows about memory. A lowering gets x, kernel and y in one of two orders, in which
-the group has its own axis:
+the group is the outer part of an axis of channels:
 
-             x                 kernel             y
-    first    (n, g, c, *big)   (g, o, c, *taps)   (n, g, o, *small)
-    last     (n, *big, g, c)   (*taps, c, g, o)   (n, *small, g, o)
+             x               kernel           y
+    first    (n, gc, *big)   (go, c, *taps)   (n, go, *small)
+    last     (n, *big, gc)   (*taps, c, go)   (n, *small, go)
+
+With an axis of its own for a single group, XLA would choose other layouts for the arrays of a loop, and copy
+them.
 
 A lowering makes temporary arrays, such as columns. Loops keep them small, because a large new array costs more
 in page faults than the arithmetic on it. Caffe takes one image at a time. Each loop goes over an index of the
@@ -124,24 +127,9 @@ def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     if p.contraction in memory.rereads and _is_at_once(memory, p):
         a, b = _jax.written(a, b) if p.contraction == "kernel_grad" else (*_jax.written(a), b)
     a, b = _moved(a, first, p, ordered), _moved(b, second, p, ordered)
-    if second == "kernel":
-        b = _split(b, ordered, second)
-        b = lowering.enter_kernel(b, ordered) if hasattr(lowering, "enter_kernel") else b
-    whole = _in_slabs(memory, lowering, a, b, ordered)
-    whole = _merged(whole, ordered, result) if result == "kernel" else whole
-    return _moved(whole, result, ordered, p)
-
-
-def _contract(lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
-    """The lowering's contraction, where x and y have groups and channels on one axis.
-
-    Only the lowering sees an axis of groups. An axis of size 1 would make XLA choose other layouts for the
-    arrays of a loop, and copy them.
-    """
-    first, second, result = CONTRACTIONS[p.contraction]
-    a, b = _split(a, p, first), b if second == "kernel" else _split(b, p, second)
-    found = getattr(lowering, p.contraction)(a, b, p)
-    return found if result == "kernel" else _merged(found, p, result)
+    if second == "kernel" and hasattr(lowering, "enter_kernel"):
+        b = lowering.enter_kernel(b, ordered)
+    return _moved(_in_slabs(memory, lowering, a, b, ordered), result, ordered, p)
 
 
 def _layout(rank: int, last: bool) -> Layout:
@@ -161,18 +149,6 @@ def _moved(a: jax.Array, role: str, source: Problem, target: Problem) -> jax.Arr
 def _group_axis(p: Problem, role: str) -> int:
     """The axis that holds both groups and channels."""
     return getattr(p.layout, role)[0 if role == "kernel" else 1]
-
-
-def _split(a: jax.Array, p: Problem, role: str) -> jax.Array:
-    """The array whose groups have their own axis."""
-    axis = _group_axis(p, role)
-    return reshaped(a, axis, 1, (p.g, a.shape[axis] // p.g))
-
-
-def _merged(a: jax.Array, p: Problem, role: str) -> jax.Array:
-    """The inverse of `_split`."""
-    axis = _group_axis(p, role)
-    return reshaped(a, axis, 2, (a.shape[axis] * a.shape[axis + 1],))
 
 
 def _is_at_once(memory: Memory, p: Problem) -> bool:
@@ -226,7 +202,7 @@ def _images_per_block(memory: Memory, p: Problem) -> Any:
 
 def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     """The contraction, in blocks of images whose temporary arrays are no larger than a block."""
-    contract = partial(_contract, lowering)
+    contract = getattr(lowering, p.contraction)
     size = _images_per_block(memory, p)
     if size == p.n:
         return contract(a, b, p)

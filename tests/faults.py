@@ -199,8 +199,8 @@ jdeconv/im2col.py: identity
 
 groups lie inside of the channels
 jdeconv/lowerings/im2col.py: identity
-- {"columns": "gctnq"
-+ {"columns": "cgtnq"
+- {"columns": "gc t n q"
++ {"columns": "cg t n q"
 
 the last tap is lost
 jdeconv/lowerings/taps.py: lowerings

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jdeconv.axes import edged
+from jdeconv.form import CONTRACTIONS
 from jdeconv.problem import Problem
 
-FIRST = 3  # spatial axis, of arrays with channels first and of kernels
+FIRST = 2  # spatial axis, of arrays with channels first and of kernels
 
 
 def refuses(p: Problem) -> str | None:
@@ -42,29 +43,27 @@ def temporary_bytes(p: Problem) -> int:
 
 def enter_kernel(kernel: jax.Array, p: Problem) -> jax.Array:
     """The spectrum of the kernel."""
-    return _spectrum(kernel, p, p.window.dilation)
+    return _spectrum("goc", kernel, p, spread=p.window.dilation)
 
 
 def conv(x: jax.Array, spectrum: jax.Array, p: Problem) -> jax.Array:
     """Correlation of x with the kernel."""
-    x = _spectrum(edged(x, range(FIRST, x.ndim), p.window.padding), p)
-    y = _signal("ngcf,gocf->ngof", x, spectrum.conj(), p)
-    return _strided(y, p.window.stride, p.window.small)
+    w, x = p.window, _spectrum("ngc", x, p, p.window.padding)
+    return _signal("ngcf,gocf->ngof", x, spectrum.conj(), p, w.stride, w.small)
 
 
 def deconv(y: jax.Array, spectrum: jax.Array, p: Problem) -> jax.Array:
     """Convolution of y, spread out by the stride, with the kernel."""
-    y = _spectrum(y, p, p.window.stride)
-    x = _signal("ngof,gocf->ngcf", y, spectrum, p)
-    x = _strided(x, (1,) * p.window.rank, p.window.full)
-    return edged(x, range(FIRST, x.ndim), [(-low, -high) for low, high in p.window.padding])
+    w, y = p.window, _spectrum("ngo", y, p, spread=p.window.stride)
+    x = _signal("ngof,gocf->ngcf", y, spectrum, p, (1,) * w.rank, w.full)
+    return edged(x, range(FIRST, x.ndim), [(-low, -high) for low, high in w.padding])
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """Correlation of x with y, spread out by the stride, summed over images."""
     w = p.window
-    x, y = _spectrum(edged(x, range(FIRST, x.ndim), w.padding), p), _spectrum(y, p, w.stride)
-    return _strided(_signal("ngcf,ngof->gocf", x, y.conj(), p), w.dilation, w.kernel)
+    x, y = _spectrum("ngc", x, p, w.padding), _spectrum("ngo", y, p, spread=w.stride)
+    return _signal("ngcf,ngof->gocf", x, y.conj(), p, w.dilation, w.kernel)
 
 
 def _lengths(p: Problem) -> list[int]:
@@ -75,23 +74,26 @@ def _lengths(p: Problem) -> list[int]:
     ]
 
 
-def _spectrum(a: jax.Array, p: Problem, spread=None) -> jax.Array:
-    """The transform over space, in one axis, of `a` with `spread` - 1 zeros between its positions."""
-    gaps = [(0, 0, step - 1) for step in spread or (1,) * p.window.rank]
-    a = lax.pad(a.astype(p.wide), jnp.zeros((), p.wide), [(0, 0, 0)] * FIRST + gaps)
-    axes = tuple(range(FIRST, a.ndim))
-    return jnp.fft.rfftn(a, _lengths(p), axes).reshape(*a.shape[:FIRST], -1)
+def _spectrum(letters: str, a: jax.Array, p: Problem, padding=None, spread=None) -> jax.Array:
+    """The transform over space, in one axis behind those of the letters.
+
+    `a` gets this padding, and `spread` - 1 zeros between its positions.
+    """
+    edges = zip(padding or [(0, 0)] * p.window.rank, spread or [1] * p.window.rank, strict=True)
+    config = [(0, 0, 0)] * FIRST + [(low, high, step - 1) for (low, high), step in edges]
+    a = lax.pad(a.astype(p.wide), jnp.zeros((), p.wide), config)
+    spectrum = jnp.fft.rfftn(a, _lengths(p), range(FIRST, a.ndim))
+    return spectrum.reshape(*(getattr(p, letter) for letter in letters), -1)
 
 
-def _signal(subscripts: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
-    """The inverse transform of the product of spectra, summed over channels."""
-    lengths = _lengths(p)
+def _signal(subscripts: str, a: jax.Array, b: jax.Array, p: Problem, steps, sizes) -> jax.Array:
+    """The inverse transform of the product of spectra, summed over channels.
+
+    Of this, the first `sizes` positions, in steps of `steps`.
+    """
+    lengths, shape = _lengths(p), p.shape(CONTRACTIONS[p.contraction][2])[:FIRST]
     product = jnp.einsum(subscripts, a, b)
-    product = product.reshape(*product.shape[:FIRST], *lengths[:-1], lengths[-1] // 2 + 1)
-    return jnp.fft.irfftn(product, lengths, tuple(range(FIRST, product.ndim)))
-
-
-def _strided(a: jax.Array, stride, sizes) -> jax.Array:
-    """The first `sizes` positions of the spatial axes, in steps of `stride`."""
-    stops = [(size - 1) * step + 1 for size, step in zip(sizes, stride, strict=True)]
-    return lax.slice(a, [0] * a.ndim, [*a.shape[:FIRST], *stops], [1] * FIRST + list(stride))
+    product = product.reshape(*shape, *lengths[:-1], lengths[-1] // 2 + 1)
+    signal = jnp.fft.irfftn(product, lengths, tuple(range(FIRST, product.ndim)))
+    stops = [(size - 1) * step + 1 for size, step in zip(sizes, steps, strict=True)]
+    return lax.slice(signal, [0] * signal.ndim, (*shape, *stops), (1,) * FIRST + steps)

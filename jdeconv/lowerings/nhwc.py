@@ -64,7 +64,7 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """The forward convolution of y with the reversed kernel, whose channels are swapped."""
     w = p.window
     if p.phases > 1:
-        gaps = ((0, 0, 0), *((0, 0, s - 1) for s in w.stride), (0, 0, 0), (0, 0, 0))
+        gaps = ((0, 0, 0), *((0, 0, s - 1) for s in w.stride), (0, 0, 0))
         y, w = lax.pad(y, jnp.zeros((), y.dtype), gaps), gapped(w)
 
     def one(y: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -137,10 +137,9 @@ def _sides(w: Window) -> tuple[Window, Window]:
 
 
 def _by_groups(one: Callable, p: Problem, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`one` of each group's channels; the group is the last axis but one of both operands and of the result."""
-    if p.g == 1:
-        return jnp.expand_dims(one(jnp.squeeze(a, -2), jnp.squeeze(b, -2)), -2)
-    return jnp.stack([one(a[..., i, :], b[..., i, :]) for i in range(p.g)], -2)
+    """`one` of each group's channels, one group after the other."""
+    groups = zip(jnp.split(a, p.g, -1), jnp.split(b, p.g, -1), strict=True)
+    return jnp.concatenate([one(*group) for group in groups], -1)
 
 
 def _convolution(a: jax.Array, kernel: jax.Array, p: Problem, w: Window) -> jax.Array:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdeconv.axes import edged, padded
+from jdeconv.axes import edged, padded, reshaped
 from jdeconv.problem import Problem
 from jdeconv.window import Window
 
@@ -54,13 +54,13 @@ def takes_channels_last(p: Problem) -> bool:
 def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     """One sum over channels and taps, fused."""
     w = p.window
-    x = edged(x.astype(p.wide), _space(p), w.padding)
+    x = edged(_grouped(x, p).astype(p.wide), _space(p), w.padding)
     terms = (
         _slice(channel, p, _start(tap, w), w.small, w.stride) * k
         for channel, numbers in _by_channel(x, kernel, p, "c")
         for tap, k in numbers
     )
-    return reduce(operator.add, terms)
+    return reduce(operator.add, terms).reshape(p.shape("y"))
 
 
 def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
@@ -73,7 +73,7 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     lengths = -(-(low + big) // s) - first
     reach = (k - 1) * d // s
     edges = zip(reach - first, first + lengths - small, strict=True)
-    y = edged(y.astype(p.wide), _space(p), edges)
+    y = edged(_grouped(y, p).astype(p.wide), _space(p), edges)
     phases: dict = dict.fromkeys(_indices(w.stride))
     for channel, numbers in _by_channel(y, kernel, p, "o"):
         for tap, number in numbers:
@@ -82,7 +82,7 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
             term = _slice(channel, p, reach - shift // s, lengths, [1] * w.rank) * number
             phases[phase] = term if phases[phase] is None else phases[phase] + term
     crop = zip(-(low % s), low % s + big - lengths * s, strict=True)
-    return edged(_interleaved(phases, p), _space(p), crop)
+    return edged(_interleaved(phases, p), _space(p), crop).reshape(p.shape("x"))
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
@@ -91,9 +91,11 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     On a CPU there are two reductions. XLA adds one number after the other, so its error grows with the root of
     their count; two short reductions keep it small.
     """
+    w, x, y = p.window, _grouped(x, p), _grouped(y, p)
     if p.platform != "cpu":
-        return _sums(x, y, p)
-    w = p.window
+        x, y = edged(x.astype(p.wide), _space(p), w.padding), y.astype(p.wide)
+        sums = [product.sum((0, *_space(p))) for product in _products(x, y, p, w.small)]
+        return jnp.stack(sums, 0 if p.last else -1).reshape(p.shape("kernel"))
     rows = -(-w.small[-1] // MAX_SUMMED)  # on the last axis
     length = -(-w.small[-1] // rows)
     more = rows * length - w.small[-1]
@@ -113,18 +115,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
         lambda a, b: tuple(map(operator.add, a, b)),
         tuple(range(first, len(shape))),
     )
-    kernel = jnp.stack(sums, 3).sum((0, *range(4, first + 1)))
-    return kernel.reshape(p.g, p.o, p.c, *w.kernel)
-
-
-def _sums(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
-    """The kernel's gradient by a reduction for every channel of x and tap, in the order in which x lies."""
-    w = p.window
-    x, y = edged(x.astype(p.wide), _space(p), w.padding), y.astype(p.wide)
-    sums = [product.sum((0, *_space(p))) for product in _products(x, y, p, w.small)]
-    if p.last:  # each of (g, 1)
-        return jnp.stack(sums).reshape(*w.kernel, 1, p.g, 1)
-    return jnp.stack(sums, -1).reshape(p.g, p.o, p.c, *w.kernel)
+    return jnp.stack(sums, 3).sum((0, *range(4, first + 1))).reshape(p.shape("kernel"))
 
 
 def _products(x: jax.Array, y: jax.Array, p: Problem, sizes) -> Iterator:
@@ -141,13 +132,18 @@ def _by_channel(a: jax.Array, kernel: jax.Array, p: Problem, index: str) -> Iter
     """
     kernel, taps = kernel.astype(p.wide), list(_indices(p.window.kernel))
     if p.last:
-        numbers = kernel.reshape(1, -1, *[1] * (p.window.rank + 1), p.g, 1)
+        numbers = kernel.reshape(1, -1, *[1] * (p.window.rank + 1), p.g)
     else:
         kernel = kernel.reshape(p.g, p.o, p.c, len(taps))
         kernel = jnp.moveaxis(kernel, ("goc".index(index), 3), (0, 1))
         numbers = kernel.reshape(*kernel.shape[:2], 1, *kernel.shape[2:], *[1] * p.window.rank)
     for channel, row in zip(_channels(a, p), numbers, strict=True):
         yield channel, zip(taps, row, strict=True)
+
+
+def _grouped(a: jax.Array, p: Problem) -> jax.Array:
+    """X or y, in which groups have an axis of their own; with channels last, a group has one channel."""
+    return a if p.last else reshaped(a, 1, 1, (p.g, a.shape[1] // p.g))
 
 
 def _channels(a: jax.Array, p: Problem) -> list[jax.Array]:
