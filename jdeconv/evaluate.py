@@ -17,6 +17,8 @@ form. If the result has the index, its parts are joined. If not, they are added.
     blocks   some images at a time, or some groups of a kernel's gradient
     slabs    some positions of y on its longest axis at a time. Neighboring slabs see some of the same rows of
              x: conv reads these rows twice, deconv adds them up
+
+All are one loop, `_in_pieces`. `_cuts` says for each array on which axis its pieces lie, and how far apart.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ from jax import lax
 from jdeconv import _jax, window
 from jdeconv.axes import padded, reshaped
 from jdeconv.choose import choose
-from jdeconv.form import CONTRACTIONS, Form, Layout
+from jdeconv.form import CONTRACTIONS, INDICES, Form, Layout
 from jdeconv.lowerings import LOWERINGS, fft, im2col, nhwc, taps
 from jdeconv.problem import ACCELERATORS, Problem, items_per_block
 
@@ -119,17 +121,15 @@ def evaluate(
 
 def _in_order(name: str, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
     memory, lowering = MEMORY[name], LOWERINGS[name]
-    size = _groups_per_block(p, memory)
-    if size < p.g:
-        return _by_groups(partial(_in_order, name), a, b, p, size)
     ordered = dataclasses.replace(p, layout=_layout(p.window.rank, memory.last(p)))
     first, second, result = CONTRACTIONS[p.contraction]
-    if p.contraction in memory.rereads and _is_at_once(memory, p):
+    is_reread = p.contraction in memory.rereads and p.platform == "cpu" and p.overlaps
+    if is_reread and _loop(memory, p) is None:  # a loop writes its operands to memory anyway
         a, b = _jax.written(a, b) if p.contraction == "kernel_grad" else (*_jax.written(a), b)
     a, b = _moved(a, first, p, ordered), _moved(b, second, p, ordered)
     if second == "kernel" and hasattr(lowering, "enter_kernel"):
         b = lowering.enter_kernel(b, ordered)
-    return _moved(_in_slabs(memory, lowering, a, b, ordered), result, ordered, p)
+    return _moved(_in_pieces(memory, lowering, a, b, ordered), result, ordered, p)
 
 
 def _layout(rank: int, last: bool) -> Layout:
@@ -146,78 +146,98 @@ def _moved(a: jax.Array, role: str, source: Problem, target: Problem) -> jax.Arr
     return lax.transpose(a, [axes[i] for i in np.argsort(getattr(target.layout, role))])
 
 
-def _group_axis(p: Problem, role: str) -> int:
-    """The axis that holds both groups and channels."""
-    return getattr(p.layout, role)[0 if role == "kernel" else 1]
-
-
-def _is_at_once(memory: Memory, p: Problem) -> bool:
-    """Whether this is a CPU, windows overlap, and one call evaluates all images.
-
-    A loop over blocks or slabs writes its operands to memory anyway.
-    """
-    is_whole = _images_per_block(memory, p) == p.n and not _takes_slabs(memory, p)
-    return p.platform == "cpu" and p.overlaps and is_whole
-
-
-# Blocks.
+# Loops.
 
 
 def _scaled(p: Problem, size: int) -> int:
     return size * ACCELERATOR_FACTOR if p.platform in ACCELERATORS else size
 
 
-def _groups_per_block(p: Problem, memory: Memory) -> int:
-    """How many groups to take at a time: some, for a kernel's gradient of fewer images than groups; else all.
-
-    Blocks of groups can be smaller than blocks of images then, and need no sum.
-    """
+def _loop(memory: Memory, p: Problem) -> tuple[str | int, Any] | None:
+    """An index or a spatial axis, and how much of it to take at a time; None if everything fits."""
     size, most = memory.temporary_bytes(p), memory.block(p)
-    is_symbolic = p.is_symbolic or not (isinstance(p.n, int) and isinstance(size, int))
-    if p.contraction != "kernel_grad" or is_symbolic or p.n >= p.g or size <= most:
-        return p.g
-    if _takes_slabs(memory, p):
-        return p.g  # a slab is small enough for all groups
-    return items_per_block(p.g, p.n * (size // p.g), most)
+    is_large = isinstance(size, int) and size > _scaled(p, MAX_BYTES)
+    if memory.takes_slabs and is_large and p.positions > 1:
+        # A slab of one position that is still too large is cut along the next axis.
+        axis = int(np.argmax(p.window.small))
+        return axis, max(p.window.small[axis] * _scaled(p, SLAB_BYTES) // size, 1)
+    is_known = isinstance(size, int) and isinstance(p.n, int)  # not symbolic, in an export
+    if p.contraction == "kernel_grad" and is_known and size > most and p.n < p.g:
+        # Blocks of groups can be smaller than blocks of so few images, and need no sum.
+        return "g", items_per_block(p.g, p.n * (size // p.g), most)
+    images = items_per_block(p.n, size, most)
+    return None if images == p.n else ("n", images)
 
 
-def _by_groups(contract: Callable, a: jax.Array, b: jax.Array, p: Problem, size: int) -> jax.Array:
-    """A kernel's gradient in blocks of `size` groups, one after the other."""
-    part = dataclasses.replace(p, g=size)
+class Cut(NamedTuple):
+    """How an array is cut into pieces on one axis. One that lacks the index is all there in every piece.
 
-    def blocks(a: jax.Array, role: str) -> jax.Array:
-        axis = _group_axis(p, role)
-        a = reshaped(a, axis, 1, (p.g // size, -1))
-        return jnp.moveaxis(a, axis, 0)
+    Args:
+      axis: the axis.
+      step: from one piece to the next; less than their length if they overlap.
+      length: of a piece.
+      low, high: the zeros that belong to the first and the last piece.
+    """
 
-    kernel = lax.map(lambda pair: contract(*pair, part), (blocks(a, "x"), blocks(b, "y")))
-    axis = _group_axis(p, "kernel")
-    return reshaped(jnp.moveaxis(kernel, 0, axis), axis, 2, (-1,))
+    axis: int
+    step: Any
+    length: Any
+    low: Any
+    high: Any
 
-
-def _images_per_block(memory: Memory, p: Problem) -> Any:
-    """How many images to take at a time."""
-    return items_per_block(p.n, memory.temporary_bytes(p), memory.block(p))
-
-
-def _in_blocks(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
-    """The contraction, in blocks of images whose temporary arrays are no larger than a block."""
-    contract = getattr(lowering, p.contraction)
-    size = _images_per_block(memory, p)
-    if size == p.n:
-        return contract(a, b, p)
-    part = dataclasses.replace(p, n=size)
-    a = reshaped(a, 0, 1, (-1, size))
-    if p.contraction != "kernel_grad":
-        return reshaped(lax.map(lambda a: contract(a, b, part), a), 0, 2, (p.n,))
-    b = reshaped(b, 0, 1, (-1, size))
-    return _summed(lambda pair: contract(pair[0], pair[1], part), (a, b))
+    def piece(self, a: jax.Array, number: jax.Array) -> jax.Array:
+        """The piece of this number of an array that has its zeros."""
+        return lax.dynamic_slice_in_dim(a, number * self.step, self.length, self.axis)
 
 
-def _summed(function: Callable, pieces: Any) -> jax.Array:
-    """The sum of `function` over the pieces along their first axes."""
-    zeros = _zeros_of(function, jax.tree.map(lambda a: a[0], pieces))
-    return lax.scan(lambda total, piece: (total + function(piece), None), zeros, pieces)[0]
+def _cuts(p: Problem, index: str | int, size: Any) -> tuple[Problem, Any, dict[str, Cut]]:
+    """The problem of one piece of so much of an index, the number of pieces, and how arrays are cut."""
+    if isinstance(index, int):
+        part = dataclasses.replace(p, window=window.part(p.window, index, size))
+        count = -(-p.window.small[index] // size)
+    else:
+        part = dataclasses.replace(p, **{index: size})
+        count = getattr(p, index) // size
+    cuts = {}
+    for role in INDICES:
+        whole, own = p.shape(role), part.shape(role)
+        axis = next((i for i, size in enumerate(own) if size != whole[i]), 0)
+        step, low = own[axis] if own != whole else 0, 0
+        if isinstance(index, int) and role == "x":
+            axis = p.layout.x[2 + index]
+            step, low = size * p.window.stride[index], p.window.low[index]
+        extent = (count - 1) * step + own[axis]
+        cuts[role] = Cut(axis, step, own[axis], low, extent - low - whole[axis])
+    return part, count, cuts
+
+
+def _in_pieces(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
+    """The contraction, one piece after the other if all of it needs too much memory."""
+    loop = _loop(memory, p)
+    if loop is None:
+        return getattr(lowering, p.contraction)(a, b, p)
+    part, count, cuts = _cuts(p, *loop)
+    first, second, result = (cuts[role] for role in CONTRACTIONS[p.contraction])
+    a = padded(a, first.axis, first.low, first.high)
+    b = padded(b, second.axis, second.low, second.high)
+
+    def contracted(number: jax.Array) -> jax.Array:
+        pieces = first.piece(a, number), second.piece(b, number)
+        return _in_pieces(memory, lowering, *pieces, part)
+
+    def added(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+        sums = result.piece(total, number) + contracted(number)
+        start = number * result.step
+        return lax.dynamic_update_slice_in_dim(total, sums, start, result.axis), None
+
+    numbers, axis = jnp.arange(count), result.axis
+    if result.step == result.length:
+        whole = jnp.moveaxis(lax.map(contracted, numbers), 0, axis)
+        whole = reshaped(whole, axis, 2, (count * result.length,))
+    else:
+        zeros = padded(_zeros_of(contracted, numbers[0]), axis, 0, (count - 1) * result.step)
+        whole, _ = lax.scan(added, zeros, numbers)
+    return padded(whole, axis, -result.low, -result.high)
 
 
 def _zeros_of(function: Callable, *args: Any) -> jax.Array:
@@ -225,64 +245,3 @@ def _zeros_of(function: Callable, *args: Any) -> jax.Array:
     result = jax.eval_shape(function, *args)
     zeros = jnp.zeros(result.shape, result.dtype)
     return lax.pcast(zeros, tuple(_jax.varying(result)), to="varying")
-
-
-# Slabs.
-
-
-def _takes_slabs(memory: Memory, p: Problem) -> bool:
-    """Whether one image needs too much memory, and can be cut."""
-    size = memory.temporary_bytes(p)
-    is_large = isinstance(size, int) and size > _scaled(p, MAX_BYTES)
-    return memory.takes_slabs and is_large and p.positions > 1
-
-
-def _in_slabs(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
-    """The contraction, in slabs where one image needs too much memory."""
-    if not _takes_slabs(memory, p):
-        return _in_blocks(memory, lowering, a, b, p)
-    axis = int(np.argmax(p.window.small))
-    rows = p.window.small[axis] * _scaled(p, SLAB_BYTES) // memory.temporary_bytes(p)
-    # A slab of one position that is still too large is cut along the next axis.
-    return _slab_by_slab(partial(_in_slabs, memory, lowering), a, b, p, axis, max(rows, 1))
-
-
-def _slab_by_slab(
-    contract: Callable, a: jax.Array, b: jax.Array, p: Problem, i: int, rows: int
-) -> jax.Array:
-    """The contraction in slabs of so many positions of y on spatial axis `i`, one after the other."""
-    w = p.window
-    low, big, small = w.low[i], w.big[i], w.small[i]
-    count, step = -(-small // rows), rows * w.stride[i]
-    part = dataclasses.replace(p, window=window.part(w, i, rows))
-    length = part.window.big[i]
-    full = window.part(w, i, count * rows).big[i]
-    axis = p.layout.x[2 + i]  # and of y
-    slabs = jnp.arange(count)
-
-    def seen(x: jax.Array, slab: jax.Array) -> jax.Array:
-        return lax.dynamic_slice_in_dim(x, slab * step, length, axis)
-
-    def own(y: jax.Array, slab: jax.Array) -> jax.Array:
-        return lax.dynamic_slice_in_dim(y, slab * rows, rows, axis)
-
-    if p.contraction == "conv":
-        x = padded(a, axis, low, full - low - big)
-        y = lax.map(lambda slab: contract(seen(x, slab), b, part), slabs)
-        y = reshaped(jnp.moveaxis(y, 0, axis), axis, 2, (count * rows,))
-        return lax.slice_in_dim(y, 0, small, axis=axis)
-
-    if p.contraction == "kernel_grad":
-        x = padded(a, axis, low, full - low - big)
-        y = padded(b, axis, 0, count * rows - small)
-        return _summed(lambda slab: contract(seen(x, slab), own(y, slab), part), slabs)
-
-    y = padded(a, axis, 0, count * rows - small)
-
-    def add(x: jax.Array, slab: jax.Array) -> tuple[jax.Array, None]:
-        sums = seen(x, slab) + contract(own(y, slab), b, part)
-        return lax.dynamic_update_slice_in_dim(x, sums, slab * step, axis), None
-
-    x = _zeros_of(lambda: contract(own(y, slabs[0]), b, part))
-    x, _ = lax.scan(add, padded(x, axis, 0, full - length), slabs)
-    return padded(x, axis, -low, low + big - full)

@@ -172,20 +172,20 @@ jdeconv/exchange.py: halo
 + pass
 
 # Lowerings.
-slabs overwrite what their neighbors have added
+pieces overwrite what others have added
 jdeconv/evaluate.py: lowerings
-- sums = seen(x, slab) + contract(own(y, slab), b, part)
-+ sums = contract(own(y, slab), b, part)
+- sums = result.piece(total, number) + contracted(number)
++ sums = contracted(number)
 
 large images are no longer cut into slabs
 jdeconv/evaluate.py: memory
 - MAX_BYTES = 32 * MIB
 + MAX_BYTES = MIB * MIB
 
-of a batch's blocks only the last counts
+slabs forget the padding before x
 jdeconv/evaluate.py: lowerings
-- (total + function(piece), None)
-+ (function(piece), None)
+- p.window.stride[index], p.window.low[index]
++ p.window.stride[index], 0
 
 a gap between the phases of a stride
 jdeconv/im2col.py: identity

@@ -43,18 +43,18 @@ def temporary_bytes(p: Problem) -> int:
 
 def enter_kernel(kernel: jax.Array, p: Problem) -> jax.Array:
     """The spectrum of the kernel."""
-    return _spectrum("goc", kernel, p, spread=p.window.dilation)
+    return _spectrum(kernel, p, spread=p.window.dilation)
 
 
 def conv(x: jax.Array, spectrum: jax.Array, p: Problem) -> jax.Array:
     """Correlation of x with the kernel."""
-    w, x = p.window, _spectrum("ngc", x, p, p.window.padding)
+    w, x = p.window, _spectrum(x, p, p.window.padding)
     return _signal("ngcf,gocf->ngof", x, spectrum.conj(), p, w.stride, w.small)
 
 
 def deconv(y: jax.Array, spectrum: jax.Array, p: Problem) -> jax.Array:
     """Convolution of y, spread out by the stride, with the kernel."""
-    w, y = p.window, _spectrum("ngo", y, p, spread=p.window.stride)
+    w, y = p.window, _spectrum(y, p, spread=p.window.stride)
     x = _signal("ngof,gocf->ngcf", y, spectrum, p, (1,) * w.rank, w.full)
     return edged(x, range(FIRST, x.ndim), [(-low, -high) for low, high in w.padding])
 
@@ -62,7 +62,7 @@ def deconv(y: jax.Array, spectrum: jax.Array, p: Problem) -> jax.Array:
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """Correlation of x with y, spread out by the stride, summed over images."""
     w = p.window
-    x, y = _spectrum("ngc", x, p, w.padding), _spectrum("ngo", y, p, spread=w.stride)
+    x, y = _spectrum(x, p, w.padding), _spectrum(y, p, spread=w.stride)
     return _signal("ngcf,ngof->gocf", x, y.conj(), p, w.dilation, w.kernel)
 
 
@@ -74,16 +74,15 @@ def _lengths(p: Problem) -> list[int]:
     ]
 
 
-def _spectrum(letters: str, a: jax.Array, p: Problem, padding=None, spread=None) -> jax.Array:
-    """The transform over space, in one axis behind those of the letters.
+def _spectrum(a: jax.Array, p: Problem, padding=None, spread=None) -> jax.Array:
+    """The transform over space, in one axis.
 
     `a` gets this padding, and `spread` - 1 zeros between its positions.
     """
     edges = zip(padding or [(0, 0)] * p.window.rank, spread or [1] * p.window.rank, strict=True)
     config = [(0, 0, 0)] * FIRST + [(low, high, step - 1) for (low, high), step in edges]
     a = lax.pad(a.astype(p.wide), jnp.zeros((), p.wide), config)
-    spectrum = jnp.fft.rfftn(a, _lengths(p), range(FIRST, a.ndim))
-    return spectrum.reshape(*(getattr(p, letter) for letter in letters), -1)
+    return jnp.fft.rfftn(a, _lengths(p), range(FIRST, a.ndim)).reshape(*a.shape[:FIRST], -1)
 
 
 def _signal(subscripts: str, a: jax.Array, b: jax.Array, p: Problem, steps, sizes) -> jax.Array:
@@ -92,6 +91,9 @@ def _signal(subscripts: str, a: jax.Array, b: jax.Array, p: Problem, steps, size
     Of this, the first `sizes` positions, in steps of `steps`.
     """
     lengths, shape = _lengths(p), p.shape(CONTRACTIONS[p.contraction][2])[:FIRST]
+    sizes_of = {"n": p.n, "g": p.g, "c": p.c, "o": p.o, "f": -1}
+    terms = subscripts.split("->")[0].split(",")
+    a, b = (s.reshape([sizes_of[i] for i in t]) for s, t in zip((a, b), terms, strict=True))
     product = jnp.einsum(subscripts, a, b)
     product = product.reshape(*shape, *lengths[:-1], lengths[-1] // 2 + 1)
     signal = jnp.fft.irfftn(product, lengths, tuple(range(FIRST, product.ndim)))
