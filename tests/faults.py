@@ -294,11 +294,9 @@ jdeconv/lowerings/fft.py: lowerings numerics
 - jnp.fft.irfftn(product, lengths, tuple(range(FIRST, product.ndim)))
 + jnp.fft.irfftn(product, axes=tuple(range(FIRST, product.ndim)))
 
-the vendor's kernel gradient forgets the precision that was asked for
+the vendor's convolutions forget the precision that was asked for
 jdeconv/lowerings/vendor.py: arguments
--         batch_group_count=p.g,
 -         precision=p.precision,
-+         batch_group_count=p.g,
 
 a reflecting padding that crops in front takes the cells off behind
 jdeconv/padding.py: identity arguments

@@ -15,7 +15,7 @@ from jdeconv.axes import edged, regrouped
 from jdeconv.form import Axes
 from jdeconv.lowerings import cudnn
 from jdeconv.problem import ACCELERATORS, Problem
-from jdeconv.window import gapped
+from jdeconv.window import Window, exchanged, gapped, turned
 
 
 def refuses(p: Problem) -> str | None:
@@ -30,17 +30,8 @@ def conv(x: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
     layout, window = p.layout, p.window
     padding = [_even(*pair, step) for pair, step in zip(window.padding, window.stride, strict=True)]
     x, padding = cropped(x, layout.x[2:], padding)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=window.stride,
-        padding=padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=lax.ConvDimensionNumbers(layout.x, layout.kernel, layout.y),
-        feature_group_count=p.g,
-        precision=p.precision,
-        preferred_element_type=p.answer,
-    )
+    axes = layout.x, layout.kernel, layout.y
+    return convolution(x, kernel, p, window, axes, padding, feature_group_count=p.g)
 
 
 def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
@@ -54,8 +45,8 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
         # copy of the kernel. A TPU's compiler does not need it.
         kernel = lax.optimization_barrier(kernel)
     kernel = lax.rev(kernel, layout.kernel[2:])
-    low = [span - 1 - start for span, start in zip(window.span, window.low, strict=True)]
-    padding = np.array(_paddings(low, gapped(window).small, window.span, window.big))
+    reading = turned(gapped(window))
+    padding = np.array(reading.padding)
     # Past the kernel's reach x is zero, and negative padding makes XLA's CPU convolution read outside of y.
     reach = np.clip(padding, 0, np.subtract(window.span, 1)[:, None])
     if p.platform in ACCELERATORS:  # whose routines write those zeros too, up to a step of them
@@ -63,18 +54,9 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
         reach[:, 1] = np.clip(padding[:, 1], 0, most)
     # XLA takes an unpadded axis of kernel 2 and stride 2 for a group in disguise, and may abort over it.
     reach[:, 0] = np.maximum(reach[:, 0], np.equal(window.kernel, 2))
-    x = lax.conv_general_dilated(
-        y,
-        kernel,
-        window_strides=(1,) * window.rank,
-        padding=[tuple(pair) for pair in reach.tolist()],
-        lhs_dilation=window.stride,
-        rhs_dilation=window.dilation,
-        dimension_numbers=lax.ConvDimensionNumbers(layout.y, _swapped(layout.kernel), layout.x),
-        feature_group_count=p.g,
-        precision=p.precision,
-        preferred_element_type=p.answer,
-    )
+    axes = layout.y, _swapped(layout.kernel), layout.x
+    options = {"lhs_dilation": window.stride, "feature_group_count": p.g}
+    x = convolution(y, kernel, p, reading, axes, reach.tolist(), **options)
     return edged(x, layout.x[2:], (padding - reach).tolist())
 
 
@@ -87,23 +69,12 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     layout, window = p.layout, p.window
     if _is_faster_over_y(p):
         return _kernel_grad_over_y(x, y, p)
-    padding = _paddings(window.low, window.big, gapped(window).small, window.span)
+    reading = exchanged(window)
     # Cutting off less than a step of cells would cost accelerators a copy of x.
-    unread = np.subtract(window.stride, 1) if p.platform in ACCELERATORS else None
-    x, padding = cropped(x, layout.x[2:], padding, unread)
-    return lax.conv_general_dilated(
-        x,
-        y,
-        window_strides=window.dilation,
-        padding=padding,
-        rhs_dilation=window.stride,
-        dimension_numbers=lax.ConvDimensionNumbers(
-            *map(_swapped, (layout.x, layout.y, layout.kernel))
-        ),
-        batch_group_count=p.g,
-        precision=p.precision,
-        preferred_element_type=p.answer,
-    )
+    unread = [step - 1 for step in window.stride] if p.platform in ACCELERATORS else None
+    x, padding = cropped(x, layout.x[2:], reading.padding, unread)
+    axes = _swapped(layout.x), _swapped(layout.y), _swapped(layout.kernel)
+    return convolution(x, y, p, reading, axes, padding, batch_group_count=p.g)
 
 
 def _is_faster_over_y(p: Problem) -> bool:
@@ -122,31 +93,34 @@ def _is_faster_over_y(p: Problem) -> bool:
 def _kernel_grad_over_y(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
     """The same without groups and dilation: x is a window over y with gaps, and the taps are then reversed."""
     layout, window = p.layout, p.window
-    low = [span - 1 - start for span, start in zip(window.span, window.low, strict=True)]
-    kernel = lax.conv_general_dilated(
-        y,
-        x,
-        window_strides=(1,) * window.rank,
-        padding=_paddings(low, gapped(window).small, window.big, window.kernel),
-        lhs_dilation=window.stride,
-        dimension_numbers=lax.ConvDimensionNumbers(
-            _swapped(layout.y), _swapped(layout.x), layout.kernel
-        ),
+    reading, axes = (
+        exchanged(turned(gapped(window))),
+        (*map(_swapped, (layout.y, layout.x)), layout.kernel),
+    )
+    kernel = convolution(y, x, p, reading, axes, reading.padding, lhs_dilation=window.stride)
+    return lax.rev(kernel, layout.kernel[2:])
+
+
+def convolution(
+    a: jax.Array, b: jax.Array, p: Problem, reading: Window, axes: tuple, padding, **options
+) -> jax.Array:
+    """XLA's convolution, in which `b` is the kernel of this window over `a`."""
+    return lax.conv_general_dilated(
+        a,
+        b,
+        reading.stride,
+        padding,
+        rhs_dilation=reading.dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(*axes),
         precision=p.precision,
         preferred_element_type=p.answer,
+        **options,
     )
-    return lax.rev(kernel, layout.kernel[2:])
 
 
 def _even(low: int, high: int, stride: int) -> tuple[int, int]:
     """The pair with equal sides, if unread cells behind x allow it: cuDNN has one number for both sides."""
     return low, low if high <= low < high + stride else high
-
-
-def _paddings(low, size, span, steps) -> list[tuple[int, int]]:
-    """The pairs with which a window of `span` makes exactly `steps` unit steps over `size`."""
-    axes = zip(low, size, span, steps, strict=True)
-    return [(p, n + window - 1 - i - p) for p, i, window, n in axes]
 
 
 def cropped(
@@ -158,13 +132,12 @@ def cropped(
     `unread` cells at the end of x are not cut off: no window reads them.
     """
     left = []
-    spares = [0] * len(axes) if unread is None else unread
-    for axis, (low, high), spare in zip(axes, padding, spares, strict=True):
+    for axis, (low, high), spare in zip(axes, padding, unread or [0] * len(axes), strict=True):
         size = x.shape[axis]
         high_left = high if high >= -spare else 0
         start, stop = max(-low, 0), size + min(high - high_left, 0)
         if start < stop:
-            left.append((max(low, 0), int(high_left)))
+            left.append((max(low, 0), high_left))
         else:  # nothing but padding
             start = stop = 0
             left.append((low + size + high, 0))
