@@ -25,7 +25,7 @@ from jax.sharding import AxisType, NamedSharding
 
 from jdeconv import _jax, mesh
 from jdeconv._jax import Primitive, batching, mlir
-from jdeconv.axes import reshaped
+from jdeconv.axes import padded, reshaped
 from jdeconv.checks import cells, refused
 from jdeconv.evaluate import evaluate
 from jdeconv.form import CONTRACTIONS, INDICES, Form, shared_index
@@ -72,13 +72,11 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
     mapped = [role for role, dim in zip(roles, dims, strict=True) if dim is not None]
     index = shared_index(*mapped, result)
     count = next(a.shape[d] for a, d in zip(operands, dims, strict=True) if d is not None)
-    if count == 0:
-        a, b = (
-            jax.ShapeDtypeStruct([size for axis, size in enumerate(a.shape) if axis != d], a.dtype)
-            for a, d in zip(operands, dims, strict=True)
-        )
-        p = Problem.of(contraction, form, a, b, dtype)
-        return jnp.zeros((0, *p.shape(result)), dtype), 0
+    if count == 0:  # as for one, which is cut off
+        pairs = zip(operands, dims, strict=True)
+        operands = [a if d is None else padded(a, d, 0, 1) for a, d in pairs]
+        found, dim = _batch(contraction, bind, operands, dims, form=form, dtype=dtype)
+        return padded(found, dim, 0, -1), dim
     operands = [
         a if dim is None else _fold_in(a, dim, *_place(role, index, form))
         for a, dim, role in zip(operands, dims, roles, strict=True)
