@@ -15,8 +15,7 @@ from typing import Any
 
 from jdeconv.compat.caffe.convolution import Im2col
 from jdeconv.compat.caffe.layers.pooling import pooled
-from jdeconv.compat.caffe.layers.windows import MAKERS as WINDOWS
-from jdeconv.compat.caffe.layers.windows import windowed
+from jdeconv.compat.caffe.layers.windows import CONVOLUTIONS, windowed
 from jdeconv.compat.caffe.wiring import Step
 
 Axis = tuple[Fraction, Fraction]
@@ -111,7 +110,7 @@ def _windows(layer: Any) -> list[tuple[int, int, int]] | None:
     try:
         if layer.type == "Pooling":
             kernel, stride, pad = pooled(layer.pooling_param)
-        elif layer.type in WINDOWS:
+        elif layer.type in (*CONVOLUTIONS, "Deconvolution"):
             kernel, steps = Im2col(**windowed(layer.convolution_param)).steps(2)
             stride, pad, apart = steps["stride"], steps["padding"], steps["dilation"]
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jdeconv.checks import refused
 from jdeconv.compat.caffe.definition import Definition, LayerMessage, listing
-from jdeconv.compat.caffe.layers import LAYERS, Layer, Maker
+from jdeconv.compat.caffe.layers import LAYERS, Layer, Maker, as_layer
 from jdeconv.compat.caffe.sources import Known, head_shapes, source_shapes
 
 
@@ -110,7 +110,7 @@ class _Draft:
         ):
             if len(values) != count:
                 self._refuse(layer, f"{name} needs one value for each {kind}, got {list(values)}")
-        maker = LAYERS.get(layer.type, _nothing) if mine is None else _maker(mine)
+        maker = LAYERS.get(layer.type, _nothing) if mine is None else lambda *_: as_layer(mine)
         self.steps.append(Step(layer, maker, tuple(layer.bottom), tops, weights))
 
     def _find(self, layer: LayerMessage, bottom: str) -> None:
@@ -155,18 +155,6 @@ def _unknown(layer: LayerMessage) -> str:
 
 def _nothing(layer: Any, bottoms: Any) -> Layer:
     raise NotImplementedError(layer.type)
-
-
-def _maker(mine: Callable | Layer) -> Maker:
-    """The maker of a layer that the caller brings: a `Layer`, or a function of the bottoms."""
-    if isinstance(mine, Layer):
-        return lambda layer, bottoms: mine
-
-    def apply(_, bottoms):
-        tops = mine(*bottoms)
-        return tops if isinstance(tops, list | tuple) else [tops]
-
-    return lambda layer, bottoms: Layer(apply)
 
 
 def _trunk(

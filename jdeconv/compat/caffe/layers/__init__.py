@@ -17,7 +17,7 @@ Source: BVLC Caffe, src/caffe/layers; SegNet's, PSPNet's, SSD's and Fast R-CNN's
 
 from __future__ import annotations
 
-from jdeconv.compat.caffe.layers import (
+from jdeconv.compat.caffe.layers import (  # noqa: F401  (they enter their makers)
     arranging,
     dense,
     elementwise,
@@ -27,9 +27,6 @@ from jdeconv.compat.caffe.layers import (
     sampling,
     windows,
 )
-from jdeconv.compat.caffe.layers.base import Layer, Maker, Shape
+from jdeconv.compat.caffe.layers.base import LAYERS, Layer, Maker, Shape, as_layer
 
-__all__ = ["LAYERS", "Layer", "Maker", "Shape"]
-
-GROUPS = (windows, pooling, dense, elementwise, normalization, arranging, losses, sampling)
-LAYERS: dict[str, Maker] = {name: maker for group in GROUPS for name, maker in group.MAKERS.items()}
+__all__ = ["LAYERS", "Layer", "Maker", "Shape", "as_layer"]

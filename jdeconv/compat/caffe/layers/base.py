@@ -1,11 +1,13 @@
 """What a layer is, and what makers of layers share.
 
-A maker gets the layer's message and its bottoms' shapes, refuses what does not fit, and returns a `Layer`.
+A maker gets the layer's message and its bottoms' shapes, refuses what does not fit, and returns a `Layer`. The
+decorator `maker` enters it in `LAYERS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +70,45 @@ class Layer:
         return tops, [new.get(i, blob) for i, blob in enumerate(blobs)]
 
 
+Made = Any
+"""A layer, or a function of the bottoms that gives a top or a list of tops."""
 Maker = Callable[[Any, Sequence[Shape]], Layer]
+LAYERS: dict[str, Maker] = {}
+"""A maker for every type."""
+MANY = sys.maxsize
+
+
+def maker(*types: str, bottoms: int | tuple[int, int] = 1) -> Callable:
+    """Return a decorator of the function that makes the layers of these types.
+
+    The function gets the layer's message and the shape of each bottom. `bottoms` is how many of them there must
+    be, or the least and the most.
+    """
+    least, most = bottoms if isinstance(bottoms, tuple) else (bottoms, bottoms)
+
+    def enter(function: Callable[..., Made]) -> Callable[..., Made]:
+        def make(layer: Any, shapes: Sequence[Shape]) -> Layer:
+            if not least <= len(shapes) <= most:
+                more = "" if most == least else " or more" if most == MANY else f" to {most}"
+                raise refused("bottom", f"needs {least}{more}, got {list(layer.bottom)}")
+            return as_layer(function(layer, *shapes))
+
+        LAYERS.update(dict.fromkeys(types, make))
+        return function
+
+    return enter
+
+
+def as_layer(made: Made) -> Layer:
+    """The layer; a function of the bottoms becomes one without blobs."""
+    if isinstance(made, Layer):
+        return made
+
+    def apply(_, bottoms):
+        tops = made(*bottoms)
+        return tops if isinstance(tops, list | tuple) else [tops]
+
+    return Layer(apply)
 
 
 def filler_of(message: Any) -> Filler:
@@ -90,18 +130,16 @@ def axis_of(name: str, axis: int, ndim: int) -> int:
     return axis % ndim
 
 
-def need_bottoms(layer: Any, bottoms: Sequence[Shape], least: int, most: int | None = None) -> None:
-    """Refuse any other number of bottoms."""
-    most = least if most is None else most
-    if not least <= len(bottoms) <= most:
-        reason = f"needs {least}" + (f" to {most}" if most > least else "")
-        raise refused("bottom", f"{reason}, got {list(layer.bottom)}")
-
-
 def need_axes(shape: Shape, count: int) -> None:
     """Refuse a bottom of another number of axes."""
     if len(shape) != count:
         raise refused("bottom", f"needs {count} axes, got {shape}")
+
+
+def need_channels(shape: Shape) -> None:
+    """Refuse a bottom without an axis of channels."""
+    if len(shape) < 2:
+        raise refused("bottom", f"needs 2 axes or more, got {shape}")
 
 
 def need_same(layer: Any, bottoms: Sequence[Shape]) -> None:
@@ -128,12 +166,6 @@ def sides_of(message: Any, names: str) -> dict[str, int | None]:
         for name in names.split()
         for side in "hw"
     }
-
-
-def elementwise(function: Callable, layer: Any, bottoms: Sequence[Shape]) -> Layer:
-    """A function of every number of one bottom."""
-    need_bottoms(layer, bottoms, 1)
-    return Layer(lambda _, bottoms: [function(bottoms[0])])
 
 
 def spread(blob: jax.Array, axis: int, ndim: int) -> jax.Array:

@@ -13,23 +13,25 @@ from jdeconv.checks import refused
 from jdeconv.compat.caffe.convolution import Filler
 from jdeconv.compat.caffe.layers.base import (
     Layer,
+    Made,
     Shape,
     axis_of,
     filler_of,
     filler_or,
+    maker,
     misfit,
-    need_bottoms,
+    need_channels,
     spread,
     whole,
 )
 
 
-def inner_product(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("InnerProduct")
+def inner_product(layer: Any, shape: Shape) -> Made:
     """InnerProduct."""
     message = layer.inner_product_param
-    need_bottoms(layer, bottoms, 1)
-    axis = axis_of("axis", message.axis, len(bottoms[0]))
-    n, k = message.num_output, math.prod(bottoms[0][axis:])
+    axis = axis_of("axis", message.axis, len(shape))
+    n, k = message.num_output, math.prod(shape[axis:])
     if n < 1:
         raise refused("num_output", f"must be at least 1, got {n}")
     shapes = [(k, n) if message.transpose else (n, k), (n,)][: 1 + message.bias_term]
@@ -44,10 +46,10 @@ def inner_product(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     return Layer(apply, shapes, fills, per_top=k)
 
 
-def embed(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Embed")
+def embed(layer: Any, shape: Shape) -> Made:
     """Embed: for each index of the bottom, the row of the weight."""
     message = layer.embed_param
-    need_bottoms(layer, bottoms, 1)
     n, k = message.num_output, message.input_dim
     if min(n, k) < 1:
         raise refused("embed_param", f"needs num_output and input_dim of at least 1, got {n}, {k}")
@@ -80,9 +82,9 @@ def _learned_axes(layer: Any, message: Any, bottoms: Sequence[Shape]) -> tuple[i
     return axis, ours
 
 
-def scale(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Scale", bottoms=(1, 2))
+def scale(layer: Any, *bottoms: Shape) -> Made:
     """Scale, by a second bottom or by a blob; and a bias."""
-    need_bottoms(layer, bottoms, 1, 2)
     message, ndim = layer.scale_param, len(bottoms[0])
     axis, ours = _learned_axes(layer, message, bottoms)
 
@@ -96,9 +98,9 @@ def scale(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     return Layer(apply, [shape for shape, _ in learned], [filler for _, filler in learned])
 
 
-def bias(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Bias", bottoms=(1, 2))
+def bias(layer: Any, *bottoms: Shape) -> Made:
     """Bias: a second bottom or a blob, added."""
-    need_bottoms(layer, bottoms, 1, 2)
     message, ndim = layer.bias_param, len(bottoms[0])
     axis, ours = _learned_axes(layer, message, bottoms)
 
@@ -110,30 +112,29 @@ def bias(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     return Layer(apply, [ours] * own, [filler_or(message, "filler", 0.0)] * own)
 
 
-def prelu(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("PReLU")
+def prelu(layer: Any, shape: Shape) -> Made:
     """PReLU: a slope per channel, or one for all."""
-    need_bottoms(layer, bottoms, 1)
-    message, ndim = layer.prelu_param, len(bottoms[0])
-    if ndim < 2:
-        raise refused("bottom", f"needs 2 axes or more, got {bottoms[0]}")
-    shape = () if message.channel_shared else bottoms[0][1:2]
+    message = layer.prelu_param
+    need_channels(shape)
+    blob = () if message.channel_shared else shape[1:2]
 
     def apply(blobs, bottoms):
-        (x,), slope = bottoms, blobs[0].reshape(1, -1, *[1] * (ndim - 2))
+        (x,), slope = bottoms, blobs[0].reshape(1, -1, *[1] * (len(shape) - 2))
         return [jnp.where(x > 0, x, slope * x)]
 
-    return Layer(apply, [shape], [filler_or(message, "filler", 0.25)])
+    return Layer(apply, [blob], [filler_or(message, "filler", 0.25)])
 
 
-def parameter(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Parameter", bottoms=0)
+def parameter(layer: Any) -> Made:
     """Parameter: a blob, as the top."""
-    need_bottoms(layer, bottoms, 0)
     return Layer(lambda blobs, _: [blobs[0]], [tuple(layer.parameter_param.shape.dim)], [Filler()])
 
 
-def dummy_data(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("DummyData", bottoms=0)
+def dummy_data(layer: Any) -> Made:
     """DummyData: what fillers draw, anew in each pass; zeros without a filler."""
-    need_bottoms(layer, bottoms, 0)
     message, count = layer.dummy_data_param, len(layer.top)
 
     def for_each(values: Any) -> Any:
@@ -153,14 +154,3 @@ def dummy_data(layer: Any, bottoms: Sequence[Shape]) -> Layer:
 
     draws = any(fill.type not in ("constant", "bilinear") for fill in fills)
     return Layer(apply, tops=shapes, random=draws)
-
-
-MAKERS = {
-    "Bias": bias,
-    "DummyData": dummy_data,
-    "Embed": embed,
-    "InnerProduct": inner_product,
-    "PReLU": prelu,
-    "Parameter": parameter,
-    "Scale": scale,
-}

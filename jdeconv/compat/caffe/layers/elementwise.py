@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jdeconv.checks import refused
-from jdeconv.compat.caffe.layers.base import Layer, Shape, elementwise, need_bottoms
+from jdeconv.compat.caffe.layers.base import Layer, Made, Shape, maker
+
+SIMPLE = {
+    "AbsVal": jnp.abs,
+    "BNLL": jax.nn.softplus,
+    "ReLU6": lambda x: jnp.where((x > 0) & (x < 6), x, jnp.where(x < 6, 0.0, 6.0).astype(x.dtype)),
+    "Sigmoid": jax.nn.sigmoid,
+    "TanH": jnp.tanh,
+}
 
 
-def relu(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker(*SIMPLE)
+def simple(layer: Any, shape: Shape) -> Made:
+    """A function without parameters."""
+    return SIMPLE[layer.type]
+
+
+@maker("ReLU")
+def relu(layer: Any, shape: Shape) -> Made:
     """ReLU, with a slope below zero at need."""
     slope = layer.relu_param.negative_slope
-    function = (lambda x: jnp.where(x > 0, x, slope * x)) if slope else jax.nn.relu
-    return elementwise(function, layer, bottoms)
+    return (lambda x: jnp.where(x > 0, x, slope * x)) if slope else jax.nn.relu
 
 
-def elu(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("ELU")
+def elu(layer: Any, shape: Shape) -> Made:
     """ELU: x above zero, alpha (e^x - 1) below."""
     alpha = layer.elu_param.alpha
-
-    def function(x):
-        return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.minimum(x, 0)))
-
-    return elementwise(function, layer, bottoms)
+    return lambda x: jnp.where(x > 0, x, alpha * jnp.expm1(jnp.minimum(x, 0)))
 
 
-def power(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Power")
+def power(layer: Any, shape: Shape) -> Made:
     """Power: (shift + scale x)^power."""
     message = layer.power_param
 
@@ -41,7 +51,7 @@ def power(layer: Any, bottoms: Sequence[Shape]) -> Layer:
             return jax.lax.integer_pow(y, int(message.power))
         return y**message.power
 
-    return elementwise(function, layer, bottoms)
+    return function
 
 
 def _log_of_base(message: Any) -> float:
@@ -51,31 +61,33 @@ def _log_of_base(message: Any) -> float:
     return 1.0 if message.base == -1 else math.log(message.base)
 
 
-def exp(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Exp")
+def exp(layer: Any, shape: Shape) -> Made:
     """Exp: base^(shift + scale x)."""
     message = layer.exp_param
     base = _log_of_base(message)
-    return elementwise(
-        lambda x: jnp.exp(base * (message.shift + message.scale * x)), layer, bottoms
-    )
+    return lambda x: jnp.exp(base * (message.shift + message.scale * x))
 
 
-def log(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Log")
+def log(layer: Any, shape: Shape) -> Made:
     """Log: the logarithm to a base of shift + scale x."""
     message = layer.log_param
     base = _log_of_base(message)
     if base == 0:
         raise refused("base", "must not be 1")
-    return elementwise(lambda x: jnp.log(message.shift + message.scale * x) / base, layer, bottoms)
+    return lambda x: jnp.log(message.shift + message.scale * x) / base
 
 
-def threshold(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Threshold")
+def threshold(layer: Any, shape: Shape) -> Made:
     """Threshold: 1 above the threshold, else 0."""
     level = layer.threshold_param.threshold
-    return elementwise(lambda x: (x > level).astype(x.dtype), layer, bottoms)
+    return lambda x: (x > level).astype(x.dtype)
 
 
-def clip(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Clip")
+def clip(layer: Any, shape: Shape) -> Made:
     """Clip: not less than min and not more than max."""
     message = layer.clip_param
     if not (message.HasField("min") and message.HasField("max")):
@@ -85,31 +97,23 @@ def clip(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         inside = (x >= message.min) & (x <= message.max)
         return jnp.where(inside, x, jax.lax.stop_gradient(jnp.clip(x, message.min, message.max)))
 
-    return elementwise(function, layer, bottoms)
+    return function
 
 
-def swish(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Swish")
+def swish(layer: Any, shape: Shape) -> Made:
     """Swish: x sigmoid(beta x)."""
     beta = layer.swish_param.beta
-    return elementwise(lambda x: x * jax.nn.sigmoid(beta * x), layer, bottoms)
+    return lambda x: x * jax.nn.sigmoid(beta * x)
 
 
-def relu6(layer: Any, bottoms: Sequence[Shape]) -> Layer:
-    """ReLU6: between 0 and 6."""
-    return elementwise(
-        lambda x: jnp.where((x > 0) & (x < 6), x, jnp.where(x < 6, 0.0, 6.0).astype(x.dtype)),
-        layer,
-        bottoms,
-    )
-
-
-def dropout(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Dropout")
+def dropout(layer: Any, shape: Shape) -> Made:
     """Dropout: in training each number is zero with probability dropout_ratio, and the others grow.
 
     With `scale_train: false` they shrink in testing instead. With SegNet's `sample_weights_test` it is the same
     in testing as in training.
     """
-    need_bottoms(layer, bottoms, 1)
     message = layer.dropout_param
     kept = 1 - message.dropout_ratio
     if not 0 < kept <= 1:
@@ -118,7 +122,7 @@ def dropout(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         )
     if not (layer.train or message.sample_weights_test):
         factor = 1 if message.scale_train else kept
-        return elementwise(lambda x: x if factor == 1 else x * factor, layer, bottoms)
+        return lambda x: x if factor == 1 else x * factor
 
     def apply(_, bottoms, key):
         x = bottoms[0]
@@ -126,23 +130,3 @@ def dropout(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         return [jnp.where(drawn, x / kept if message.scale_train else x, 0).astype(x.dtype)]
 
     return Layer(apply, random=True)
-
-
-SIMPLE = {
-    "AbsVal": jnp.abs,
-    "BNLL": jax.nn.softplus,
-    "Sigmoid": jax.nn.sigmoid,
-    "TanH": jnp.tanh,
-}
-MAKERS = {name: functools.partial(elementwise, function) for name, function in SIMPLE.items()} | {
-    "Clip": clip,
-    "Dropout": dropout,
-    "ELU": elu,
-    "Exp": exp,
-    "Log": log,
-    "Power": power,
-    "ReLU": relu,
-    "ReLU6": relu6,
-    "Swish": swish,
-    "Threshold": threshold,
-}

@@ -12,11 +12,11 @@ from jax.lax import stop_gradient
 
 from jdeconv.checks import refused
 from jdeconv.compat.caffe.layers.base import (
-    Layer,
+    Made,
     Shape,
     axis_of,
+    maker,
     misfit,
-    need_bottoms,
     need_same,
     whole,
 )
@@ -74,90 +74,84 @@ def _chosen(scores: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.take_along_axis(scores, labels[:, None], 1, mode="fill")[:, 0]
 
 
-def softmax_with_loss(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("SoftmaxWithLoss", bottoms=2)
+def softmax_with_loss(layer: Any, *bottoms: Shape) -> Made:
     """SoftmaxWithLoss: the mean of -log(softmax) at the labels; the second top is the softmax.
 
     A label outside of the classes makes it NaN. SegNet's weight_by_label_freqs weights each label's term.
     """
-    need_bottoms(layer, bottoms, 2)
     outer, classes, inner = _rows(layer, layer.softmax_param.axis, bottoms)
     message = layer.loss_param
     weights = list(message.class_weighting) if message.weight_by_label_freqs else []
     if message.weight_by_label_freqs and len(weights) != classes:
         raise refused("class_weighting", f"needs {classes} values, got {len(weights)}")
 
-    def apply(_, bottoms):
-        scores = bottoms[0].reshape(outer, classes, inner)
-        labels = whole(bottoms[1]).reshape(outer, inner)
+    def apply(scores, labels):
+        labels = whole(labels).reshape(outer, inner)
         valid = _valid(message, labels)
-        logs = jax.nn.log_softmax(scores, 1)
+        logs = jax.nn.log_softmax(scores.reshape(outer, classes, inner), 1)
         picked = _chosen(logs, jnp.where(valid, labels, 0))
         terms = _with_gradient(jnp.maximum(picked, math.log(FLT_MIN)), picked)
         if weights:
             terms = terms * jnp.asarray(weights, terms.dtype)[jnp.where(valid, labels, 0)]
         total = -jnp.where(valid, terms, 0).sum()
         loss = total / _divisor(message, VALID, outer, inner, valid.sum())
-        softmax = stop_gradient(jnp.exp(logs)).reshape(bottoms[0].shape)
+        softmax = stop_gradient(jnp.exp(logs)).reshape(scores.shape)
         return [loss, softmax][: max(1, len(layer.top))]
 
-    return Layer(apply)
+    return apply
 
 
-def sigmoid_cross_entropy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("SigmoidCrossEntropyLoss", bottoms=2)
+def sigmoid_cross_entropy(layer: Any, *bottoms: Shape) -> Made:
     """SigmoidCrossEntropyLoss: the cross entropy of sigmoids and targets, summed over each item."""
-    need_bottoms(layer, bottoms, 2)
     (shape, targets), message = bottoms, layer.loss_param
     if math.prod(shape) != math.prod(targets):
         raise misfit(layer, bottoms, "needs a target for each number")
     outer, inner = shape[0] if shape else 1, math.prod(shape[1:])
 
-    def apply(_, bottoms):
-        x, t = bottoms[0], stop_gradient(bottoms[1]).reshape(shape)
+    def apply(x, t):
+        t = stop_gradient(t).reshape(shape)
         valid = _valid(message, t.astype(jnp.int32))
         total = jnp.where(valid, jax.nn.softplus(x) - x * t, 0).sum()
-        return [total / _divisor(message, BATCH_SIZE, outer, inner, valid.sum())]
+        return total / _divisor(message, BATCH_SIZE, outer, inner, valid.sum())
 
-    return Layer(apply)
+    return apply
 
 
-def euclidean(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("EuclideanLoss", bottoms=2)
+def euclidean(layer: Any, *bottoms: Shape) -> Made:
     """EuclideanLoss: half the squared distance, over the number of items."""
-    need_bottoms(layer, bottoms, 2)
     if bottoms[0][:1] != bottoms[1][:1] or math.prod(bottoms[0]) != math.prod(bottoms[1]):
         raise misfit(layer, bottoms, "shapes must hold as many numbers for each item")
     items = bottoms[0][0] if bottoms[0] else 1
-
-    def apply(_, bottoms):
-        difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
-        return [(difference**2).sum() / (2 * items)]
-
-    return Layer(apply)
+    return lambda a, b: ((a - b.reshape(a.shape)) ** 2).sum() / (2 * items)
 
 
-def hinge(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("HingeLoss", bottoms=2)
+def hinge(layer: Any, *bottoms: Shape) -> Made:
     """HingeLoss: what each score lacks of 1 on its side of zero, summed or squared, over the items."""
-    need_bottoms(layer, bottoms, 2)
     (items, classes), norm = _items(layer, bottoms), layer.hinge_loss_param.norm
 
-    def apply(_, bottoms):
-        x = bottoms[0].reshape(items, classes)
-        own = whole(bottoms[1]).reshape(items, 1) == jnp.arange(classes)[None]
+    def apply(x, labels):
+        x = x.reshape(items, classes)
+        own = whole(labels).reshape(items, 1) == jnp.arange(classes)[None]
         lack = jax.nn.relu(1 + jnp.where(own, -x, x))
-        return [(lack if norm == 1 else lack**2).sum() / items]
+        return (lack if norm == 1 else lack**2).sum() / items
 
-    return Layer(apply)
+    return apply
 
 
-def contrastive(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("ContrastiveLoss", bottoms=3)
+def contrastive(layer: Any, *bottoms: Shape) -> Made:
     """ContrastiveLoss: near pairs should be near, and others a margin apart."""
-    need_bottoms(layer, bottoms, 3)
     message, (shape, _, similar) = layer.contrastive_loss_param, bottoms
     need_same(layer, bottoms[:2])
     items = shape[0] if shape else 1
     if math.prod(shape[2:]) != 1 or math.prod(similar) != items:
         raise misfit(layer, bottoms, "needs (n, c), (n, c) and a number for each item")
 
-    def apply(_, bottoms):
+    def apply(*bottoms):
         a, b, y = (bottom.reshape(items, -1) for bottom in bottoms)
         squares = ((a - b) ** 2).sum(1)
         fixed = stop_gradient(squares)
@@ -171,36 +165,35 @@ def contrastive(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         near = stop_gradient(y)[:, 0].astype(jnp.int32) != 0
         value = jnp.where(near, fixed, apart).sum() / items / 2
         rates = jnp.where(near, 1.0, jnp.where(lack > 0, slope, 0.0))
-        return [_with_gradient(value, (rates * squares).sum() / items / 2)]
+        return _with_gradient(value, (rates * squares).sum() / items / 2)
 
-    return Layer(apply)
+    return apply
 
 
-def multinomial(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("MultinomialLogisticLoss", bottoms=2)
+def multinomial(layer: Any, *bottoms: Shape) -> Made:
     """MultinomialLogisticLoss: the mean of -log of the probability at the label."""
-    need_bottoms(layer, bottoms, 2)
     items, classes = _items(layer, bottoms)
 
-    def apply(_, bottoms):
-        labels = whole(bottoms[1]).reshape(items, 1)
-        picked = _chosen(bottoms[0].reshape(items, classes, 1), labels)
+    def apply(x, labels):
+        picked = _chosen(x.reshape(items, classes, 1), whole(labels).reshape(items, 1))
         picked = _with_gradient(jnp.maximum(picked, LOG_THRESHOLD), picked)
-        return [-jnp.log(picked).sum() / items]
+        return -jnp.log(picked).sum() / items
 
-    return Layer(apply)
+    return apply
 
 
-def accuracy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Accuracy", bottoms=2)
+def accuracy(layer: Any, *bottoms: Shape) -> Made:
     """Accuracy: the share of labels that are among the top_k scores; the second top has it for each class."""
-    need_bottoms(layer, bottoms, 2)
     message = layer.accuracy_param
     outer, classes, inner = _rows(layer, message.axis, bottoms)
     if not 1 <= message.top_k <= classes:
         raise refused("top_k", f"must be 1 to {classes}, got {message.top_k}")
 
-    def apply(_, bottoms):
-        scores = stop_gradient(bottoms[0]).reshape(outer, classes, inner)
-        labels = whole(bottoms[1]).reshape(outer, inner)
+    def apply(scores, labels):
+        scores = stop_gradient(scores).reshape(outer, classes, inner)
+        labels = whole(labels).reshape(outer, inner)
         valid = _valid(message, labels)
         own = _chosen(scores, jnp.where(valid, labels, 0))
         better = (scores >= own[:, None]).sum(1) - 1  # those that are equal count as better
@@ -214,15 +207,4 @@ def accuracy(layer: Any, bottoms: Sequence[Shape]) -> Layer:
             tops.append((rights / jnp.maximum(counts, 1)).astype(scores.dtype))
         return tops
 
-    return Layer(apply)
-
-
-MAKERS = {
-    "Accuracy": accuracy,
-    "ContrastiveLoss": contrastive,
-    "EuclideanLoss": euclidean,
-    "HingeLoss": hinge,
-    "MultinomialLogisticLoss": multinomial,
-    "SigmoidCrossEntropyLoss": sigmoid_cross_entropy,
-    "SoftmaxWithLoss": softmax_with_loss,
-}
+    return apply

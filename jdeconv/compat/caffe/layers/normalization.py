@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,12 +13,13 @@ from jdeconv.checks import refused
 from jdeconv.compat.caffe.convolution import Filler
 from jdeconv.compat.caffe.layers.base import (
     Layer,
+    Made,
     Shape,
     axis_of,
-    elementwise,
     filler_or,
+    maker,
     need_axes,
-    need_bottoms,
+    need_channels,
 )
 from jdeconv.compat.caffe.layers.pooling import Pool
 
@@ -39,14 +39,14 @@ def _standard(x: jax.Array, mean: jax.Array, variance: jax.Array, eps: float) ->
     return (x - mean.reshape(shape)) / jnp.sqrt(variance.reshape(shape) + eps)
 
 
-def batch_norm(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("BatchNorm")
+def batch_norm(layer: Any, shape: Shape) -> Made:
     """BatchNorm: in training with the batch's mean and variance, else with those collected so far.
 
     `use_global_stats` says otherwise. The blobs are sums of means and of unbiased variances, which decay by
     moving_average_fraction at each step, and the sum of their weights.
     """
-    need_bottoms(layer, bottoms, 1)
-    message, (shape,) = layer.batch_norm_param, bottoms
+    message = layer.batch_norm_param
     channels = shape[1] if len(shape) > 1 else 1
     stored = message.use_global_stats if message.HasField("use_global_stats") else not layer.train
 
@@ -69,12 +69,11 @@ def batch_norm(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     return Layer(apply, blobs, [Filler()] * 3, statistics=(0, 1, 2), updates=not stored)
 
 
-def bn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("BN")
+def bn(layer: Any, shape: Shape) -> Made:
     """BN, of SegNet or of PSPNet, whichever the fields say."""
-    need_bottoms(layer, bottoms, 1)
     message = layer.bn_param
-    if len(bottoms[0]) < 2:
-        raise refused("bottom", f"needs 2 axes or more, got {bottoms[0]}")
+    need_channels(shape)
     segnet = [
         name for name in ("scale_filler", "shift_filler", "bn_mode") if message.HasField(name)
     ]
@@ -82,9 +81,7 @@ def bn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     pspnet = [name for name in pspnet if message.HasField(name)]
     if segnet and pspnet:
         raise refused("bn_param", f"has {segnet[0]} of SegNet's BN and {pspnet[0]} of PSPNet's")
-    return (
-        _segnet_bn(message, bottoms[0]) if segnet else _pspnet_bn(message, bottoms[0], layer.train)
-    )
+    return _segnet_bn(message, shape) if segnet else _pspnet_bn(message, shape, layer.train)
 
 
 def _segnet_bn(message: Any, shape: Shape) -> Layer:
@@ -126,10 +123,10 @@ def _pspnet_bn(message: Any, shape: Shape, train: bool) -> Layer:
     )
 
 
-def lrn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("LRN")
+def lrn(layer: Any, shape: Shape) -> Made:
     """LRN: x / (k + alpha mean of squares)^beta, over near channels or, with k = 1, over near cells."""
-    need_bottoms(layer, bottoms, 1)
-    message, (shape,) = layer.lrn_param, bottoms
+    message = layer.lrn_param
     need_axes(shape, 4)
     size = message.local_size
     if size % 2 == 0:
@@ -148,32 +145,32 @@ def lrn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
                 x * x, 0.0, lax.add, *window
             )
 
-    return Layer(lambda _, bottoms: [bottoms[0] * near(bottoms[0]) ** -message.beta])
+    return lambda x: x * near(x) ** -message.beta
 
 
-def mvn(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("MVN")
+def mvn(layer: Any, shape: Shape) -> Made:
     """MVN: each channel of each item, or each item, less its mean and over its standard deviation plus eps."""
-    need_bottoms(layer, bottoms, 1)
-    message, (shape,) = layer.mvn_param, bottoms
+    message = layer.mvn_param
     need_axes(shape, 4)
     axes = (1, 2, 3) if message.across_channels else (2, 3)
 
-    def apply(_, bottoms):
-        y = bottoms[0] - bottoms[0].mean(axes, keepdims=True)
+    def apply(x):
+        y = x - x.mean(axes, keepdims=True)
         if not message.normalize_variance:
-            return [y]
+            return y
         variance = (y * y).mean(axes, keepdims=True)
         flat = variance == 0  # the root has no derivative there
         deviation = jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, variance)))
-        return [y / (deviation + message.eps)]
+        return y / (deviation + message.eps)
 
-    return Layer(apply)
+    return apply
 
 
-def normalize(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Normalize")
+def normalize(layer: Any, shape: Shape) -> Made:
     """Normalize, of SSD: each item, or each cell's channels, over its length, times a learned scale."""
-    need_bottoms(layer, bottoms, 1)
-    message, (shape,) = layer.norm_param, bottoms
+    message = layer.norm_param
     need_axes(shape, 4)
     axes = (1, 2, 3) if message.across_spatial else (1,)
 
@@ -186,17 +183,8 @@ def normalize(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     return Layer(apply, [blob], [filler_or(message, "scale_filler", 1.0)])
 
 
-def softmax(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Softmax")
+def softmax(layer: Any, shape: Shape) -> Made:
     """Softmax over one axis."""
-    axis = axis_of("axis", layer.softmax_param.axis, len(bottoms[0]) if bottoms else 0)
-    return elementwise(functools.partial(jax.nn.softmax, axis=axis), layer, bottoms)
-
-
-MAKERS = {
-    "BN": bn,
-    "BatchNorm": batch_norm,
-    "LRN": lrn,
-    "MVN": mvn,
-    "Normalize": normalize,
-    "Softmax": softmax,
-}
+    axis = axis_of("axis", layer.softmax_param.axis, len(shape))
+    return functools.partial(jax.nn.softmax, axis=axis)

@@ -13,10 +13,10 @@ from jax import lax
 
 from jdeconv.checks import cells, refused
 from jdeconv.compat.caffe.layers.base import (
-    Layer,
+    Made,
     Shape,
+    maker,
     need_axes,
-    need_bottoms,
     sides_of,
 )
 
@@ -124,21 +124,21 @@ def pooled(message: Any) -> tuple[list[int] | None, list[int], list[int]]:
     return kernel, pair("stride", "stride"), pair("pad", "pad")
 
 
-def pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Pooling")
+def pooling(layer: Any, shape: Shape) -> Made:
     """Pooling over two axes: MAX, with a mask if there is a top for one, or AVE."""
-    need_bottoms(layer, bottoms, 1)
-    message, (shape,) = layer.pooling_param, bottoms
+    message = layer.pooling_param
     need_axes(shape, 4)
     kernel, stride, pad = pooled(message)
     down = message.round_mode == 1 or not message.ceil_mode
-    pool = Pool(shape, kernel or shape[2:], stride, pad, down).by(message.pool, len(layer.top) > 1)
-    return Layer(lambda _, bottoms: pool(bottoms[0]))
+    pool = Pool(shape, kernel or shape[2:], stride, pad, down)
+    return pool.by(message.pool, len(layer.top) > 1)
 
 
-def spp(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("SPP")
+def spp(layer: Any, shape: Shape) -> Made:
     """SPP: poolings of 1, 4, 16, ... windows over all of the bottom, flattened and in one row."""
-    need_bottoms(layer, bottoms, 1)
-    message, (shape,) = layer.spp_param, bottoms
+    message = layer.spp_param
     need_axes(shape, 4)
     if not 1 <= message.pyramid_height <= 16:
         raise refused("pyramid_height", f"must be 1 to 16, got {message.pyramid_height}")
@@ -149,11 +149,4 @@ def spp(layer: Any, bottoms: Sequence[Shape]) -> Layer:
         pad = [(k * bins - size + 1) // 2 for k, size in zip(kernel, shape[2:], strict=True)]
         pools.append(Pool(shape, kernel, kernel, pad).by(message.pool))
 
-    def apply(_, bottoms):
-        rows = [pool(bottoms[0])[0].reshape(len(bottoms[0]), -1) for pool in pools]
-        return [rows[0] if len(rows) == 1 else jnp.concatenate(rows, 1)]
-
-    return Layer(apply)
-
-
-MAKERS = {"Pooling": pooling, "SPP": spp}
+    return lambda x: jnp.concatenate([pool(x)[0].reshape(len(x), -1) for pool in pools], 1)

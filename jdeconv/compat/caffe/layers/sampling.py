@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,20 +11,21 @@ import numpy as np
 from jdeconv.checks import cells, refused
 from jdeconv.compat.caffe.layers.base import (
     Layer,
+    Made,
     Shape,
     field_of,
+    maker,
     need_axes,
-    need_bottoms,
     need_same,
     whole,
 )
 
 
-def upsample(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Upsample", bottoms=2)
+def upsample(layer: Any, shape: Shape, places: Shape) -> Made:
     """Upsample, of SegNet: each number to the place that the mask of a pooling names, zeros elsewhere."""
-    need_bottoms(layer, bottoms, 2)
-    need_same(layer, bottoms)
-    message, (shape, _) = layer.upsample_param, bottoms
+    message = layer.upsample_param
+    need_same(layer, (shape, places))
     need_axes(shape, 4)
     size = []
     for side, length in zip("hw", shape[2:], strict=True):
@@ -47,10 +47,10 @@ def upsample(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     return Layer(apply, tops=[top])
 
 
-def interp(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Interp", bottoms=(1, 2))
+def interp(layer: Any, shape: Shape, *others: Shape) -> Made:
     """Interp, of DeepLab and PSPNet: bilinear interpolation between cells, with the corners in place."""
-    need_bottoms(layer, bottoms, 1, 2)
-    message, shape = layer.interp_param, bottoms[0]
+    message = layer.interp_param
     need_axes(shape, 4)
     begin, end = message.pad_beg, message.pad_end
     if begin > 0 or end > 0:
@@ -61,8 +61,8 @@ def interp(layer: Any, bottoms: Sequence[Shape]) -> Layer:
     zoom, shrink = message.zoom_factor, message.shrink_factor
     if min(zoom, shrink) < 1:
         raise refused("zoom_factor", f"and shrink_factor must be at least 1, got {zoom}, {shrink}")
-    if len(bottoms) == 2:
-        wanted = list(bottoms[1][2:])
+    if others:
+        wanted = list(others[0][2:])
     elif message.HasField("zoom_factor") or message.HasField("shrink_factor"):
         wanted = [(size - 1) // shrink + 1 for size in sizes]
         wanted = [size + (size - 1) * (zoom - 1) for size in wanted]
@@ -94,13 +94,13 @@ def _interpolated(x: jax.Array, axis: int, size: int, new: int) -> jax.Array:
     return jnp.asarray((1 - part) * near + part * far, x.dtype)
 
 
-def roi_pooling(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("ROIPooling", bottoms=2)
+def roi_pooling(layer: Any, shape: Shape, regions: Shape) -> Made:
     """ROIPooling, of Fast R-CNN: the greatest number in each of pooled_h x pooled_w parts of each region.
 
     The second bottom has a row for each region: its item and x1, y1, x2, y2, in cells over spatial_scale.
     """
-    need_bottoms(layer, bottoms, 2)
-    message, (shape, regions) = layer.roi_pooling_param, bottoms
+    message = layer.roi_pooling_param
     need_axes(shape, 4)
     if regions[1:2] != (5,) or any(size != 1 for size in regions[2:]):
         raise refused("bottom", f"needs regions of shape (r, 5), got {regions}")
@@ -143,6 +143,3 @@ def _parts(first: jax.Array, last: jax.Array, count: int, length: int) -> jax.Ar
     stops = jnp.clip(jnp.ceil((parts + 1) * extent) + first, 0, length)[:, None]
     places = jnp.arange(length)[None]
     return (places >= starts) & (places < stops)
-
-
-MAKERS = {"Interp": interp, "ROIPooling": roi_pooling, "Upsample": upsample}

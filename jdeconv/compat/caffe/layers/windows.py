@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from jdeconv.checks import refused
 from jdeconv.compat.caffe.convolution import Convolution, Deconvolution, Im2col
 from jdeconv.compat.caffe.layers.base import (
+    MANY,
     Layer,
+    Made,
     Shape,
     field_of,
     filler_of,
-    need_bottoms,
+    maker,
     sides_of,
 )
 from jdeconv.window import Window
+
+CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 
 
 def windowed(message: Any) -> dict[str, Any]:
@@ -36,9 +38,11 @@ def windowed(message: Any) -> dict[str, Any]:
     return values | {"axis": message.axis, "force_nd_im2col": message.force_nd_im2col}
 
 
-def convolution(kind: type, layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker(*CONVOLUTIONS, "Deconvolution", bottoms=(1, MANY))
+def convolution(layer: Any, *bottoms: Shape) -> Made:
     """Convolution and Deconvolution, of several bottoms at need."""
     message = layer.convolution_param
+    kind = Convolution if layer.type in CONVOLUTIONS else Deconvolution
     made = kind(
         **windowed(message),
         num_output=message.num_output,
@@ -47,37 +51,21 @@ def convolution(kind: type, layer: Any, bottoms: Sequence[Shape]) -> Layer:
         weight_filler=filler_of(message.weight_filler),
         bias_filler=filler_of(message.bias_filler),
     )
-    need_bottoms(layer, bottoms, 1, max(1, len(bottoms)))
     shapes = made.blob_shapes(bottoms[0])
     fills = (made.weight_filler, made.bias_filler)[: len(shapes)]
     each = math.prod(shapes[0][1:])
-    top, bottom = (each, 0) if kind is Convolution else (0, each)
-    return Layer(
-        lambda blobs, bottoms: made.forward(blobs, *bottoms),
-        shapes,
-        fills,
-        per_top=top,
-        per_bottom=bottom,
-    )
+    work: dict[str, Any] = {"per_top" if kind is Convolution else "per_bottom": each}
+    return Layer(lambda blobs, bottoms: made.forward(blobs, *bottoms), shapes, fills, **work)
 
 
-def im2col(layer: Any, bottoms: Sequence[Shape]) -> Layer:
+@maker("Im2col")
+def im2col(layer: Any, shape: Shape) -> Made:
     """Im2col."""
-    need_bottoms(layer, bottoms, 1)
     made = Im2col(**windowed(layer.convolution_param))
-    items, channels, space = made.split(bottoms[0])
+    items, channels, space = made.split(shape)
     kernel, steps = made.steps(len(space))
     if not space:
-        raise refused("bottom", f"needs a spatial axis behind the channels, got {bottoms[0]}")
+        raise refused("bottom", f"needs a spatial axis behind the channels, got {shape}")
     small = Window.of_conv(space, kernel, **steps).small
     top = (*items, channels * math.prod(kernel), *small)
     return Layer(lambda _, bottoms: [made.forward(bottoms[0])], tops=[top])
-
-
-MAKERS = {
-    "Convolution": functools.partial(convolution, Convolution),
-    "ConvolutionDepthwise": functools.partial(convolution, Convolution),
-    "Deconvolution": functools.partial(convolution, Deconvolution),
-    "DepthwiseConvolution": functools.partial(convolution, Convolution),
-    "Im2col": im2col,
-}
