@@ -11,7 +11,7 @@ multiplies by an identity matrix, so patches are exact on every platform.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,25 +81,7 @@ def conv_general_dilated(
       >>> conv_general_dilated(jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]]), (1,), "VALID").tolist()
       [[[21, 32]]]
     """
-    lhs, rhs = _arrays(lhs, rhs)
-    steps = {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
-    _check_steps(rhs.ndim - 2, padding, window_strides=window_strides, **steps)
-    integer("feature_group_count", feature_group_count, 1)
-    integer("batch_group_count", batch_group_count, 1)
-    return accelerate(lax.conv_general_dilated)(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        out_sharding=out_sharding,
-    )
+    return _evaluated(lax.conv_general_dilated, locals())
 
 
 @reporting()
@@ -118,14 +100,7 @@ def conv(
       >>> conv(jnp.array([[[1, 2, 3]]]), jnp.array([[[1, 10]]]), (1,), "SAME").tolist()
       [[[21, 32, 3]]]
     """
-    return conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    return _evaluated(lax.conv, locals())
 
 
 @reporting()
@@ -147,16 +122,7 @@ def conv_with_general_padding(
       >>> conv_with_general_padding(lhs, rhs, (1,), [(0, 1)], (2,), None).tolist()
       [[[1, 20, 2]]]
     """
-    return conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    return _evaluated(lax.conv_with_general_padding, locals())
 
 
 @reporting()
@@ -191,22 +157,7 @@ def conv_transpose(
     """
     if isinstance(padding, str):
         one_of("padding", padding, ("SAME", "VALID"))
-    lhs, rhs = _arrays(lhs, rhs)
-    _check_steps(rhs.ndim - 2, padding, strides=strides, rhs_dilation=rhs_dilation)
-    flag("transpose_kernel", transpose_kernel)
-    flag("use_consistent_padding", use_consistent_padding)
-    return accelerate(lax.conv_transpose)(
-        lhs,
-        rhs,
-        strides,
-        padding,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        transpose_kernel=transpose_kernel,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        use_consistent_padding=use_consistent_padding,
-    )
+    return _evaluated(lax.conv_transpose, locals())
 
 
 @reporting()
@@ -233,8 +184,7 @@ def conv_general_dilated_patches(
       [[[1, 2], [2, 3]]]
     """
     lhs, taps = array("lhs", lhs), sizes("filter_shape", filter_shape)
-    steps = {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
-    _check_steps(len(taps), padding, window_strides=window_strides, **steps)
+    _check(len(taps), locals())
     numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *taps), dimension_numbers)
     left, right, out = numbers
     shape = _at(right, (1, lhs.shape[left[1]], *taps))
@@ -309,17 +259,29 @@ def _arrays(lhs: Any, rhs: Any) -> tuple[jax.Array, jax.Array]:
     return lhs, rhs
 
 
-def _check_steps(rank: int, padding: Any, **steps: Any) -> None:
-    """Strides and dilations are sequences of ints, padding is a name or pairs of ints."""
-    for name, value in steps.items():
-        if isinstance(value, int):
-            raise refused(name, f"must be one int per axis, got {shown(value)}", TypeError)
-        if value is not None or not name.endswith("dilation"):
-            integers(name, value, rank, 1)
-    if isinstance(padding, str):
-        one_of("padding", padding.upper(), ("SAME", "SAME_LOWER", "VALID"))
-    else:
-        paddings(padding, rank)
+def _evaluated(function: Callable, arguments: dict[str, Any]) -> jax.Array:
+    """What a function of jax.lax gives for its arguments, evaluated by jdeconv."""
+    lhs, rhs = _arrays(arguments["lhs"], arguments["rhs"])
+    _check(rhs.ndim - 2, arguments)
+    return accelerate(function)(**arguments | {"lhs": lhs, "rhs": rhs})
+
+
+def _check(rank: int, arguments: dict[str, Any]) -> None:
+    """Refuse arguments of the wrong kind, among those that a function has."""
+    for name, value in arguments.items():
+        if name.endswith(("strides", "dilation")):
+            if isinstance(value, int):
+                raise refused(name, f"must be one int per axis, got {shown(value)}", TypeError)
+            if value is not None or not name.endswith("dilation"):
+                integers(name, value, rank, 1)
+        elif name.endswith("group_count"):
+            integer(name, value, 1)
+        elif name in ("transpose_kernel", "use_consistent_padding"):
+            flag(name, value)
+        elif name == "padding" and isinstance(value, str):
+            one_of(name, value.upper(), ("SAME", "SAME_LOWER", "VALID"))
+        elif name == "padding":
+            paddings(value, rank)
 
 
 def _at(axes: Sequence[int], sizes: Sequence) -> tuple:

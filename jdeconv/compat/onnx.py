@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 from jdeconv import bilinear
 from jdeconv.checks import Pair, array, integers, one_of, refused, reporting, shown, sizes
 from jdeconv.im2col import col2im
+from jdeconv.window import Window
 
 __all__ = ["Col2Im", "Conv", "ConvTranspose"]
 
@@ -164,9 +165,8 @@ def Col2Im(  # noqa: N802
     image = integers("image_shape", image_shape, rank, 1)
     steps = _steps(strides, dilations, rank)
     _, pairs = _pads("NOTSET", pads, rank)
-    axes = zip(image, block, pairs, *steps.values(), strict=True)
-    windows = [(i + sum(pair) - d * (k - 1) - 1) // s + 1 for i, k, pair, s, d in axes]
-    if min(windows) < 1 or math.prod(windows) != a.shape[2]:
+    windows = Window.of_conv(image, block, padding=pairs, **steps).small
+    if math.prod(windows) != a.shape[2]:
         reason = f"needs {windows} windows of the image on its last axis, got {a.shape[2]}"
         raise refused("input", reason)
     columns = a.reshape(*a.shape[:2], *windows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 from jdeconv.checks import refused, shown
 
@@ -11,6 +13,8 @@ MAX_NUMBERS = 1 << 29
 """In one blob: 2 GiB of float32. Caffe's own limit is four times as much."""
 MAX_LAYERS = 1 << 13
 """In one net: several times those of the deepest that are known, and about ten seconds to read."""
+PROTOBUF = ("google.protobuf", "Caffe files need protobuf")
+"""For `needed`."""
 
 
 def read_bytes(argument: str, path: str | os.PathLike) -> bytes:
@@ -24,10 +28,10 @@ def read_bytes(argument: str, path: str | os.PathLike) -> bytes:
         raise refused(argument, f"{str(path)!r}: {reason}") from None
 
 
-def need_protobuf() -> None:
-    """Refuse to go on without protobuf, by the name of the extra that has it."""
+def needed(module: str, what: str) -> Any:
+    """A module of the extra "caffe"; the error without it says what needs it."""
     try:
-        import google.protobuf  # noqa: F401
+        return importlib.import_module(module)
     except ModuleNotFoundError:
-        reason = 'Caffe files need protobuf: pip install ".[caffe]" in the source tree'
-        raise ModuleNotFoundError(reason, name="google.protobuf") from None
+        reason = f'{what}: pip install ".[caffe]" in the source tree'
+        raise ModuleNotFoundError(reason, name=module) from None

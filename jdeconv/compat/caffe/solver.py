@@ -21,12 +21,12 @@ import numpy as np
 from jdeconv import checks
 from jdeconv.checks import integer, one_of, refused, reporting
 from jdeconv.compat.caffe.definition import blocks, parsed, read_text
+from jdeconv.compat.caffe.files import needed
 from jdeconv.form import accumulator
 
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 REGULARIZATIONS = ("L2", "L1")
 NETS = ("net_param", "train_net_param", "test_net_param")
-OLD_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")  # by their old numbers
 
 
 class SolverState(NamedTuple):
@@ -203,7 +203,8 @@ class Solver:
           {'a': -2, 'b': 0}
         """
         made = Optimizer(self, lr_mult, decay_mult)
-        return _optax().GradientTransformation(made.init, made.update)
+        optax = needed("optax", "optimizer needs optax")
+        return optax.GradientTransformation(made.init, made.update)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +290,7 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
         if message.HasField("solver_type"):
             if message.HasField("type"):
                 raise refused("type", "came together with solver_type; leave one out")
-            values["type"] = OLD_TYPES[message.solver_type]
+            values["type"] = list(RULES)[message.solver_type]
         state = message.train_state
         if state.stage or state.level:
             reason = 'chooses layers of the net; write it into the net, as in state { stage: "x" }'
@@ -305,15 +306,6 @@ def load_solver(prototxt: str | os.PathLike) -> Solver:
         found: Any = vars(error)
         reason = f"{file}: {found['argument']} {found['reason']}"
         raise refused("prototxt", reason) from None
-
-
-def _optax() -> Any:
-    try:
-        import optax
-    except ModuleNotFoundError:
-        reason = 'optimizer needs optax: pip install ".[caffe]" in the source tree'
-        raise ModuleNotFoundError(reason, name="optax") from None
-    return optax
 
 
 def _wide(a: Any) -> Any:
@@ -421,4 +413,4 @@ RULES: dict[str, tuple[int, Callable[..., tuple]]] = {
     "AdaDelta": (2, _adadelta),
     "Adam": (2, _adam),
 }
-"""By type: how many history blobs a blob has, and the rule."""
+"""By type, in the order of the old numbers: how many history blobs a blob has, and the rule."""

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdeconv.checks import refused, shown
-from jdeconv.compat.caffe.files import need_protobuf, read_bytes
+from jdeconv.compat.caffe.files import PROTOBUF, needed, read_bytes
 from jdeconv.compat.caffe.plan import Blob
 from jdeconv.compat.caffe.schema import message_class
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ENDINGS = (".h5", ".hdf5")
+H5PY = ("h5py", "weights in HDF5 need h5py")
 MAX_MESSAGE = (1 << 31) - 1  # bytes, as protobuf counts them
 BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises for damaged files."""
@@ -109,7 +110,7 @@ def write_weights(
 
 
 def _read_caffemodel(path: str | os.PathLike, data: bytes) -> Stored:
-    need_protobuf()
+    needed(*PROTOBUF)
     from google.protobuf.message import DecodeError
 
     try:
@@ -131,7 +132,7 @@ def _stored(message: Any) -> StoredBlob:
 
 
 def _write_caffemodel(path: str | os.PathLike, layers: Iterable) -> None:
-    need_protobuf()
+    needed(*PROTOBUF)
     net, count = message_class("StoredNet")(), 0
     for name, kind, blobs in layers:
         layer = net.layer.add(name=name, type=kind)
@@ -148,7 +149,7 @@ def _write_caffemodel(path: str | os.PathLike, layers: Iterable) -> None:
 
 
 def _read_hdf5(path: str | os.PathLike, size: int) -> Stored:
-    h5py = _h5py()
+    h5py = needed(*H5PY)
     found: Stored = {}
     left = size
 
@@ -175,18 +176,9 @@ def _read_hdf5(path: str | os.PathLike, size: int) -> Stored:
 
 
 def _write_hdf5(path: str | os.PathLike, layers: Iterable) -> None:
-    with _h5py().File(path, "w") as file:
+    with needed(*H5PY).File(path, "w") as file:
         data = file.create_group("data")
         for name, _, blobs in layers:
             layer = data.require_group(name)
             for index, values in enumerate(blobs):
                 layer.create_dataset(str(index), data=np.asarray(values, "<f4"))
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        reason = 'weights in HDF5 need h5py: pip install ".[caffe]" in the source tree'
-        raise ModuleNotFoundError(reason, name="h5py") from None
-    return h5py

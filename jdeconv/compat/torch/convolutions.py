@@ -24,6 +24,7 @@ from jdeconv.checks import (
     sizes,
 )
 from jdeconv.im2col import col2im, im2col
+from jdeconv.window import Window
 
 Pads = Ints | Literal["valid", "same"]
 F = TypeVar("F", bound=Callable)
@@ -178,16 +179,10 @@ def fold(
     a = array("input", input)
     if a.ndim not in (2, 3):
         raise refused("input", f"needs 3 axes, or 2 without a batch, got {shown(a)}")
-    steps: dict[str, Any] = {
-        "stride": integers("stride", stride, rank, 1),
-        "padding": integers("padding", padding, rank, 0),
-        "dilation": integers("dilation", dilation, rank, 1),
-    }
-    windows = [
-        (i + 2 * p - d * (k - 1) - 1) // s + 1
-        for i, k, s, p, d in zip(output_size, kernel_size, *steps.values(), strict=True)
-    ]
-    if min(windows) < 1 or math.prod(windows) != a.shape[-1]:
+    pads = integers("padding", padding, rank, 0)
+    steps: dict[str, Any] = {"stride": stride, "padding": pads, "dilation": dilation}
+    windows = Window.of_conv(output_size, kernel_size, **steps).small
+    if math.prod(windows) != a.shape[-1]:
         reason = f"needs {windows} windows of the output on its last axis, got {a.shape[-1]}"
         raise refused("input", reason)
     columns = a.reshape(*a.shape[:-1], *windows)
