@@ -108,32 +108,29 @@ def dcgan(net: Layers, x: Any, width: int = 64) -> Any:
     return net.conv(x, 1, 4)
 
 
-def mobilenet_v2(net: Layers, x: Any, width: int = 32) -> Any:
+def mobilenet_v2(net: Layers, x: Any) -> Any:
     """The classifier's layers before its pooling: inverted residuals around depthwise 3x3 convs."""
-    relu = net.ops.relu
-    x = relu(net.batch_norm(net.conv(x, width, 3, stride=2, padding=1)))
-    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2))
-    stages += ((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-    for factor, features, depth, stride in stages:
-        for block in range(depth):
-            step, out = 1 if block else stride, features * width // 32
-            h = _inverted(net, x, factor, out, 3, step, relu)
-            x = x + h if block else h
-    return relu(net.batch_norm(net.conv(x, 40 * width, 1)))
+    stages = ((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 32, 3, 3, 2), (6, 64, 4, 3, 2))
+    stages += ((6, 96, 3, 3, 1), (6, 160, 3, 3, 2), (6, 320, 1, 3, 1))
+    return _inverted_stages(net, x, stages, net.ops.relu)
 
 
 def efficientnet_b0(net: Layers, x: Any) -> Any:
     """The classifier's layers before its pooling: inverted residuals with a gate for each channel."""
-    silu = net.ops.silu
-    x = silu(net.batch_norm(net.conv(x, 32, 3, stride=2, padding=1)))
     stages = ((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 40, 2, 5, 2), (6, 80, 3, 3, 2))
     stages += ((6, 112, 3, 5, 1), (6, 192, 4, 5, 2), (6, 320, 1, 3, 1))
+    return _inverted_stages(net, x, stages, net.ops.silu, is_gated=True)
+
+
+def _inverted_stages(net: Layers, x: Any, stages, active: Callable, is_gated=False) -> Any:
+    """Between two convs, inverted residuals: of each stage factor, channels, depth, kernel and stride."""
+    x = active(net.batch_norm(net.conv(x, 32, 3, stride=2, padding=1)))
     for factor, out, depth, size, stride in stages:
         for block in range(depth):
-            step, gate = 1 if block else stride, net.ops.channels(x) // 4
-            h = _inverted(net, x, factor, out, size, step, silu, gate)
+            gate = net.ops.channels(x) // 4 if is_gated else 0
+            h = _inverted(net, x, factor, out, size, 1 if block else stride, active, gate)
             x = x + h if block else h
-    return silu(net.batch_norm(net.conv(x, 1280, 1)))
+    return active(net.batch_norm(net.conv(x, 1280, 1)))
 
 
 def _inverted(net: Layers, x: Any, factor, out, size, step, active: Callable, gate=0) -> Any:

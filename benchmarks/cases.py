@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from benchmarks import models
+from benchmarks.operations import Recorder
 from jdeconv.window import Window
 
 
@@ -139,6 +140,17 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A conv or deconv of a network."""
+
+    kind: str
+    of_image: bool
+    kernel: int  # its place among the parameters
+    positions: int  # of the side with fewer, in all images
+    steps: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Step:
     """A training step: the loss of a network, and its gradient with respect to every parameter."""
 
@@ -148,10 +160,29 @@ class Step:
 
     @property
     def flops(self) -> float:
-        counter = models.Counter()
-        image = models.Shape(self.image, constant=True)
-        self.model(counter, image, list(map(models.Shape, self.kernels)))
-        return counter.flops
+        """Of the convolutions, forward and backward; nobody asks for the gradient of the image."""
+        return sum(
+            2 * (2 if call.of_image else 3) * math.prod(self.kernels[call.kernel]) * call.positions
+            for call in self.calls()
+        )
+
+    def calls(self) -> list[Call]:
+        """The convs and deconvs of the network."""
+        recorder, places = Recorder(), {}
+
+        def model(*arrays: jax.Array) -> jax.Array:
+            places.update((id(array), place) for place, array in enumerate(arrays))
+            return self.model(recorder, arrays[0], arrays[1:])
+
+        jax.eval_shape(model, *self.structs())
+        return [
+            Call(kind, places.get(id(a)) == 0, places[id(kernel)] - 1, y.size // y.shape[1], steps)
+            for kind, a, kernel, y, steps in recorder.calls
+        ]
+
+    def structs(self, dtype: str = "float32") -> list[jax.ShapeDtypeStruct]:
+        """What stands for the image and the parameters where only shapes matter."""
+        return [jax.ShapeDtypeStruct(shape, dtype) for shape in (self.image, *self.kernels)]
 
     @property
     def elements(self) -> float:

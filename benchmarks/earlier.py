@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.cases import Array, Case
 from benchmarks.operations import Lax
-from benchmarks.peers import AcceleratedPeer, Program
+from benchmarks.peers import AcceleratedPeer, JaxPeer, Program
 
 ROOT = Path(__file__).parents[1]
 START = """\
@@ -36,10 +36,8 @@ class EarlierError(Exception):
     """The other worktree has no package that can take turns."""
 
 
-class EarlierPeer:
+class EarlierPeer(JaxPeer):
     """`jdeconv.accelerate` of the worktree at `path`."""
-
-    package = "jax"
 
     def __init__(self, path: Path) -> None:
         command = [sys.executable, "-c", START, str(path.resolve()), str(ROOT)]
@@ -48,10 +46,6 @@ class EarlierPeer:
         if not Path(found).is_relative_to(path.resolve()):
             self.close()
             raise EarlierError(f"there is no jdeconv in it; {found} was imported")
-
-    def refuses(self, case: Case) -> str | None:
-        """Nothing: JAX has all of the cases."""
-        return None
 
     def program(self, case: Case, arrays: list[Array]) -> Program:
         """The case compiled in the other process, on arrays that are drawn there once more."""

@@ -25,7 +25,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import architectures, h100, hlo, operations, report
-from benchmarks.cases import Step
+from benchmarks.cases import Call, Step
 from benchmarks.gpu import PACKAGES
 from benchmarks.peers import LAX, OURS
 from jdeconv import halo
@@ -47,55 +47,8 @@ SENT = {
 }  # times the bytes of the result
 
 
-class Halos(operations.Jdeconv):
-    """The library's functions for images whose height is sharded."""
-
-    spec = PartitionSpec(None, "devices")
-
-    def conv(self, x: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
-        numbers = self.numbers(kernel.ndim - 2)
-        return halo.conv(x, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
-
-    def deconv(self, y: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
-        numbers = self.numbers(kernel.ndim - 2)
-        return halo.deconv(y, kernel, spec=self.spec, dimension_numbers=numbers, **steps)
-
-
-class Kernels(operations.Lax):
-    """Notes of every kernel whether it is a deconv's and how many groups it has, and the longest reach."""
-
-    def __init__(self) -> None:
-        super().__init__("NCHW")
-        self.noted: dict[int, tuple[bool, int]] = {}
-        self.reach = 0
-        self.of_parameters: list[tuple[bool, int] | None] = []
-
-    @classmethod
-    def of(cls, work: Step) -> Kernels:
-        """What there is to note of a network, in the order of its parameters; None of biases and scales."""
-        ops = cls()
-
-        def model(image: jax.Array, *parameters: jax.Array) -> jax.Array:
-            result = work.model(ops, image, parameters)
-            ops.of_parameters = [ops.noted.get(id(parameter)) for parameter in parameters]
-            return result
-
-        jax.eval_shape(
-            model, *(jax.ShapeDtypeStruct(s, "bfloat16") for s in (work.image, *work.kernels))
-        )
-        return ops
-
-    def conv(self, x: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
-        self._note(kernel, False, **steps)
-        return super().conv(x, kernel, **steps)
-
-    def deconv(self, y: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
-        self._note(kernel, True, **steps)
-        return super().deconv(y, kernel, **steps)
-
-    def _note(self, kernel, is_deconv, groups=1, dilation=1, **_) -> None:
-        self.noted[id(kernel)] = is_deconv, groups
-        self.reach = max(self.reach, dilation * (kernel.shape[-1] - 1))
+HEIGHT = PartitionSpec(None, "devices")
+HALOS = functools.partial(operations.Jdeconv, functions=halo, spec=HEIGHT)
 
 
 @dataclass(frozen=True)
@@ -142,21 +95,30 @@ def read(text: str, parameters: set[int]) -> Program:
 
 def largest_activation(work: Step) -> int:
     """Bytes of the largest array with the batch in front that the network makes, on all devices together."""
-    shapes = [jax.ShapeDtypeStruct(s, "bfloat16") for s in (work.image, *work.kernels)]
     model = jax.make_jaxpr(
         lambda image, *kernels: work.model(operations.Lax("NCHW"), image, kernels)
     )
-    made = [v.aval for e in model(*shapes).eqns for v in e.outvars]
+    made = [v.aval for e in model(*work.structs("bfloat16")).eqns for v in e.outvars]
     return max(a.size * a.dtype.itemsize for a in made if a.shape[:1] == work.image[:1])
 
 
-def spec(way: str, shape: tuple[int, ...], noted: tuple[bool, int] | None) -> PartitionSpec:
+def by_kernel(work: Step) -> dict[int, Call]:
+    """A call of each kernel, by its place among the parameters."""
+    return {call.kernel: call for call in work.calls()}
+
+
+def reach(work: Step) -> int:
+    """The most rows beside a position that a window of the network spans."""
+    calls = work.calls()
+    return max(c.steps.get("dilation", 1) * (work.kernels[c.kernel][-1] - 1) for c in calls)
+
+
+def spec(way: str, shape: tuple[int, ...], call: Call | None) -> PartitionSpec:
     """How a parameter lies on the devices; its shape is O, I and space, but its axes are space, I and O."""
-    if noted is None or way not in ("channels", "groups"):
+    if call is None or way not in ("channels", "groups"):
         return PartitionSpec()
-    is_deconv, groups = noted
-    by_output = way == "channels" or groups > 1 or shape[0] > shape[1]
-    axis = -1 if by_output != is_deconv else -2
+    by_output = way == "channels" or call.steps.get("groups", 1) > 1 or shape[0] > shape[1]
+    axis = -1 if by_output == (call.kind == "conv") else -2
     size = shape[0] if axis == -1 else shape[1]
     names = [None] * len(shape)
     names[axis] = "devices" if size % DEVICES == 0 else None
@@ -166,11 +128,12 @@ def spec(way: str, shape: tuple[int, ...], noted: tuple[bool, int] | None) -> Pa
 def placed(way: str, work: Step, mesh: Mesh) -> list[jax.ShapeDtypeStruct]:
     """The step's arrays, channels last."""
     batch, channels, *space = work.image
-    images = {"batch": PartitionSpec("devices"), "space": Halos.spec}
+    images = {"batch": PartitionSpec("devices"), "space": HEIGHT}
     shapes = [((batch, *space, channels), images.get(way, PartitionSpec()))]
-    for shape, note in zip(work.kernels, Kernels.of(work).of_parameters, strict=True):
+    calls = by_kernel(work)
+    for i, shape in enumerate(work.kernels):
         last = shape if len(shape) == 1 else (*shape[2:], shape[1], shape[0])
-        shapes.append((last, spec(way, shape, note)))
+        shapes.append((last, spec(way, shape, calls.get(i))))
     return [
         jax.ShapeDtypeStruct(shape, "bfloat16", sharding=NamedSharding(mesh, found))
         for shape, found in shapes
@@ -182,7 +145,7 @@ def programs(work: Step, way: str, mesh: Mesh) -> dict[str, Program]:
     arrays, sizes = placed(way, work, mesh), {math.prod(shape) for shape in work.kernels}
     found = {}
     for peer, ops in {
-        OURS: Halos if way == "space" else operations.Jdeconv,
+        OURS: HALOS if way == "space" else operations.Jdeconv,
         LAX: operations.Lax,
     }.items():
         with jax.set_mesh(mesh):
@@ -197,8 +160,8 @@ def faults(work: Step, way: str, found: dict[str, Program]) -> list[str]:
     wrong = []
     if ours.gathered > theirs.gathered:
         wrong.append(f"an array of {ours.gathered} bytes is gathered, by jax.lax {theirs.gathered}")
-    if way == "space" and ours.rows > (reach := Kernels.of(work).reach):
-        wrong.append(f"{ours.rows} rows are sent, where windows reach {reach}")
+    if way == "space" and ours.rows > (rows := reach(work)):
+        wrong.append(f"{ours.rows} rows are sent, where windows reach {rows}")
     return wrong
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -94,9 +94,4 @@ def _copy(size: int) -> float:
 
 def _best(run: Callable, times: int = 7) -> float:
     jax.block_until_ready(run())
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(timeit.repeat(lambda: jax.block_until_ready(run()), number=1, repeat=times))

@@ -5,12 +5,8 @@ A model is a function of (operations, image, kernels). Shapes are channels first
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-
-from jdeconv.window import Window
 
 
 def dcgan(ops: Any, z: Any, kernels: Sequence) -> Any:
@@ -115,47 +111,3 @@ MODELS = {
         ),
     ),
 }
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What stands for an array while operations are counted."""
-
-    shape: tuple[int, ...]
-    constant: bool = False  # the image: nobody asks for its gradient
-
-    def __add__(self, other: Shape) -> Shape:
-        return Shape(self.shape)
-
-
-class Counter:
-    """Operations that only add up the floating-point operations of the convolutions, forward and backward."""
-
-    def __init__(self) -> None:
-        self.flops = 0.0
-
-    def conv(self, x: Shape, kernel: Shape, groups: int = 1, **steps: int) -> Shape:
-        window = Window.of_conv(x.shape[2:], kernel.shape[2:], **steps)
-        self._count(x, kernel, window)
-        return Shape((x.shape[0], kernel.shape[0], *window.small))
-
-    def deconv(self, y: Shape, kernel: Shape, groups: int = 1, **steps: int) -> Shape:
-        window = Window.of_deconv(y.shape[2:], kernel.shape[2:], **steps)
-        self._count(y, kernel, window)
-        return Shape((y.shape[0], kernel.shape[1] * groups, *window.big))
-
-    def _count(self, a: Shape, kernel: Shape, window: Window) -> None:
-        contractions = 2 if a.constant else 3
-        once = 2 * a.shape[0] * math.prod(kernel.shape) * math.prod(window.small)
-        self.flops += contractions * once
-
-    def channels(self, x: Shape) -> int:
-        return x.shape[1]
-
-    def concatenate(self, a: Shape, b: Shape) -> Shape:
-        return Shape((a.shape[0], a.shape[1] + b.shape[1], *a.shape[2:]))
-
-    def relu(self, x: Shape) -> Shape:
-        return x
-
-    tanh = gelu = norm = relu

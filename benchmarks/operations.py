@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,19 +103,19 @@ class JaxOperations:
 
 
 class Jdeconv(JaxOperations):
-    """The library itself, in the lowering named, or by platform."""
+    """The library itself, or another module with its functions, and what they take beside the steps."""
 
-    def __init__(self, layout: str, lowering: str | None = None) -> None:
+    def __init__(self, layout: str, functions: Any = jdeconv, **options: Any) -> None:
         super().__init__(layout)
-        self.lowering = lowering
+        self.functions, self.options = functions, options
 
     def conv(self, x: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
         numbers = self.numbers(kernel.ndim - 2)
-        return jdeconv.conv(x, kernel, dimension_numbers=numbers, lowering=self.lowering, **steps)
+        return self.functions.conv(x, kernel, dimension_numbers=numbers, **self.options, **steps)
 
     def deconv(self, y: jax.Array, kernel: jax.Array, **steps: int) -> jax.Array:
         numbers = self.numbers(kernel.ndim - 2)
-        return jdeconv.deconv(y, kernel, dimension_numbers=numbers, lowering=self.lowering, **steps)
+        return self.functions.deconv(y, kernel, dimension_numbers=numbers, **self.options, **steps)
 
 
 class Lax(JaxOperations):
@@ -173,6 +174,23 @@ class LaxDefault(Lax):
     is_transposed = False
 
 
+class Recorder(Lax):
+    """`Lax` with a list of its calls: name, both arrays, the side with fewer positions, steps."""
+
+    def __init__(self) -> None:
+        super().__init__("NCHW")
+        self.calls: list[tuple[str, jax.Array, jax.Array, jax.Array, dict[str, int]]] = []
+
+    def conv(self, x, kernel, **steps):
+        y = super().conv(x, kernel, **steps)
+        self.calls.append(("conv", x, kernel, y, steps))
+        return y
+
+    def deconv(self, y, kernel, **steps):
+        self.calls.append(("deconv", y, kernel, y, steps))
+        return super().deconv(y, kernel, **steps)
+
+
 class Equinox(JaxOperations):
     """Equinox's ConvTranspose layer, with kernels in its own order."""
 
@@ -202,6 +220,8 @@ class TorchOperations:
         import torch
 
         self.torch, self.mapped = torch, mapped
+        for name in ("relu", "leaky_relu", "tanh", "silu", "sigmoid", "prelu"):
+            setattr(self, name, getattr(torch.nn.functional, name))
 
     def conv(self, x, kernel, **steps):
         rank = kernel.ndim - 2
@@ -233,26 +253,8 @@ class TorchOperations:
         function = getattr(self.torch.nn.functional, f"max_pool{x.ndim - 2}d")
         return function(x, size, stride, padding)
 
-    def relu(self, x):
-        return self.torch.relu(x)
-
-    def leaky_relu(self, x):
-        return self.torch.nn.functional.leaky_relu(x)
-
-    def tanh(self, x):
-        return self.torch.tanh(x)
-
     def gelu(self, x):
         return self.torch.nn.functional.gelu(x, approximate="tanh")
-
-    def silu(self, x):
-        return self.torch.nn.functional.silu(x)
-
-    def sigmoid(self, x):
-        return self.torch.sigmoid(x)
-
-    def prelu(self, x, slope):
-        return self.torch.nn.functional.prelu(x, slope)
 
     def average(self, x):
         return x.mean(tuple(range(2, x.ndim)), keepdim=True)

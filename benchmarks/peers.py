@@ -172,7 +172,9 @@ class TorchPeer:
 
     def lacks(self, case: Case) -> str | None:
         """Why torch cannot do the work in any format."""
-        if _on_gpu() and not torch_has_gpu():
+        import torch
+
+        if _on_gpu() and not torch.cuda.is_available():
             return "this build of torch has no GPU"
         if _rank(case) > 3 or case.dtype == "int8":
             return "torch has no such convolution"
@@ -216,13 +218,9 @@ class TorchPeer:
 
         def fetch(results):
             with jax.enable_x64(case.dtype == "float64"):
-                return [jnp.from_dlpack(t.detach().contiguous()) for t in _tensors(results)]
+                return [jnp.from_dlpack(t.detach().contiguous()) for t in jax.tree.leaves(results)]
 
         return Program(start, wait, fetch)
-
-
-def _tensors(results: Any) -> tuple:
-    return results if isinstance(results, tuple | list) else (results,)
 
 
 def _rank(case: Case) -> int:
@@ -235,12 +233,6 @@ def _is_mapped(case: Case) -> bool:
 
 def _on_gpu() -> bool:
     return jax.default_backend() == "gpu"
-
-
-def torch_has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _exchanged(kernel: np.ndarray, groups: int) -> np.ndarray:
