@@ -23,7 +23,6 @@ There are more commands. Each has --help:
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -32,11 +31,7 @@ from jdeconv.lowerings import LOWERINGS
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("benchmarks", __doc__)
     parser.add_argument(
         "cases",
         nargs="*",
@@ -65,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=tuple(LOWERINGS),
         help="how jdeconv evaluates convolutions (default: it chooses)",
     )
-    report.add_outputs(parser)
+    report.add_outputs(parser, "json", "table", "chart")
     parser.add_argument(
         "--readme",
         type=Path,
@@ -113,6 +108,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
-    sys.exit(main())
+    report.run(main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -159,14 +158,23 @@ def save(
         table.write_text("\n".join([HEADER, *map(line, rows), summary(rows, versions)]) + "\n")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compile, read, compare, write; 1 if a program is below its target."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python -m benchmarks.gpu 'deconv*' 'step DCGAN' --dtype bfloat16 --layout NHWC",
-    )
+def compiled(cases: list[Case], numbers: Path | None, table: Path | None) -> list[dict[str, Any]]:
+    """The rows of these cases, which are printed and written as they are made."""
+    device = h100.devices()[0]
+    rows: list[dict[str, Any]] = []
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    print(HEADER)
+    for case in report.progress(cases, "program"):
+        rows.append(row(case, device))
+        report.show(line(rows[-1]))
+        save(rows, versions, numbers, table)
+    print(summary(rows, versions))
+    return rows
+
+
+def _parser() -> argparse.ArgumentParser:
+    example = "python -m benchmarks.gpu 'deconv*' 'step DCGAN' --dtype bfloat16 --layout NHWC"
+    parser = report.parser("benchmarks.gpu", __doc__, example)
     parser.add_argument(
         "cases",
         nargs="*",
@@ -190,19 +198,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--list", action="store_true", help="print the names of the programs and stop"
     )
-    parser.add_argument(
-        "--table", type=report.output, metavar="PATH", help="write the table to this file"
-    )
-    parser.add_argument(
-        "--json", type=report.output, metavar="PATH", help="write all numbers to this file"
-    )
+    report.add_outputs(parser, "table", "json")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, read, compare, write; 1 if a program is below its target."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.minutes is not None:
         if options.dtype or options.layout or options.list or options.table:
             parser.error("with --minutes, only names and --json can be given")
         return gpu_times.run(options.minutes, options.cases, ESTIMATES, options.json or TIMES)
-    dtypes = [options.dtype] if options.dtype else [*DTYPES]
-    chosen = tasks(options.cases, dtypes, options.layout)
+    chosen = tasks(options.cases, [options.dtype] if options.dtype else DTYPES, options.layout)
     if not chosen:
         print("no program has that name; --list prints all names", file=sys.stderr)
         return 2
@@ -212,19 +220,9 @@ def main(arguments: list[str] | None = None) -> int:
     if reason := h100.missing():
         print(reason, file=sys.stderr)
         return 2
-    device = h100.devices()[0]
-    rows: list[dict[str, Any]] = []
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    print(HEADER)
-    for case in report.progress(chosen, "program"):
-        rows.append(row(case, device))
-        report.show(line(rows[-1]))
-        save(rows, versions, options.json, options.table)
-    print(summary(rows, versions))
+    rows = compiled(chosen, options.json, options.table)
     return int(any(map(is_below, rows)))
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
-    sys.exit(main())
+    report.run(main)

@@ -11,10 +11,8 @@ devices exchange. There are four ways to divide the arrays:
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
-import signal
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -182,17 +180,11 @@ def lines(work: Step, found: dict[str, Program]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Compile, read, write; 1 if an activation is gathered that lax does not gather, or a halo is too large."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu_meshes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("benchmarks.gpu_meshes", __doc__)
     parser.add_argument(
         "ways", nargs="*", metavar="WAY", help=f"some of {', '.join(PROGRAMS)} (default: all)"
     )
-    parser.add_argument(
-        "--table", type=report.output, metavar="PATH", help="write the table to this file"
-    )
+    report.add_outputs(parser, "table")
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(PROGRAMS):
         parser.error(f"there is no {', '.join(unknown)}")
@@ -219,6 +211,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
-    sys.exit(main())
+    report.run(main)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import signal
 import sys
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -91,12 +90,8 @@ def chosen(patterns: list[str], quick: bool) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.networks",
-        description=__doc__,
-        epilog="example: python -m benchmarks.networks 'U-Net*' DCGAN --layout NHWC --chart networks.svg",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    example = "python -m benchmarks.networks 'U-Net*' DCGAN --layout NHWC --chart networks.svg"
+    parser = report.parser("benchmarks.networks", __doc__, example)
     parser.add_argument(
         "networks",
         nargs="*",
@@ -130,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the folder of another commit of jdeconv, which takes turns too; its column is called 'earlier'",
     )
-    report.add_outputs(parser)
+    report.add_outputs(parser, "json", "table", "chart")
     return parser
 
 
@@ -184,6 +179,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
-    sys.exit(main())
+    report.run(main)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -167,13 +168,35 @@ def picture(text: str) -> Path:
     return output(text)
 
 
-def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options for what `write` writes."""
-    parser.add_argument(
-        "--json", type=output, metavar="PATH", help="write all numbers to this file"
+OUTPUTS = {
+    "json": (output, "write all numbers to this file"),
+    "table": (output, "write the table to this file"),
+    "chart": (picture, "draw a chart, .png or .svg"),
+}
+
+
+def add_outputs(parser: argparse.ArgumentParser, *kinds: str) -> None:
+    """Give a command the options for the files that it writes."""
+    for kind in kinds:
+        path, text = OUTPUTS[kind]
+        parser.add_argument(f"--{kind}", type=path, metavar="PATH", help=text)
+
+
+def parser(module: str, text: str | None, example: str = "") -> argparse.ArgumentParser:
+    """The parser of a command's arguments, whose help is the module's text."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=text,
+        epilog=f"example: {example}" if example else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--table", type=output, metavar="PATH", help="write the table to this file")
-    parser.add_argument("--chart", type=picture, metavar="PATH", help="draw a chart, .png or .svg")
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """End the process with a command's exit code."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
+    sys.exit(main())
 
 
 def write(run: Run, table: str, options: argparse.Namespace) -> None:

@@ -1,15 +1,13 @@
-"""The one-line switch on unmodified models of Flax, Equinox, Haiku and Keras: `python -m benchmarks.switch`.
+"""Time training steps of models of Flax, Equinox, Haiku and Keras, with and without jdeconv.accelerate.
 
-A DCGAN generator, a U-Net and a stack of MobileNet blocks in each library, of its own layers. The training step
-as it is and through `jdeconv.accelerate`: loss and gradients are compared, then both are timed in turn.
+A DCGAN generator, a U-Net and a stack of MobileNet blocks in each library, of its own layers. Loss and
+gradients are compared, then both are timed in turn.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -245,14 +243,8 @@ def measured(library: str, name: str) -> str:
 
 def main() -> int:
     """Print the table, and write it if told where."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.switch",
-        description="Time training steps of the models of five libraries, with and without "
-        "jdeconv.accelerate.",
-    )
-    parser.add_argument(
-        "--table", type=report.output, metavar="PATH", help="also write the table to this file"
-    )
+    parser = report.parser("benchmarks.switch", __doc__)
+    report.add_outputs(parser, "table")
     parser.add_argument(
         "libraries",
         nargs="*",
@@ -285,6 +277,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
-    sys.exit(main())
+    report.run(main)

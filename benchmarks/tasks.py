@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from benchmarks import architectures
@@ -11,7 +12,7 @@ from benchmarks.cases import ACCELERATOR_BATCH, CASES, Case, Layer
 DTYPES = ("bfloat16", "float16", "float32")
 
 
-def tasks(patterns: list[str], dtypes: list[str], layout: str | None) -> list[Case]:
+def tasks(patterns: list[str], dtypes: Iterable[str], layout: str | None) -> list[Case]:
     """The parts of the cases that match any of the patterns; layers in both layouts, networks in NHWC."""
     cases = [case for case in CASES if case.family not in ("step", "other dtypes")]
     cases = [case.larger(ACCELERATOR_BATCH) for case in cases if case.dtype == "float32"]

@@ -6,11 +6,9 @@ expects each operation to take. This is an estimate, not a measurement.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import re
-import signal
 import sys
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -92,7 +90,7 @@ def line(case: Case, found: dict[str, Estimate]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Compile, compare, write; 1 if a case is above the limit, to two digits."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu", description=__doc__)
+    parser = report.parser("benchmarks.tpu", __doc__)
     parser.add_argument(
         "cases",
         nargs="*",
@@ -110,9 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         choices=DTYPES,
         help="compile larger cases in this dtype, and the networks of benchmarks.gpu",
     )
-    parser.add_argument(
-        "--table", type=report.output, metavar="PATH", help="write the table to this file"
-    )
+    report.add_outputs(parser, "table")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("libtpu") is None:
         print("libtpu is missing; for jax 0.10.2: pip install libtpu==0.0.42.1", file=sys.stderr)
@@ -157,6 +153,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
-    sys.exit(main())
+    report.run(main)
