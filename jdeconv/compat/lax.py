@@ -183,21 +183,15 @@ def conv_general_dilated_patches(
       >>> conv_general_dilated_patches(jnp.array([[[1, 2, 3]]]), (2,), (1,), "VALID").tolist()
       [[[1, 2], [2, 3]]]
     """
+    options = locals()
+    del options["lhs"], options["filter_shape"]
     lhs, taps = array("lhs", lhs), sizes("filter_shape", filter_shape)
-    _check(len(taps), locals())
+    _check(len(taps), options)
     numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *taps), dimension_numbers)
     left, right, out = numbers
     shape = _at(right, (1, lhs.shape[left[1]], *taps))
-    read = partial(  # jax.lax reads the arguments
-        lax.conv_general_dilated,
-        window_strides=window_strides,
-        padding=padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=numbers,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    options["dimension_numbers"] = numbers
+    read = partial(lax.conv_general_dilated, **options)  # jax.lax reads the arguments
     left_type, right_type = (jax.ShapeDtypeStruct(a, lhs.dtype) for a in (lhs.shape, shape))
     (eqn,) = jax.make_jaxpr(read)(left_type, right_type).eqns
     result: Any = eqn.outvars[0].aval

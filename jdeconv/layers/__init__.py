@@ -4,6 +4,7 @@ One module each: `nnx` for Flax and `equinox`, with the extras of these names. E
 is imported when a program first asks for it.
 """
 
+import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,6 @@ __all__ = ["equinox", "nnx"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name == "nnx":
-        import jdeconv.layers.nnx as module
-    elif name == "equinox":
-        import jdeconv.layers.equinox as module
-    else:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return module
+    return importlib.import_module(f"{__name__}.{name}")

@@ -21,7 +21,6 @@ from jdeconv.compat.caffe.layers.base import (
     axis_of,
     maker,
     misfit,
-    need_axes,
     need_same,
 )
 
@@ -243,8 +242,7 @@ def filtering(layer: Any, *bottoms: Shape) -> Made:
 @maker("Axpy", bottoms=3)
 def axpy(layer: Any, a: Shape, x: Shape, y: Shape) -> Made:
     """Axpy, of SENet: a x + y, with one a for each item and channel."""
-    need_axes(x, 4)
-    if x != y or a[:2] != x[:2] or math.prod(a[2:]) != 1:
+    if len(x) != 4 or x != y or a[:2] != x[:2] or math.prod(a[2:]) != 1:
         reason = "needs shapes (n, c, 1, 1), (n, c, h, w) and (n, c, h, w)"
         raise misfit(layer, (a, x, y), reason)
     return lambda a, x, y: a.reshape(*a.shape[:2], 1, 1) * x + y

@@ -78,11 +78,11 @@ LAYERS: dict[str, Maker] = {}
 MANY = sys.maxsize
 
 
-def maker(*types: str, bottoms: int | tuple[int, int] = 1) -> Callable:
+def maker(*types: str, bottoms: int | tuple[int, int] = 1, axes: int | None = None) -> Callable:
     """Return a decorator of the function that makes the layers of these types.
 
     The function gets the layer's message and the shape of each bottom. `bottoms` is how many of them there must
-    be, or the least and the most.
+    be, or the least and the most, and `axes` is how many axes the first must have.
     """
     least, most = bottoms if isinstance(bottoms, tuple) else (bottoms, bottoms)
 
@@ -91,6 +91,8 @@ def maker(*types: str, bottoms: int | tuple[int, int] = 1) -> Callable:
             if not least <= len(shapes) <= most:
                 more = "" if most == least else " or more" if most == MANY else f" to {most}"
                 raise refused("bottom", f"needs {least}{more}, got {list(layer.bottom)}")
+            if axes not in (None, *map(len, shapes[:1])):
+                raise refused("bottom", f"needs {axes} axes, got {shapes[0]}")
             return as_layer(function(layer, *shapes))
 
         LAYERS.update(dict.fromkeys(types, make))
@@ -128,12 +130,6 @@ def axis_of(name: str, axis: int, ndim: int) -> int:
     if not -ndim <= axis < ndim:
         raise refused(name, f"is out of range, got {axis} for {ndim} axes")
     return axis % ndim
-
-
-def need_axes(shape: Shape, count: int) -> None:
-    """Refuse a bottom of another number of axes."""
-    if len(shape) != count:
-        raise refused("bottom", f"needs {count} axes, got {shape}")
 
 
 def need_channels(shape: Shape) -> None:

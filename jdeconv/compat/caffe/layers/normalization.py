@@ -18,7 +18,6 @@ from jdeconv.compat.caffe.layers.base import (
     axis_of,
     filler_or,
     maker,
-    need_axes,
     need_channels,
 )
 from jdeconv.compat.caffe.layers.pooling import Pool
@@ -123,11 +122,10 @@ def _pspnet_bn(message: Any, shape: Shape, train: bool) -> Layer:
     )
 
 
-@maker("LRN")
+@maker("LRN", axes=4)
 def lrn(layer: Any, shape: Shape) -> Made:
     """LRN: x / (k + alpha mean of squares)^beta, over near channels or, with k = 1, over near cells."""
     message = layer.lrn_param
-    need_axes(shape, 4)
     size = message.local_size
     if size % 2 == 0:
         raise refused("local_size", f"must be odd, got {size}")
@@ -148,11 +146,10 @@ def lrn(layer: Any, shape: Shape) -> Made:
     return lambda x: x * near(x) ** -message.beta
 
 
-@maker("MVN")
+@maker("MVN", axes=4)
 def mvn(layer: Any, shape: Shape) -> Made:
     """MVN: each channel of each item, or each item, less its mean and over its standard deviation plus eps."""
     message = layer.mvn_param
-    need_axes(shape, 4)
     axes = (1, 2, 3) if message.across_channels else (2, 3)
 
     def apply(x):
@@ -167,11 +164,10 @@ def mvn(layer: Any, shape: Shape) -> Made:
     return apply
 
 
-@maker("Normalize")
+@maker("Normalize", axes=4)
 def normalize(layer: Any, shape: Shape) -> Made:
     """Normalize, of SSD: each item, or each cell's channels, over its length, times a learned scale."""
     message = layer.norm_param
-    need_axes(shape, 4)
     axes = (1, 2, 3) if message.across_spatial else (1,)
 
     def apply(blobs, bottoms):

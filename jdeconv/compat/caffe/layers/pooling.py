@@ -16,7 +16,6 @@ from jdeconv.compat.caffe.layers.base import (
     Made,
     Shape,
     maker,
-    need_axes,
     sides_of,
 )
 
@@ -124,22 +123,20 @@ def pooled(message: Any) -> tuple[list[int] | None, list[int], list[int]]:
     return kernel, pair("stride", "stride"), pair("pad", "pad")
 
 
-@maker("Pooling")
+@maker("Pooling", axes=4)
 def pooling(layer: Any, shape: Shape) -> Made:
     """Pooling over two axes: MAX, with a mask if there is a top for one, or AVE."""
     message = layer.pooling_param
-    need_axes(shape, 4)
     kernel, stride, pad = pooled(message)
     down = message.round_mode == 1 or not message.ceil_mode
     pool = Pool(shape, kernel or shape[2:], stride, pad, down)
     return pool.by(message.pool, len(layer.top) > 1)
 
 
-@maker("SPP")
+@maker("SPP", axes=4)
 def spp(layer: Any, shape: Shape) -> Made:
     """SPP: poolings of 1, 4, 16, ... windows over all of the bottom, flattened and in one row."""
     message = layer.spp_param
-    need_axes(shape, 4)
     if not 1 <= message.pyramid_height <= 16:
         raise refused("pyramid_height", f"must be 1 to 16, got {message.pyramid_height}")
     pools = []

@@ -15,18 +15,16 @@ from jdeconv.compat.caffe.layers.base import (
     Shape,
     field_of,
     maker,
-    need_axes,
     need_same,
     whole,
 )
 
 
-@maker("Upsample", bottoms=2)
+@maker("Upsample", bottoms=2, axes=4)
 def upsample(layer: Any, shape: Shape, places: Shape) -> Made:
     """Upsample, of SegNet: each number to the place that the mask of a pooling names, zeros elsewhere."""
     message = layer.upsample_param
     need_same(layer, (shape, places))
-    need_axes(shape, 4)
     size = []
     for side, length in zip("hw", shape[2:], strict=True):
         factor = field_of(message, f"scale_{side}") or message.scale
@@ -47,11 +45,10 @@ def upsample(layer: Any, shape: Shape, places: Shape) -> Made:
     return Layer(apply, tops=[top])
 
 
-@maker("Interp", bottoms=(1, 2))
+@maker("Interp", bottoms=(1, 2), axes=4)
 def interp(layer: Any, shape: Shape, *others: Shape) -> Made:
     """Interp, of DeepLab and PSPNet: bilinear interpolation between cells, with the corners in place."""
     message = layer.interp_param
-    need_axes(shape, 4)
     begin, end = message.pad_beg, message.pad_end
     if begin > 0 or end > 0:
         raise refused("pad_beg", f"and pad_end must not be above 0, got {begin} and {end}")
@@ -94,14 +91,13 @@ def _interpolated(x: jax.Array, axis: int, size: int, new: int) -> jax.Array:
     return jnp.asarray((1 - part) * near + part * far, x.dtype)
 
 
-@maker("ROIPooling", bottoms=2)
+@maker("ROIPooling", bottoms=2, axes=4)
 def roi_pooling(layer: Any, shape: Shape, regions: Shape) -> Made:
     """ROIPooling, of Fast R-CNN: the greatest number in each of pooled_h x pooled_w parts of each region.
 
     The second bottom has a row for each region: its item and x1, y1, x2, y2, in cells over spatial_scale.
     """
     message = layer.roi_pooling_param
-    need_axes(shape, 4)
     if regions[1:2] != (5,) or any(size != 1 for size in regions[2:]):
         raise refused("bottom", f"needs regions of shape (r, 5), got {regions}")
     if min(message.pooled_h, message.pooled_w) < 1:
