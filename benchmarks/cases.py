@@ -285,13 +285,7 @@ class Case:
         return dataclasses.replace(self, work=work)
 
 
-def _conv(*args, **options) -> Layer:
-    return Layer("conv", *args, **options)
-
-
-def _deconv(*args, **options) -> Layer:
-    return Layer("deconv", *args, **options)
-
+_conv, _deconv = functools.partial(Layer, "conv"), functools.partial(Layer, "deconv")
 
 DENSE = {
     "3x3 56": _conv(8, (64, 64), (56, 56), 3, padding=1),

@@ -6,7 +6,6 @@ only name memory, and for loops, which run their bodies' kernels as often as the
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -209,16 +208,12 @@ def _multiplied(own: dict, operation: Operation) -> tuple[str, str, int] | None:
         outputs = operation.named(r"dim_labels=\w+_(\w+)->").index("o")
         once = found["kernel"].size // found["kernel"].shape[outputs]
         return kind, _wider(arrays), found["y"].size * once
-    is_library = target.startswith("__cublas")
-    if operation.code != "dot" and not is_library:
+    if operation.code != "dot" and not target.startswith("__cublas"):
         return None
     arrays = [own[name].results[0] for name in operation.operands[:2]]
-    if is_library:
-        numbers = re.search(r'"lhs_contracting_dimensions":(\[[^]]*\])', operation.rest)
-        axes = [int(axis) for axis in json.loads(numbers[1])] if numbers else []
-    else:
-        listed = operation.named(r"lhs_contracting_dims=\{([\d,]*)\}")
-        axes = [int(axis) for axis in listed.split(",") if axis]
+    # lhs_contracting_dims={1} of a dot, "lhs_contracting_dimensions":["1"] of a library's call
+    listed = operation.named(r'lhs_contracting_dim\w+"?[=:][{[](.*?)[]}]')
+    axes = map(int, re.findall(r"\d+", listed))
     summed = math.prod(arrays[0].shape[axis] for axis in axes)
     return "dot", _wider(arrays), operation.results[0].size * summed
 

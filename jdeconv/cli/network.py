@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ FLOAT = jnp.float32  # as the photographs are, under jax_enable_x64 too
 REACH = 6  # low-resolution pixels beyond a tile that its result depends on, with one to spare
 
 Params = dict[str, dict[str, jax.Array]]
-Layer = Callable[[jax.Array, jax.Array, int], jax.Array]
+Layer = Callable[..., jax.Array]
 
 
 def init(key: jax.Array) -> Params:
@@ -38,23 +39,13 @@ def init(key: jax.Array) -> Params:
     return params | {"deconv": {"kernel": kernel, "bias": jnp.zeros(1, FLOAT)}}
 
 
-def jdeconv_conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The conv of jdeconv."""
-    return conv(x, kernel, padding=padding)
-
-
-def jdeconv_deconv(y: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The deconv of jdeconv, with stride 2."""
-    return deconv(y, kernel, stride=2, padding=padding)
-
-
 def lax_conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The same through jax.lax."""
+    """The conv through jax.lax."""
     return lax.conv_general_dilated(x, kernel, (1, 1), [(padding, padding)] * 2)
 
 
 def lax_deconv(y: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The same through jax.lax, whose padding is that of the equivalent conv of stride 1."""
+    """The deconv of stride 2 through jax.lax, whose padding is that of the equivalent conv of stride 1."""
     pads = [(k - 1 - padding, k - 1 - padding) for k in kernel.shape[2:]]
     layout = ("NCHW", "OIHW", "NCHW")
     return lax.conv_transpose(
@@ -62,7 +53,7 @@ def lax_deconv(y: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     )
 
 
-JDECONV = (jdeconv_conv, jdeconv_deconv)
+JDECONV = (conv, partial(deconv, stride=2))
 LAX = (lax_conv, lax_deconv)
 
 
@@ -72,12 +63,11 @@ def apply(params: Params, images: jax.Array, layers: tuple[Layer, Layer] = JDECO
     features = images - 0.5
     for name, padding in (("conv1", 2), ("conv2", 1), ("conv3", 1)):
         layer = params[name]
-        features = conv(features, layer["kernel"], padding) + layer["bias"].reshape(1, -1, 1, 1)
-        features = jax.nn.relu(features)
+        features = conv(features, layer["kernel"], padding=padding)
+        features = jax.nn.relu(features + layer["bias"].reshape(1, -1, 1, 1))
     both = jnp.concatenate([images, features], axis=1)
-    return deconv(both, params["deconv"]["kernel"], 1) + params["deconv"]["bias"].reshape(
-        1, 1, 1, 1
-    )
+    result = deconv(both, params["deconv"]["kernel"], padding=1)
+    return result + params["deconv"]["bias"].reshape(1, 1, 1, 1)
 
 
 def loss(params: Params, low: jax.Array, high: jax.Array, layers=JDECONV) -> jax.Array:

@@ -300,7 +300,7 @@ class _Learned(_Windowed, ABC):
     @reporting()
     def forward_bias(self, top: jax.Array, bias: jax.Array) -> jax.Array:
         """Returns the top with its bias."""
-        (top,), bias = self._arrays(top=top), array("bias", bias)
+        top, bias = self._array("top", top), array("bias", bias)
         channels = self.split(top.shape)[1]
         if bias.shape != (channels,):
             raise refused("bias", f"needs shape ({channels},), got {bias.shape}")
@@ -311,18 +311,17 @@ class _Learned(_Windowed, ABC):
     @reporting()
     def backward_bias(self, top_diff: jax.Array, ndim: int) -> jax.Array:
         """Returns the bias's diff: the sum over items and space."""
-        (top_diff,) = self._arrays(top_diff=top_diff)
+        top_diff = self._array("top_diff", top_diff)
         if integer("ndim", ndim, 1) != top_diff.ndim:
             raise refused("ndim", f"must be the top_diff's {top_diff.ndim}, got {ndim}")
         axis = self.axis % ndim
         return top_diff.sum([i for i in range(ndim) if i != axis])
 
-    def _arrays(self, **arrays: Any) -> list[jax.Array]:
-        """Of numbers, each with the axis of channels."""
-        found = [array(name, a) for name, a in arrays.items()]
-        for a in found:
-            self.split(a.shape)
-        return found
+    def _array(self, name: str, a: Any) -> jax.Array:
+        """An array with the axis of channels."""
+        a = array(name, a)
+        self.split(a.shape)
+        return a
 
     def _check(self, blobs: Blobs, bottom: jax.Array) -> None:
         shapes = self.blob_shapes(array("bottom", bottom).shape)
@@ -346,14 +345,14 @@ class _Learned(_Windowed, ABC):
         self, function: Callable, name: str, a: jax.Array, weight: jax.Array, **size: Any
     ) -> jax.Array:
         """The convolution or the deconvolution of an array of this name."""
-        (a,), weight = self._arrays(**{name: a}), array("weight", weight)
+        a, weight = self._array(name, a), array("weight", weight)
         axis = self.axis % a.ndim
         kernel = weight.reshape(*weight.shape, *[1] * (axis + 1 == a.ndim))
         made = function(self._items(a, a.ndim), kernel, **self._options(a.ndim), **size)
         return made.reshape(*a.shape[:axis], *made.shape[1 : 1 + a.ndim - axis])
 
     def _kernel_grad(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        x, y = self._arrays(x=x, y=y)
+        x, y = self._array("x", x), self._array("y", y)
         kernel, _ = self.steps(x.ndim - 1 - self.axis % x.ndim)
         sides = self._items(x, x.ndim), self._items(y, x.ndim)
         diff = bilinear.kernel_grad(*sides, kernel or (1,), **self._options(x.ndim))
