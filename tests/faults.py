@@ -174,8 +174,8 @@ jdeconv/exchange.py: halo
 # Lowerings.
 pieces overwrite what others have added
 jdeconv/evaluate.py: lowerings
-- sums = result.piece(total, number) + contracted(number)
-+ sums = contracted(number)
+- sums = result.piece(total, step[0]) + contracted(step)
++ sums = contracted(step)
 
 large images are no longer cut into slabs
 jdeconv/evaluate.py: memory
