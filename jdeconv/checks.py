@@ -122,12 +122,29 @@ def _lettered(a: Any, spec: Any) -> str:
     return f"{a.dtype}[{','.join(f'{letter}={size}' for letter, size in axes)}]"
 
 
-def integer(argument: str, value: object, least: int | None = None) -> int:
-    """One static int, at least `least`."""
-    number = _index(value)
-    if number is None:
-        raise refused(argument, f"must be an int, got {shown(value)}", TypeError)
-    return _within(argument, (number,), least)[0]
+def integer(
+    argument: str,
+    value: Any,
+    least: int | None = None,
+    *,
+    symbolic: bool = False,
+    what: str = "an int",
+) -> Any:
+    """One static int, at least `least`; `symbolic` lets an export's sizes pass."""
+    if is_symbolic_dim(value):
+        if not symbolic:
+            raise refused(argument, f"must be known while tracing, got {value}", TypeError)
+        return value
+    number = None
+    with suppress(TypeError):  # a float, text, a traced value
+        number = operator.index(value)
+    if number is None or isinstance(value, bool):
+        raise refused(argument, f"must be {what}, got {shown(value)}", TypeError)
+    if least is not None and number < least:
+        raise refused(argument, f"must be at least {least}, got {number}")
+    if abs(number) > MOST:
+        raise refused(argument, f"must lie within 2**31 - 1 of zero, got {number}")
+    return number
 
 
 def number(argument: str, value: Any) -> float:
@@ -254,14 +271,9 @@ def integers(
     argument: str, value: object, rank: int, least: int | None = None, *, symbolic: bool = False
 ) -> tuple[Any, ...]:
     """One static int per axis; a single int serves every axis. `symbolic` lets an export's sizes pass."""
-    numbers = _repeated(value, rank)
-    if numbers is None:
-        entries = _entries(value)
-        is_short = entries is not None and None not in map(_index, entries)
-        kind = ValueError if is_short else TypeError
-        reason = f"must be an int or a sequence of {rank} ints, got {shown(value)}"
-        raise refused(argument, reason, kind)
-    return _within(argument, numbers, least, symbolic)
+    what = f"an int or a sequence of {rank} ints"
+    entries = _repeated(argument, value, rank, what)
+    return tuple(integer(argument, n, least, symbolic=symbolic, what=what) for n in entries)
 
 
 def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
@@ -272,47 +284,22 @@ def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
         if name == "CAUSAL" and rank > 1:
             raise refused("padding", f"{value!r} needs a single spatial axis, got {rank}")
         return name
+    what = f"an int, a name or a sequence of {rank} ints or (low, high) pairs"
+    pairs = [
+        [integer("padding", n, what=what) for n in _repeated("padding", entry, 2, what)]
+        for entry in _repeated("padding", value, rank, what)
+    ]
+    return tuple((low, high) for low, high in pairs)
+
+
+def _repeated(argument: str, value: Any, count: int, what: str) -> tuple:
+    """The entries of a sequence of this length, or a single thing so many times."""
     entries = _entries(value)
-    pairs = [_repeated(entry, 2) for entry in ((value,) * rank if entries is None else entries)]
-    if len(pairs) != rank or None in pairs:
-        what = f"an int, a name or a sequence of {rank} ints or (low, high) pairs"
-        kind = TypeError if entries is None else ValueError
-        raise refused("padding", f"must be {what}, got {shown(value)}", kind)
-    return tuple((low, high) for low, high in (_within("padding", pair or ()) for pair in pairs))
-
-
-def _within(
-    argument: str, numbers: tuple[Any, ...], least: int | None = None, symbolic: bool = False
-) -> tuple[Any, ...]:
-    """The numbers, if they are neither too small nor too large."""
-    for number in numbers:
-        if is_symbolic_dim(number):
-            if not symbolic:
-                raise refused(argument, f"must be known while tracing, got {number}", TypeError)
-        elif least is not None and number < least:
-            raise refused(argument, f"must be at least {least}, got {number}")
-        elif abs(number) > MOST:
-            raise refused(argument, f"must lie within 2**31 - 1 of zero, got {number}")
-    return numbers
-
-
-def _repeated(value: object, count: int) -> tuple[Any, ...] | None:
-    """So many ints: those of a sequence, or a single one for all."""
-    entries = _entries(value)
-    numbers = tuple(map(_index, (value,) if entries is None else entries))
-    if None in numbers:
-        return None
-    numbers = numbers * count if entries is None else numbers
-    return numbers if len(numbers) == count else None
-
-
-def _index(value: Any) -> Any:
-    if isinstance(value, bool):
-        return None
-    try:
-        return value if is_symbolic_dim(value) else operator.index(value)
-    except TypeError:  # a float, text, a traced value
-        return None
+    if entries is None:
+        return (value,) * count
+    if len(entries) != count:
+        raise refused(argument, f"must be {what}, got {shown(value)}")
+    return entries
 
 
 def _entries(value: object) -> tuple | None:

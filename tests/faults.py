@@ -81,12 +81,8 @@ jdeconv/window.py: window errors
 
 True passes for an int
 jdeconv/checks.py: invalid errors
--     if isinstance(value, bool):
--         return None
--     try:
--         return value
-+     try:
-+         return value
+- if number is None or isinstance(value, bool):
++ if number is None:
 
 arrays that no memory holds pass
 jdeconv/checks.py: invalid errors window
