@@ -66,13 +66,12 @@ def reporting(**names: str) -> Callable[[F], F]:
             try:
                 return function(*args, **kwargs)
             except (TypeError, ValueError, NotImplementedError) as error:
-                if {"argument", "reason", "remedy"} <= vars(error).keys():
-                    _report(error, reported, names, args, kwargs)
-                    raise
                 try:
-                    inspect.signature(reported).bind(*args, **kwargs)
+                    given = inspect.signature(reported).bind(*args, **kwargs).arguments
                 except TypeError as wrong:  # Python's own error would speak of the functions inside
                     raise TypeError(f"{reported.__name__}() {wrong}") from None
+                if hasattr(error, "remedy"):
+                    _report(error, reported, names, given)
                 raise
 
         return reported
@@ -80,17 +79,12 @@ def reporting(**names: str) -> Callable[[F], F]:
     return decorate
 
 
-def _report(error: Any, function: Callable, names: dict[str, str], args: Any, kwargs: Any) -> None:
+def _report(error: Any, function: Callable, names: dict[str, str], given: dict[str, Any]) -> None:
     """Write the error's text anew, in the names of a function."""
-    signature = inspect.signature(function)
-    given, known = signature.bind(*args, **kwargs).arguments, {*signature.parameters}
-    passed_on = inspect.Parameter.VAR_KEYWORD
-    given = {k: v for k, v in given.items() if signature.parameters[k].kind is not passed_on}
-    call = function.__qualname__.lstrip("_")
+    known = {*inspect.signature(function).parameters}
     given.pop("cls", None)
     owner = given.pop("self", None)
-    if owner is not None:
-        call = type(owner).__name__
+    call = function.__qualname__ if owner is None else type(owner).__name__
     if dataclasses.is_dataclass(owner):  # a record, whose fields are arguments too
         fields = [f for f in dataclasses.fields(owner) if f.repr and hasattr(owner, f.name)]
         known |= {f.name for f in fields}
@@ -101,13 +95,12 @@ def _report(error: Any, function: Callable, names: dict[str, str], args: Any, kw
     text = f"{call}: {error.argument} {error.reason}"
     for name, value in error.remedy.items():
         text += f"; pass {name}={value!r}" if name in known else ""
-    arrays, specs = filter(lambda k: _is_array(given[k]), given), given.get("dimension_numbers")
-    specs = (specs,) if isinstance(specs, str) else _entries(specs) or ()
-    read_by = dict(zip(arrays, specs[:2], strict=False))  # a bias has no layout
-    shown_values = (
-        f"{k} {_lettered(v, read_by.get(k))}" if _is_array(v) else f"{k}={shown(v)}"
+    specs = given.get("dimension_numbers")
+    specs = iter((specs,) if isinstance(specs, str) else _entries(specs) or ())
+    shown_values = [
+        f"{k} {_lettered(v, next(specs, None))}" if _is_array(v) else f"{k}={shown(v)}"
         for k, v in given.items()
-    )
+    ]
     error.args = (f"{text}\n{call} got {', '.join(shown_values)}",)
 
 
