@@ -142,9 +142,8 @@ def integer(
 
 def number(argument: str, value: Any) -> float:
     """One static number, real and finite."""
-    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
-    is_scalar = is_array and value.ndim == 0 and value.dtype in DTYPES
-    found = value.item() if is_scalar and not isinstance(value, Tracer) else value
+    is_scalar = _is_array(value) and value.shape == () and not isinstance(value, Tracer)
+    found = value.item() if is_scalar and value.dtype in DTYPES else value
     if isinstance(found, bool) or not isinstance(found, float | int):
         reason = f"must be a real number that is known while tracing, got {shown(value)}"
         raise refused(argument, reason, TypeError)
@@ -220,12 +219,12 @@ def one_of(argument: str, value: object, names: Iterable[str]) -> str:
 
 def array(argument: str, value: object) -> jax.Array:
     """An array of numbers."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise refused(argument, "must have no mask; fill the array first", TypeError)
-    if not isinstance(value, np.ndarray | np.generic):
-        if not isinstance(value, jax.Array) and not hasattr(value, "__jax_array__"):
-            raise refused(argument, f"must be a jax or numpy array, got {shown(value)}", TypeError)
+    if hasattr(value, "__jax_array__"):
         value = jnp.asarray(value)
+    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
+    if not is_array or isinstance(value, np.ma.MaskedArray):
+        reason = f"must be a jax or numpy array without a mask, got {shown(value)}"
+        raise refused(argument, reason, TypeError)
     if value.dtype not in DTYPES:  # numpy also has other byte orders
         reason = f"must hold numbers of a dtype that JAX has, of 8 bits or more, got {shown(value)}"
         raise refused(argument, reason, TypeError)
@@ -255,9 +254,7 @@ def sizes(argument: str, value: object) -> tuple[int, ...]:
     if entries is None:
         reason = f"must be a tuple with one int for each axis, got {shown(value)}"
         raise refused(argument, reason, TypeError)
-    found = integers(argument, entries, len(entries), 1)
-    cells(argument, found)
-    return found
+    return integers(argument, entries, len(entries), 1)
 
 
 def integers(

@@ -83,7 +83,7 @@ class Window:
             symbolic = field.name in ("big", "small", "low")
             value = integers(field.name, getattr(self, field.name), rank, least, symbolic=symbolic)
             object.__setattr__(self, field.name, value)
-        for name, space in (("big", self.big), ("small", self.small), ("small", self.full)):
+        for name, space in (("small", self.small), ("stride", self.full), ("big", self.big)):
             cells(name, space)
 
     @property
@@ -179,7 +179,6 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         big = integers("big", big, len(kernel), 1, symbolic=True)
-        cells("big", big)
         pads = _pads(_padding(padding, spans), big, stride_, spans)
         padded = [b + sum(pad) for b, pad in zip(big, pads, strict=True)]
         cells("padding", padded)
@@ -193,7 +192,7 @@ class Window:
         return cls(big, tuple(small), kernel, stride_, dilation_, tuple(low for low, _ in pads))
 
     @classmethod
-    @reporting()
+    @reporting(big="padding")
     def of_deconv(
         cls,
         small: Sequence[int],
@@ -256,9 +255,6 @@ class Window:
                 )
                 raise refused("output_size", reason)
             big.append(size)
-        full = [(q - 1) * s + span for q, s, span in zip(small, stride_, spans, strict=True)]
-        for space in (small, big, full):
-            cells("stride" if max(stride_) > 1 else "small", space)
         low = tuple(low for low, _ in _pads(pads, big, stride_, spans))
         return cls(tuple(big), small, kernel, stride_, dilation_, low)
 
