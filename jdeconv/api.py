@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 def conv_by(
-    contract: Any,
+    contract,
     x: ArrayLike,
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
@@ -107,7 +107,7 @@ def conv_by(
 
 
 def deconv_by(
-    contract: Any,
+    contract,
     y: ArrayLike,
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
@@ -186,7 +186,7 @@ def deconv_by(
 
 
 def kernel_grad_by(
-    contract: Any,
+    contract,
     x: ArrayLike,
     y: ArrayLike,
     kernel_size: Sequence[int],
@@ -250,11 +250,9 @@ def with_options_of(template: Callable) -> Callable[[Callable[P, R]], Callable[P
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        own, more = signature.parameters, inspect.signature(template).parameters
-        parameters = {**own, **{key: more[key] for key in more if key not in own}}
-        del parameters["options"], parameters["contract"]
-        signature = signature.replace(parameters=[*parameters.values()])
-        vars(function).update(__signature__=signature)
+        both = signature.parameters | inspect.signature(template).parameters
+        del both["contract"], both["options"]
+        vars(function).update(__signature__=signature.replace(parameters=[*both.values()]))
         return function
 
     return decorate
@@ -264,16 +262,10 @@ def public(
     template: Callable[Concatenate[Any, P], jax.Array], contract: Any, module: str
 ) -> Callable[P, jax.Array]:
     """The function of a module that a template makes of this contraction."""
-
-    @wraps(template)
-    def function(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
-        return template(contract, *args, **kwargs)
-
-    hints = {key: hint for key, hint in template.__annotations__.items() if key != "contract"}
-    function.__annotations__ = hints
+    function: Any = wraps(template)(partial(template, contract))
     function.__name__ = function.__qualname__ = template.__name__.removesuffix("_by")
     function.__module__ = module
-    vars(function).update(__signature__=inspect.signature(partial(template, contract)))
+    function.__signature__ = inspect.signature(partial(template, contract))
     return reporting(big="x", small="y")(function)
 
 
