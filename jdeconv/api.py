@@ -18,7 +18,6 @@ from jax.typing import ArrayLike, DTypeLike
 from jdeconv import pair
 from jdeconv.arguments import Call
 from jdeconv.checks import Ints, Padding, reporting
-from jdeconv.window import Window
 
 __all__ = ["conv", "deconv", "kernel_grad"]
 
@@ -101,8 +100,7 @@ def conv_by(
     Source: Caffe's ConvolutionLayer (forward_gemm).
     """
     call = Call.of("conv", groups, dimension_numbers, padding_mode, x=x, kernel=kernel, bias=bias)
-    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    window = Window.of_conv(*call.spaces, **steps)
+    window = call.window(stride=stride, padding=padding, dilation=dilation)
     return call.contracted(contract, window, precision, preferred_element_type, lowering)
 
 
@@ -179,9 +177,9 @@ def deconv_by(
     Source: Caffe's DeconvolutionLayer (backward_gemm); sizes as in PyTorch's ConvTranspose.
     """
     call = Call.of("deconv", groups, dimension_numbers, padding_mode, y=y, kernel=kernel, bias=bias)
-    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    steps = {"stride": stride, "padding": padding, "dilation": dilation}
     steps |= {"output_padding": output_padding, "output_size": output_size}
-    window = Window.of_deconv(*call.spaces, **steps)
+    window = call.window(**steps)
     return call.contracted(contract, window, precision, preferred_element_type, lowering)
 
 
@@ -239,9 +237,7 @@ def kernel_grad_by(
     Source: Caffe's weight_gemm.
     """
     call = Call.of("kernel_grad", groups, dimension_numbers, padding_mode, kernel_size, x=x, y=y)
-    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    x_space, y_space = call.spaces
-    window = Window.of_kernel_grad(x_space, y_space, kernel_size, **steps)
+    window = call.window(kernel=kernel_size, stride=stride, padding=padding, dilation=dilation)
     return call.contracted(contract, window, precision, preferred_element_type, lowering)
 
 

@@ -86,11 +86,11 @@ class Call:
             raise refused(*wrong, remedy=next(call.remedies(dimension_numbers is None), None))
         return call
 
-    @property
-    def spaces(self) -> list[tuple[int, ...]]:
-        """The spatial sizes of both operands."""
+    def window(self, **steps: Any) -> Window:
+        """The geometry, from both operands' spatial sizes."""
         roles = CONTRACTIONS[self.contraction][:2]
-        return [space(r, self.arrays[r], getattr(self.layout, r)[2:]) for r in roles]
+        spaces = [space(r, self.arrays[r], getattr(self.layout, r)[2:]) for r in roles]
+        return getattr(Window, f"of_{self.contraction}")(*spaces, **steps)
 
     def misfit(self, layout: Layout, groups: int) -> tuple[str, str] | None:
         """With this layout and groups: the argument that does not fit and the reason, or None."""
@@ -188,16 +188,13 @@ def _common_dtype(arrays: dict[str, jax.Array]) -> np.dtype:
 
 def _result_dtype(dtype: np.dtype, preferred: Any) -> np.dtype:
     if preferred is None:
-        return np.dtype(dtype)
+        return dtype
     wanted = number_dtype("preferred_element_type", preferred)
-    reason = f"must hold a result of {np.dtype(dtype)} operands"
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        reason = "needs jax_enable_x64"
-    else:
-        # 8-bit floats and smaller types promote to nothing.
-        with suppress(ValueError), jax.numpy_dtype_promotion("standard"):
-            if jnp.promote_types(dtype, wanted) == wanted:
-                return wanted
+    # 8-bit floats and smaller types promote to nothing.
+    with suppress(ValueError), jax.numpy_dtype_promotion("standard"):
+        if jnp.promote_types(dtype, jax.dtypes.canonicalize_dtype(wanted)) == wanted:
+            return wanted
+    reason = f"must hold a result of {dtype} operands, and 64 bits need jax_enable_x64"
     raise refused("preferred_element_type", f"{reason}, got {wanted}", TypeError)
 
 

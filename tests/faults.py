@@ -101,8 +101,8 @@ jdeconv/arguments.py: arguments
 
 preferred_element_type is ignored
 jdeconv/arguments.py: arguments
--                 return wanted
-+                 return np.dtype(dtype)
+-             return wanted
++             return dtype
 
 half precision adds up in half precision
 jdeconv/form.py: arguments nonfinite
