@@ -45,16 +45,15 @@ def assert_adjoint(
     Example:
       >>> assert_adjoint(lambda x: x[1:], lambda y: jnp.pad(y, (1, 0)), (3,), (2,))
     """
-    for name, function in (("forward", forward), ("adjoint", adjoint)):
-        _called(name, function)
-    for name, shape in (("x_shape", x_shape), ("y_shape", y_shape)):
-        _sizes(name, shape)
+    _called("forward", forward)
+    _called("adjoint", adjoint)
+    x_shape, y_shape = _sizes("x_shape", x_shape), _sizes("y_shape", y_shape)
     dtype = _dtype(dtype)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     if checks.number("rtol", rtol) < 0:
         raise checks.refused("rtol", f"must be at least 0, got {rtol}")
-    x = jnp.asarray(rng.integers(-4, 5, tuple(x_shape)), dtype)
-    y = jnp.asarray(rng.integers(-4, 5, tuple(y_shape)), dtype)
+    x = jnp.asarray(rng.integers(-4, 5, x_shape), dtype)
+    y = jnp.asarray(rng.integers(-4, 5, y_shape), dtype)
     fx, ay = forward(x), adjoint(y)
     for name, a in (("forward", fx), ("adjoint", ay)):
         if not hasattr(a, "shape"):
@@ -119,8 +118,7 @@ def conv_loops(x, kernel, small, *, stride, dilation, low, groups=1) -> np.ndarr
       >>> conv_loops(x, kernel, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[21.0, 43.0]]]
     """
-    steps = {"stride": stride, "dilation": dilation, "low": low}
-    return _loops("y", "small", small, groups, steps, x=x, kernel=kernel)
+    return _loops("y", "small", small, stride, dilation, low, groups, x=x, kernel=kernel)
 
 
 @checks.reporting()
@@ -141,8 +139,7 @@ def deconv_loops(y, kernel, big, *, stride, dilation, low, groups=1) -> np.ndarr
       >>> deconv_loops(y, kernel, (4,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[1.0, 10.0, 2.0, 20.0]]]
     """
-    steps = {"stride": stride, "dilation": dilation, "low": low}
-    return _loops("x", "big", big, groups, steps, y=y, kernel=kernel)
+    return _loops("x", "big", big, stride, dilation, low, groups, y=y, kernel=kernel)
 
 
 @checks.reporting()
@@ -163,14 +160,13 @@ def kernel_grad_loops(x, y, kernel_size, *, stride, dilation, low, groups=1) -> 
       >>> kernel_grad_loops(x, y, (2,), stride=(2,), dilation=(1,), low=(0,)).tolist()
       [[[31.0, 42.0]]]
     """
-    steps = {"stride": stride, "dilation": dilation, "low": low}
-    return _loops("kernel", "kernel_size", kernel_size, groups, steps, x=x, y=y)
+    return _loops("kernel", "kernel_size", kernel_size, stride, dilation, low, groups, x=x, y=y)
 
 
 WORDS = {"x": ("n", "gc"), "kernel": ("go", "c"), "y": ("n", "go")}  # what is on the first two axes
 
 
-def _loops(result: str, name: str, size: Any, groups: int, steps: dict, **operands: Any):
+def _loops(result: str, name: str, size, stride, dilation, low, groups, **operands: Any):
     """The sum of the form's products that gives `result`, whose spatial size has this name."""
     groups = checks.integer("groups", groups, 1)
     rank = np.ndim(next(iter(operands.values()))) - 2
@@ -190,9 +186,9 @@ def _loops(result: str, name: str, size: Any, groups: int, steps: dict, **operan
         arrays[role] = a.reshape([sizes[i] for i in "".join(WORDS[role])] + [*a.shape[2:]])
     space[result] = checks.integers(name, size, rank, 0)
     checks.cells(name, space[result])
-    stride, dilation, low = (
-        checks.integers(what, steps[what], rank, None if what == "low" else 1) for what in steps
-    )
+    stride = checks.integers("stride", stride, rank, 1)
+    dilation = checks.integers("dilation", dilation, rank, 1)
+    low = checks.integers("low", low, rank)
     (first, a), (second, b) = arrays.items()
     letters = {role: "".join(words) for role, words in WORDS.items()}
     shape = [sizes[i] for i in letters[result]]
