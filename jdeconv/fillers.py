@@ -29,7 +29,6 @@ from jdeconv.form import accumulator, axes_of
 
 Fan = Literal["fan_in", "fan_out", "average"]
 Order = str | Sequence[str] | None
-FANS = ("fan_in", "fan_out", "average")
 BLOCK = 1 << 16  # numbers that one call draws
 REACH = 9  # standard deviations within which jax.random.normal draws, in any dtype
 
@@ -46,7 +45,8 @@ def constant(shape: Sequence[int], dtype: DTypeLike = float, *, value: float = 0
       [3, 3]
     """
     dtype = _dtype(dtype, jnp.number)
-    return jax.device_put(_repeated(_number("value", value, dtype), _shape(shape), dtype))
+    number = np.asarray(_number("value", value, dtype), dtype)
+    return jax.device_put(np.broadcast_to(number, _shape(shape)))
 
 
 @reporting()
@@ -100,13 +100,13 @@ def gaussian(
     if std < 0:
         raise refused("std", f"must be at least 0, got {std}")
     _number("std", abs(mean) + REACH * std, dtype, f"mean + {REACH} std")
-    if sparse is None:
-        return jax.device_put(_drawn(_normal, key, shape, dtype, mean, std).transpose(order))
-    kept = integer("sparse", sparse, 0)
-    if kept > shape[0]:
-        raise refused("sparse", f"must not exceed the {shape[0]} outputs, got {kept}")
-    weights = _drawn(_normal, key, shape, dtype, mean, std, kept / shape[0])
-    return jax.device_put(weights.transpose(order))
+    numbers = [mean, std]
+    if sparse is not None:
+        kept = integer("sparse", sparse, 0)
+        if kept > shape[0]:
+            raise refused("sparse", f"must not exceed the {shape[0]} outputs, got {kept}")
+        numbers.append(kept / shape[0])
+    return jax.device_put(_drawn(_normal, key, shape, dtype, *numbers).transpose(order))
 
 
 @reporting()
@@ -206,7 +206,7 @@ def bilinear_kernel(
     for k in shape[2:]:
         f = -(-k // 2)
         weights = np.multiply.outer(weights, 1 - np.abs(np.arange(k) / f - (k - 1) / (2 * f)))
-    return jax.device_put(_repeated(weights, shape, dtype).transpose(order))
+    return jax.device_put(np.broadcast_to(weights.astype(dtype), shape).transpose(order))
 
 
 def _even(key: jax.Array, dtype: np.dtype, low: float, high: float) -> jax.Array:
@@ -238,25 +238,16 @@ def _drawn(
     def block(index: Any) -> jax.Array:
         return _block(draw, key, index, dtype, *numbers)
 
-    rows = jax.vmap(block)(indices) if _is_traced(key) else np.stack([*map(block, indices)])
+    is_traced = isinstance(key, Tracer) or isinstance(jnp.zeros(()), Tracer)
+    rows = jax.vmap(block)(indices) if is_traced else np.stack([*map(block, indices)])
     return rows.reshape(-1)[:count].reshape(shape)
 
 
-def _repeated(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """The value, broadcast; by numpy outside of traces, since it need not compile."""
-    numpy: Any = jnp if _is_traced() else np
-    return numpy.broadcast_to(numpy.asarray(value, dtype), shape)
-
-
-def _is_traced(key: Any = None) -> bool:
-    return isinstance(key, Tracer) or isinstance(jnp.zeros(()), Tracer)
-
-
 def _fan(shape: tuple[int, ...], variance_norm: str) -> float:
-    one_of("variance_norm", variance_norm, FANS)
     count = math.prod(shape)
     fan_in, fan_out = count / shape[0], count / shape[1] if len(shape) > 1 else count
-    return {"fan_in": fan_in, "fan_out": fan_out, "average": (fan_in + fan_out) / 2}[variance_norm]
+    fans = {"fan_in": fan_in, "fan_out": fan_out, "average": (fan_in + fan_out) / 2}
+    return fans[one_of("variance_norm", variance_norm, fans)]
 
 
 def _dtype(dtype: Any, kind: Any) -> np.dtype:
