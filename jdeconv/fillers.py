@@ -260,12 +260,11 @@ def _number(argument: str, value: Any, dtype: np.dtype, what: str = "") -> float
     """A number that the dtype can hold."""
     number = checks.number(argument, value)
     is_integer = jnp.issubdtype(dtype, jnp.integer)
-    info: Any = jnp.iinfo(dtype) if is_integer else jnp.finfo(dtype)
-    exact = int if is_integer else float
+    exact, info = (int, jnp.iinfo(dtype)) if is_integer else (float, jnp.finfo(dtype))
     if not exact(info.min) <= number <= exact(info.max) or number != exact(number):
         reason = f"makes {what} {number}" if what else f"is {shown(value)}"
         raise refused(argument, f"{reason}, which {dtype} cannot hold")
-    return number if is_integer else float(number)
+    return exact(number)
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -120,9 +120,7 @@ class Window:
         dilation = tuple(
             1 if k == 1 else d for k, d in zip(self.kernel, self.dilation, strict=True)
         )
-        if (stride, dilation) == (self.stride, self.dilation):
-            return self
-        return Window(self.big, self.small, self.kernel, stride, dilation, self.low)
+        return replace(self, stride=stride, dilation=dilation)
 
     @property
     def phase(self) -> Window:
