@@ -201,11 +201,10 @@ def _result_dtype(dtype: np.dtype, preferred: Any) -> np.dtype:
 def _precision(precision: Any) -> lax.Precision | None:
     config: Any = jax.config
     wanted = config.jax_default_matmul_precision if precision is None else precision
-    is_name = isinstance(wanted, str | lax.Precision)
-    if is_name:
+    if isinstance(wanted, str | lax.Precision):
         with suppress(ValueError):
             return lax.Precision(wanted)
     if precision is None:  # dot and convolution look up an algorithm's name themselves
         return None
     reason = f"must be None, a jax.lax.Precision or its name, got {shown(precision)}"
-    raise refused("precision", reason, ValueError if is_name else TypeError)
+    raise refused("precision", reason, ValueError if isinstance(precision, str) else TypeError)
