@@ -219,12 +219,12 @@ def one_of(argument: str, value: object, names: Iterable[str]) -> str:
 
 def array(argument: str, value: object) -> jax.Array:
     """An array of numbers."""
-    if hasattr(value, "__jax_array__"):
+    if isinstance(value, np.ma.MaskedArray):
+        raise refused(argument, "must have no mask; fill the array first", TypeError)
+    if not isinstance(value, np.ndarray | np.generic):
+        if not isinstance(value, jax.Array) and not hasattr(value, "__jax_array__"):
+            raise refused(argument, f"must be a jax or numpy array, got {shown(value)}", TypeError)
         value = jnp.asarray(value)
-    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
-    if not is_array or isinstance(value, np.ma.MaskedArray):
-        reason = f"must be a jax or numpy array without a mask, got {shown(value)}"
-        raise refused(argument, reason, TypeError)
     if value.dtype not in DTYPES:  # numpy also has other byte orders
         reason = f"must hold numbers of a dtype that JAX has, of 8 bits or more, got {shown(value)}"
         raise refused(argument, reason, TypeError)

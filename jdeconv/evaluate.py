@@ -235,11 +235,11 @@ def _in_pieces(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
 
     def contracted(step: tuple) -> jax.Array:
         number, *stacked = step
-        pieces = [
+        a, b = (
             cut.piece(array, number) if piece is None else piece
             for (cut, array), piece in zip(operands, stacked, strict=True)
-        ]
-        return _in_pieces(memory, lowering, *pieces, part)
+        )
+        return _in_pieces(memory, lowering, a, b, part)
 
     def added(total: jax.Array, step: tuple) -> tuple[jax.Array, None]:
         sums = result.piece(total, step[0]) + contracted(step)

@@ -4,7 +4,6 @@ One module each: `nnx` for Flax and `equinox`, with the extras of these names. E
 is imported when a program first asks for it.
 """
 
-import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,10 @@ __all__ = ["equinox", "nnx"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name not in __all__:
+    if name == "nnx":
+        import jdeconv.layers.nnx as module
+    elif name == "equinox":
+        import jdeconv.layers.equinox as module
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return module
