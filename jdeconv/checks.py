@@ -197,12 +197,12 @@ def less(a: Any, b: Any) -> bool:
         return False
 
 
-def cells(argument: str, space: Sequence[int]) -> None:
-    """Refuse what asks for an array of these sizes, where no memory could hold it; symbolic ones pass."""
+def cells(argument: str, space: Sequence[int], most: int = MAX_CELLS) -> None:
+    """Refuse what asks for a larger array than there can be; symbolic sizes pass."""
     space = [size for size in space if isinstance(size, int)]
-    if max(space, default=0) > MOST or math.prod(space) > MAX_CELLS:
-        reason = f"asks for {' x '.join(map(str, space))} cells; the limits are 2**31 - 1 on an axis and 2**40"
-        raise refused(argument, reason)
+    if max(space, default=0) > MOST or math.prod(space) > most:
+        reason = f"asks for {' x '.join(map(str, space))} cells; the limits are {MOST:,} on an axis"
+        raise refused(argument, f"{reason} and {most:,} in all")
 
 
 def one_of(argument: str, value: object, names: Iterable[str]) -> str:
