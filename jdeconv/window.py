@@ -83,7 +83,7 @@ class Window:
             symbolic = field.name in ("big", "small", "low")
             value = integers(field.name, getattr(self, field.name), rank, least, symbolic=symbolic)
             object.__setattr__(self, field.name, value)
-        for name, space in (("small", self.small), ("stride", self.full), ("big", self.big)):
+        for name, space in (("big", self.big), ("small", self.small), ("small", self.full)):
             cells(name, space)
 
     @property
@@ -177,6 +177,7 @@ class Window:
         """
         kernel, stride_, dilation_, spans = _steps(kernel, stride, dilation)
         big = integers("big", big, len(kernel), 1, symbolic=True)
+        cells("big", big)
         pads = _pads(_padding(padding, spans), big, stride_, spans)
         padded = [b + sum(pad) for b, pad in zip(big, pads, strict=True)]
         cells("padding", padded)
@@ -190,7 +191,7 @@ class Window:
         return cls(big, tuple(small), kernel, stride_, dilation_, tuple(low for low, _ in pads))
 
     @classmethod
-    @reporting(big="padding")
+    @reporting()
     def of_deconv(
         cls,
         small: Sequence[int],
@@ -253,6 +254,7 @@ class Window:
                 )
                 raise refused("output_size", reason)
             big.append(size)
+        cells("stride" if max(stride_) > 1 else "small", big)
         low = tuple(low for low, _ in _pads(pads, big, stride_, spans))
         return cls(tuple(big), small, kernel, stride_, dilation_, low)
 
