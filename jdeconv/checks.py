@@ -116,12 +116,7 @@ def _lettered(a: Any, spec: Any) -> str:
 
 
 def integer(
-    argument: str,
-    value: Any,
-    least: int | None = None,
-    *,
-    symbolic: bool = False,
-    what: str = "an int",
+    argument: str, value: Any, least: int | None = None, *, symbolic: bool = False, what: str = ""
 ) -> Any:
     """One static int, at least `least`; `symbolic` lets an export's sizes pass."""
     if is_symbolic_dim(value):
@@ -132,7 +127,7 @@ def integer(
     with suppress(TypeError):  # a float, text, a traced value
         number = operator.index(value)
     if number is None or isinstance(value, bool):
-        raise refused(argument, f"must be {what}, got {shown(value)}", TypeError)
+        raise refused(argument, f"must be {what or 'an int'}, got {shown(value)}", TypeError)
     if least is not None and number < least:
         raise refused(argument, f"must be at least {least}, got {number}")
     if abs(number) > MOST:
@@ -325,7 +320,4 @@ class _Shortened(reprlib.Repr):
 
 def shown(value: Any) -> str:
     """A value in few words: of an array dtype and shape, of all else the beginning of its repr."""
-    return _SHORTENED.repr(value)
-
-
-_SHORTENED = _Shortened()
+    return _Shortened().repr(value)

@@ -368,12 +368,11 @@ def _span(k: int, d: int) -> int:
 def _padding(value: Padding, spans: Sequence[int]) -> tuple[Pair, ...] | str:
     """The (low, high) pairs, or the name of a padding that depends on the big side: "SAME", "SAME_LOWER"."""
     pads = paddings(value, len(spans))
-    if pads in ("SAME", "SAME_LOWER"):
+    edges: dict[Any, Pair] = {"VALID": (0, 0), "CAUSAL": (1, 0), "FULL": (1, 1)}
+    if pads not in edges:
         return pads
-    if isinstance(pads, str):
-        edges = {"VALID": (0, 0), "CAUSAL": (1, 0), "FULL": (1, 1)}[pads]
-        return tuple((edges[0] * (span - 1), edges[1] * (span - 1)) for span in spans)
-    return pads
+    low, high = edges[pads]
+    return tuple((low * (span - 1), high * (span - 1)) for span in spans)
 
 
 def _pads(pads: tuple[Pair, ...] | str, big: Sequence[int], stride, spans) -> tuple[Pair, ...]:
