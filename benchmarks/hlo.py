@@ -48,8 +48,12 @@ class Operation:
     name: str
     code: str
     results: list[Array]
-    operands: list[str]
+    arguments: str
     rest: str
+
+    @property
+    def operands(self) -> list[str]:
+        return re.findall(r"%([\w.-]+)", self.arguments)
 
     @property
     def bytes(self) -> int:
@@ -121,8 +125,8 @@ def _operation(name: str, text: str) -> Operation:
     ]
     start = text.index("(", end)
     stop = _closing(text, start)
-    operands = re.findall(r"%([\w.-]+)", text[start:stop])
-    return Operation(name, text[end:start].strip(), results, operands, text[stop + 1 :])
+    arguments = text[start + 1 : stop]
+    return Operation(name, text[end:start].strip(), results, arguments, text[stop + 1 :])
 
 
 def _closing(text: str, start: int) -> int:

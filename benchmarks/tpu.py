@@ -6,10 +6,12 @@ expects each operation to take. This is an estimate, not a measurement.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -17,14 +19,13 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from benchmarks import peers, report, suite
+from benchmarks import hlo, peers, report, suite
 from benchmarks.cases import Case
 from benchmarks.peers import LAX, OURS
 from benchmarks.tasks import DTYPES, tasks
 
 LIMIT = 1.03
-LOOP = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
-CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+LOOP = re.compile(r"condition=%?([\w.-]+), body=%?([\w.-]+)")
 
 
 @dataclass(frozen=True)
@@ -48,29 +49,25 @@ def cycles(text: str) -> int:
     Raises:
       ValueError: for a loop that does not count from 0 to a constant, as those of scans do.
     """
-    computations, entry = {}, ""
-    for block in re.split(r"\n(?=%|ENTRY )", text):
-        head, _, body = block.partition("{\n")
-        name = re.search(r"%?([\w.-]+) \(", head)
-        if name:
-            computations[name[1]] = body
-            entry = name[1] if head.startswith("ENTRY") else entry
+    program, entry = hlo.computations(text)
 
     def total(name: str) -> int:
-        own = sum(map(int, CYCLES.findall(computations[name])))
-        for line in computations[name].splitlines():
-            if loop := LOOP.search(line):
-                own += trips(computations[loop[1]]) * total(loop[2])
+        own = 0
+        for operation in program[name].values():
+            own += int(operation.named(r'"estimated_cycles":"(\d+)"') or 0)
+            if operation.code == "while":
+                condition, body = LOOP.search(operation.rest).groups()
+                own += trips(program[condition].values()) * total(body)
         return own
 
     return total(entry)
 
 
-def trips(condition: str) -> int:
+def trips(condition: Collection[hlo.Operation]) -> int:
     """How often a loop runs that ends on this condition."""
-    limits = re.findall(r" constant\((\d+)\)", condition)
-    if len(limits) != 1 or "direction=LT" not in condition:
-        raise ValueError(f"a loop that does not count to a constant: {condition.strip()}")
+    limits = [o.arguments for o in condition if o.code == "constant" and o.arguments.isdecimal()]
+    if len(limits) != 1 or not any("direction=LT" in o.rest for o in condition):
+        raise ValueError(f"a loop that does not count to a constant: {[*condition]}")
     return int(limits[0])
 
 
@@ -79,28 +76,25 @@ HEADER = """\
 |---|---:|---:|---:|---:|---:|"""
 
 
+def ratio(found: dict[str, Estimate]) -> float:
+    """Our cycles, divided by those of jax.lax."""
+    return found[OURS].cycles / found[LAX].cycles
+
+
 def line(case: Case, found: dict[str, Estimate]) -> str:
     """A row in Markdown."""
-    ours, theirs = found[OURS], found[LAX]
-    cells = [f"{e.cycles / 1e3:.0f}" for e in (ours, theirs)]
-    cells.append(f"{ours.cycles / theirs.cycles:.2f}")
-    cells += [f"{e.temporary_bytes / 2**20:.1f}" for e in (ours, theirs)]
+    both = found[OURS], found[LAX]
+    cells = [f"{e.cycles / 1e3:.0f}" for e in both]
+    cells.append(f"{ratio(found):.2f}")
+    cells += [f"{e.temporary_bytes / 2**20:.1f}" for e in both]
     return f"| {case} | {' | '.join(cells)} |"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compile, compare, write; 1 if a case is above the limit, to two digits."""
+def _parser() -> argparse.ArgumentParser:
     parser = report.parser("benchmarks.tpu", __doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="names or patterns (default: all)")
     parser.add_argument(
-        "cases",
-        nargs="*",
-        metavar="CASE",
-        help="names or patterns (default: all)",
-    )
-    parser.add_argument(
-        "--topology",
-        default="v5e:2x2",
-        help="the kind of TPU (default: v5e:2x2)",
+        "--topology", default="v5e:2x2", help="the kind of TPU (default: %(default)s)"
     )
     parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="compile for this layout only")
     parser.add_argument(
@@ -109,24 +103,22 @@ def main(arguments: list[str] | None = None) -> int:
         help="compile larger cases in this dtype, and the networks of benchmarks.gpu",
     )
     report.add_outputs(parser, "table")
-    options = parser.parse_args(arguments)
-    if importlib.util.find_spec("libtpu") is None:
-        print("libtpu is missing; for jax 0.10.2: pip install libtpu==0.0.42.1", file=sys.stderr)
-        return 2
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to be asked for
-    jax.config.update("jax_platforms", "cpu")
-    device = topologies.get_topology_desc(options.topology, platform="tpu").devices[0]
-    if options.dtype:
-        chosen = tasks(options.cases, [options.dtype], options.layout)
-        cases = list(dict.fromkeys(replace(case, part="both") for case in chosen))
-    else:
-        cases = suite.chosen(options.cases, options.layout, None, quick=False)
-        cases = [case for case in cases if case.dtype != "float64"]  # which TPUs only emulate
-    if not cases:
-        print("no case has that name and layout", file=sys.stderr)
-        return 2
-    known, lines, worse = peers.peers(), [HEADER], []
-    print(HEADER)
+    return parser
+
+
+def chosen(patterns: list[str], dtype: str | None, layout: str | None) -> list[Case]:
+    """The cases that match, without float64, which TPUs only emulate; for a dtype those of `tasks`."""
+    if dtype:
+        cases = tasks(patterns, [dtype], layout)
+        return list(dict.fromkeys(replace(case, part="both") for case in cases))
+    cases = suite.chosen(patterns, layout, None, quick=False)
+    return [case for case in cases if case.dtype != "float64"]
+
+
+def compared(cases: list[Case], topology: str) -> dict[Case, dict[str, Estimate]]:
+    """Print a line for each case as it is compiled, and return all estimates."""
+    device = topologies.get_topology_desc(topology, platform="tpu").devices[0]
+    known, estimates = peers.peers(), {}
     for case in report.progress(cases, "case"):
         try:
             found = {name: estimate(case, known[name], device) for name in (OURS, LAX)}
@@ -136,20 +128,37 @@ def main(arguments: list[str] | None = None) -> int:
             reason = str(error).splitlines()[0]
             text = f"left out: {case}: {reason} Take a larger chip, as --topology v5p:2x2x1."
             print(text, file=sys.stderr)
-            continue
-        lines.append(line(case, found))
-        report.show(lines[-1])
-        if round(found[OURS].cycles / found[LAX].cycles, 2) > LIMIT:
-            worse.append(case)
+        else:
+            estimates[case] = found
+            report.show(line(case, found))
+    return estimates
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, compare, write; 1 if a case is above the limit, to two digits."""
+    options = _parser().parse_args(arguments)
+    if importlib.util.find_spec("libtpu") is None:
+        print("libtpu is missing; for jax 0.10.2: pip install libtpu==0.0.42.1", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to be asked for
+    jax.config.update("jax_platforms", "cpu")
+    cases = chosen(options.cases, options.dtype, options.layout)
+    if not cases:
+        print("no case has that name and layout", file=sys.stderr)
+        return 2
+    print(HEADER)
+    estimates = compared(cases, options.topology)
+    dtype = f"in {options.dtype}, " if options.dtype else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "libtpu"))
-    about = [f"in {options.dtype}, " if options.dtype else "", options.topology, versions]
-    lines += ["", "Estimates of the compiler {}for one chip of {}; {}.".format(*about)]
-    print(*lines[-2:], sep="\n")
+    about = f"\nEstimates of the compiler {dtype}for one chip of {options.topology}; {versions}."
+    print(about)
     if options.table is not None:
+        lines = [HEADER, *(line(case, found) for case, found in estimates.items()), about]
         options.table.write_text("\n".join(lines) + "\n")
+    worse = [case for case, found in estimates.items() if round(ratio(found), 2) > LIMIT]
     for case in worse:
         print(f"above {LIMIT} of jax.lax: {case}", file=sys.stderr)
-    return 1 if worse else 0
+    return int(bool(worse))
 
 
 if __name__ == "__main__":
