@@ -11,12 +11,12 @@ A deconv is compared with `lax.conv_transpose`, with the faster of transpose_ker
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import jax
@@ -144,8 +144,7 @@ def summary(rows: list[dict[str, Any]], versions: dict[str, str]) -> str:
 def _means(title: str, rows: list[dict[str, Any]], *others: str) -> Iterator[str]:
     ratios = [found for r in rows if (found := ratio(r, *(others or (LAX, DEFAULT)))) is not None]
     if ratios:
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        yield f"{title:<48}{len(ratios):>9}{mean:>7.2f}{min(ratios):>7.2f}"
+        yield f"{title:<48}{len(ratios):>9}{geometric_mean(ratios):>7.2f}{min(ratios):>7.2f}"
 
 
 def save(

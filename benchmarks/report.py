@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import geometric_mean
 from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
@@ -73,8 +73,8 @@ class Run:
         """The geometric mean of the ratios to a peer."""
         rows = [row for row in self.rows if family in (None, row.family)]
         ratios = [row.ratio(peer) for row in rows if layout in (None, row.layout)]
-        logs = [math.log(ratio) for ratio in ratios if ratio is not None]
-        return math.exp(sum(logs) / len(logs)) if logs else None
+        found = [ratio for ratio in ratios if ratio is not None]
+        return geometric_mean(found) if found else None
 
 
 def header(peers: list[str]) -> str:
