@@ -173,7 +173,7 @@ def fold(
       [[[1, 4, 3]]]
     """
     counts = [len(size) for size in (output_size, kernel_size) if isinstance(size, Sequence)]
-    rank = counts[0] if counts else 2
+    rank = next(filter(None, counts), 2)
     output_size = integers("output_size", output_size, rank, 1)
     kernel_size = integers("kernel_size", kernel_size, rank, 1)
     a = array("input", input)
