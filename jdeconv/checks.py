@@ -81,7 +81,10 @@ def reporting(**names: str) -> Callable[[F], F]:
 
 def _report(error: Any, function: Callable, names: dict[str, str], given: dict[str, Any]) -> None:
     """Write the error's text anew, in the names of a function."""
-    known = {*inspect.signature(function).parameters}
+    parameters = inspect.signature(function).parameters
+    passed_on = inspect.Parameter.VAR_KEYWORD
+    given = {k: v for k, v in given.items() if parameters[k].kind is not passed_on}
+    known = {*parameters}
     given.pop("cls", None)
     owner = given.pop("self", None)
     call = function.__qualname__ if owner is None else type(owner).__name__
