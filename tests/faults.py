@@ -86,7 +86,7 @@ jdeconv/checks.py: invalid errors
 
 arrays that no memory holds pass
 jdeconv/checks.py: invalid errors window
-- > MOST or math.prod(space) > MAX_CELLS:
+- > MOST or math.prod(space) > most:
 + > MOST:
 
 spatial axes follow x's letters and not the kernel's
@@ -170,8 +170,8 @@ jdeconv/exchange.py: halo
 # Lowerings.
 pieces overwrite what others have added
 jdeconv/evaluate.py: lowerings
-- sums = result.piece(total, step[0]) + contracted(step)
-+ sums = contracted(step)
+- sums = result.piece(total, step[0]) + contracted(step).astype(p.wide)
++ sums = contracted(step).astype(p.wide)
 
 large images are no longer cut into slabs
 jdeconv/evaluate.py: memory

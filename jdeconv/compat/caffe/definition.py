@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jdeconv.checks import refused
-from jdeconv.compat.caffe.files import MAX_LAYERS, PROTOBUF, needed, read_bytes
+from jdeconv.compat.caffe.files import MAX_LAYERS, need_protobuf, read_bytes
 from jdeconv.compat.caffe.schema import V1_TYPES, message_class
 
 # Comments and strings may hold braces, and numbers that are no sizes.
@@ -119,7 +119,7 @@ class Definition:
 
 def read_text(prototxt: str | os.PathLike, what: str = "net") -> tuple[str, str]:
     """The text, and how errors call it: by its path, or as what it is."""
-    needed(*PROTOBUF)
+    need_protobuf()
     if isinstance(prototxt, str) and IS_TEXT.search(prototxt):
         return prototxt, "the text"
     try:

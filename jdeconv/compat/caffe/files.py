@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from jdeconv.checks import refused, shown
 
@@ -13,8 +13,6 @@ MAX_NUMBERS = 1 << 29
 """In one blob: 2 GiB of float32. Caffe's own limit is four times as much."""
 MAX_LAYERS = 1 << 13
 """In one net: several times those of the deepest that are known, and about ten seconds to read."""
-PROTOBUF = ("google.protobuf", "Caffe files need protobuf")
-"""For `needed`."""
 
 
 def read_bytes(argument: str, path: str | os.PathLike) -> bytes:
@@ -28,10 +26,17 @@ def read_bytes(argument: str, path: str | os.PathLike) -> bytes:
         raise refused(argument, f"{str(path)!r}: {reason}") from None
 
 
-def needed(module: str, what: str) -> Any:
-    """A module of the extra "caffe"; the error without it says what needs it."""
+@contextmanager
+def needed(what: str) -> Iterator[None]:
+    """Within this, the error for a module that is missing says what needs it, and names the extra."""
     try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
+        yield
+    except ModuleNotFoundError as error:
         reason = f'{what}: pip install ".[caffe]" in the source tree'
-        raise ModuleNotFoundError(reason, name=module) from None
+        raise ModuleNotFoundError(reason, name=error.name) from None
+
+
+def need_protobuf() -> None:
+    """Refuse to go on without protobuf."""
+    with needed("Caffe files need protobuf"):
+        import google.protobuf  # noqa: F401

@@ -202,8 +202,9 @@ class Solver:
           >>> {name: round(float(update[0])) for name, update in updates.items()}
           {'a': -2, 'b': 0}
         """
-        made = Optimizer(self, lr_mult, decay_mult)
-        optax = needed("optax", "optimizer needs optax")
+        made: Any = Optimizer(self, lr_mult, decay_mult)
+        with needed("optimizer needs optax"):
+            import optax
         return optax.GradientTransformation(made.init, made.update)
 
 

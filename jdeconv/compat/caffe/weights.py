@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdeconv.checks import refused, shown
-from jdeconv.compat.caffe.files import PROTOBUF, needed, read_bytes
+from jdeconv.compat.caffe.files import need_protobuf, needed, read_bytes
 from jdeconv.compat.caffe.plan import Blob
 from jdeconv.compat.caffe.schema import message_class
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ENDINGS = (".h5", ".hdf5")
-H5PY = ("h5py", "weights in HDF5 need h5py")
+HDF5 = "weights in HDF5 need h5py"
 MAX_MESSAGE = (1 << 31) - 1  # bytes, as protobuf counts them
 BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises for damaged files."""
@@ -110,7 +110,7 @@ def write_weights(
 
 
 def _read_caffemodel(path: str | os.PathLike, data: bytes) -> Stored:
-    needed(*PROTOBUF)
+    need_protobuf()
     from google.protobuf.message import DecodeError
 
     try:
@@ -132,7 +132,7 @@ def _stored(message: Any) -> StoredBlob:
 
 
 def _write_caffemodel(path: str | os.PathLike, layers: Iterable) -> None:
-    needed(*PROTOBUF)
+    need_protobuf()
     net, count = message_class("StoredNet")(), 0
     for name, kind, blobs in layers:
         layer = net.layer.add(name=name, type=kind)
@@ -149,7 +149,8 @@ def _write_caffemodel(path: str | os.PathLike, layers: Iterable) -> None:
 
 
 def _read_hdf5(path: str | os.PathLike, size: int) -> Stored:
-    h5py = needed(*H5PY)
+    with needed(HDF5):
+        import h5py
     found: Stored = {}
     left = size
 
@@ -168,7 +169,8 @@ def _read_hdf5(path: str | os.PathLike, size: int) -> Stored:
 
     try:
         with h5py.File(path, "r") as file:
-            file["data"].visititems(visit)
+            data: Any = file["data"]
+            data.visititems(visit)
     except BROKEN as error:
         reason = f"{str(path)!r} is no net's weights in HDF5, or not all of them: {error}"
         raise refused("caffemodel", reason) from None
@@ -176,7 +178,9 @@ def _read_hdf5(path: str | os.PathLike, size: int) -> Stored:
 
 
 def _write_hdf5(path: str | os.PathLike, layers: Iterable) -> None:
-    with needed(*H5PY).File(path, "w") as file:
+    with needed(HDF5):
+        import h5py
+    with h5py.File(path, "w") as file:
         data = file.create_group("data")
         for name, _, blobs in layers:
             layer = data.require_group(name)
