@@ -1,7 +1,7 @@
 """conv, deconv and kernel_grad, as users call them: their signatures and what they promise, once.
 
-Each is written as a function of the contraction that it calls. `jdeconv.conv` calls the `jax.custom_vjp`
-function of the pair, and `jdeconv.bilinear.conv` the bare primitive.
+The first argument of each is the function that evaluates the contraction. `jdeconv.conv` calls the
+`jax.custom_vjp` function of the pair, and `jdeconv.bilinear.conv` the bare primitive.
 """
 
 from __future__ import annotations

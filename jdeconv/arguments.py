@@ -1,4 +1,4 @@
-"""What a user passes, brought to what the primitives take, and their answer brought back.
+"""Converts what a user passes to what the primitives take, and their results back.
 
 `Call` takes the contraction to call: the `custom_vjp` function or the bare primitive. Both get the same
 arguments, checks and conventions.
@@ -76,7 +76,7 @@ class Call:
             raise refused("y", f"{reason}; give both a batch axis, or neither")
         dtype = _common_dtype(arrays)
         arrays = {role: a.astype(dtype) for role, a in arrays.items()}
-        # Outside of custom_vjp, so that JAX transposes it: in shard_map it sums a replicated kernel's gradient.
+        # Before the custom_vjp function, so that JAX transposes it: in shard_map that sums a kernel's gradient.
         arrays = dict(zip(arrays, aligned(*arrays.values()), strict=True))
         if not batched:
             for role in sides:
@@ -134,7 +134,7 @@ class Call:
         preferred_element_type: Any,
         lowering: str | None,
     ) -> jax.Array:
-        """The contraction with its bias, and without a batch axis that nobody passed."""
+        """The contraction with its bias; without a batch axis, if the user passed none."""
         first, second, result = CONTRACTIONS[self.contraction]
         a, b = self.arrays[first], self.arrays[second]
         dtype = _result_dtype(a.dtype, preferred_element_type)

@@ -1,6 +1,6 @@
 """What a user wrote, read into plain values, or refused in a sentence that begins with the argument's name.
 
-A check says what is wrong where it stands. The decorator `reporting` of a public function adds the name of the
+A check raises `refused(argument, reason)`. The decorator `reporting` of a public function adds the name of the
 call and what it was given, once.
 """
 
@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable)
 MOST = 2**31 - 1  # positions on an axis, since JAX counts in int32
 MAX_CELLS = 2**40  # in an array, beyond any one memory
 
-# Those that have a zero and that XLA's CPU evaluates: of fewer than 8 bits it refuses some, and dies of others.
+# XLA's CPU backend refuses some dtypes of fewer than 8 bits, and crashes on others. Some of 8 have no zero.
 INTEGERS = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
 EIGHTHS = ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
 FLOATS = (*(f"float8_{kind}" for kind in EIGHTHS), "bfloat16", "float16", "float32", "float64")
@@ -56,8 +56,8 @@ def refused(
 def reporting(**names: str) -> Callable[[F], F]:
     """Return a decorator of public functions: errors name the function and what it was given.
 
-    `names` maps the names of arguments in the functions called inside to this function's own. The outermost
-    function writes the text last, so it uses that function's names.
+    `names` maps an argument's name in a function that is called inside to this function's, such as x="input".
+    The outermost function writes the text last, so its names remain.
     """
 
     def decorate(function: Any) -> Any:

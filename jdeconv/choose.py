@@ -36,7 +36,7 @@ def _is_floating(p: Problem) -> bool:
 
 
 def _may_round(p: Problem) -> bool:
-    """Whether the operands are no integers, whose sums are exact in a float result too."""
+    """Whether the operands are floats or complex numbers; sums of integers must stay exact."""
     return jnp.issubdtype(p.operands, jnp.inexact)
 
 

@@ -1,7 +1,7 @@
 """Evaluates a contraction: in which order and in which pieces a lowering gets the arrays.
 
-This is the only file that knows about memory. A lowering gets x, kernel and y in one of two orders, in which
-the group is the outer part of an axis of channels:
+This is the only file that makes loops to save memory. A lowering gets x, kernel and y in one of two orders, in
+which the group is the outer part of an axis of channels:
 
              x               kernel           y
     first    (n, gc, *big)   (go, c, *taps)   (n, go, *small)
@@ -16,7 +16,7 @@ form. If the result has the index, its parts are joined. If not, they are added.
 
     blocks   some images at a time, or some groups of a kernel's gradient
     slabs    some positions of y on its longest axis at a time. Neighboring slabs see some of the same rows of
-             x: conv reads these rows twice, deconv adds them up
+             x. A conv reads these rows twice. In a deconv both slabs write them, and the values are added
 
 All are one loop, `_in_pieces`. `_cuts` says for each array on which axis its pieces lie, and how far apart.
 """
@@ -103,7 +103,7 @@ def evaluate(
     dtype: np.dtype,
     to: np.dtype | None = None,
 ) -> jax.Array:
-    """The contraction, of the given dtype; one that is added to others is converted `to` a wider one."""
+    """The contraction, of the given dtype; `to` is a wider dtype for parts that the caller adds up."""
     p = Problem.of(contraction, form, a, b, dtype, platform)
     if any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
         return jnp.zeros(p.shape(CONTRACTIONS[contraction][2]), to or dtype)
@@ -163,20 +163,22 @@ def _loop(memory: Memory, p: Problem) -> tuple[str | int, Any] | None:
         return axis, max(p.window.small[axis] * _scaled(p, SLAB_BYTES) // size, 1)
     is_known = isinstance(size, int) and isinstance(p.n, int)  # not symbolic, in an export
     if p.contraction == "kernel_grad" and is_known and size > most and p.n < p.g:
-        # Blocks of groups can be smaller than blocks of so few images, and need no sum.
+        # With fewer images than groups, blocks of groups can be smaller, and are joined, not added.
         return "g", items_per_block(p.g, p.n * (size // p.g), most)
     images = items_per_block(p.n, size, most)
     return None if images == p.n else ("n", images)
 
 
 class Cut(NamedTuple):
-    """How an array is cut into pieces on one axis. One that lacks the index is all there in every piece.
+    """How an array is cut into pieces on one axis.
 
     Args:
       axis: the axis.
-      step: from one piece to the next; less than their length if they overlap.
+      step: from one piece to the next. It is the length if pieces lie side by side, and less if they overlap.
+        It is 0 if the array lacks the index, and every piece is the whole array.
       length: of a piece.
-      low, high: the zeros that belong to the first and the last piece.
+      low, high: the zeros before and behind the array, with which all pieces have one length; negative numbers
+        crop.
     """
 
     axis: int
@@ -210,8 +212,9 @@ def _cuts(p: Problem, index: str | int, size: Any) -> tuple[Problem, Any, dict[s
     cuts = {}
     for role in INDICES:
         whole, own = p.shape(role), part.shape(role)
-        axis = next((i for i, size in enumerate(own) if size != whole[i]), 0)
-        step, low = own[axis] if own != whole else 0, 0
+        axis = next((i for i, extent in enumerate(own) if extent != whole[i]), 0)
+        step = own[axis] if own != whole else 0
+        low = 0
         if isinstance(index, int) and role == "x":
             axis = p.layout.x[2 + index]
             step, low = size * p.window.stride[index], p.window.low[index]
@@ -242,7 +245,7 @@ def _in_pieces(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
         return _in_pieces(memory, lowering, a, b, part)
 
     def added(total: jax.Array, step: tuple) -> tuple[jax.Array, None]:
-        sums = result.piece(total, step[0]) + contracted(step)
+        sums = result.piece(total, step[0]) + contracted(step).astype(p.wide)
         start = step[0] * result.step
         return lax.dynamic_update_slice_in_dim(total, sums, start, result.axis), None
 
@@ -251,14 +254,14 @@ def _in_pieces(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
         whole = jnp.moveaxis(lax.map(contracted, steps), 0, axis)
         whole = reshaped(whole, axis, 2, (-1,))
     else:
-        zeros = _zeros_of(contracted, jax.tree.map(lambda array: array[0], steps))
+        zeros = _zeros_of(contracted, jax.tree.map(lambda array: array[0], steps)).astype(p.wide)
         zeros = padded(zeros, axis, 0, (count - 1) * result.step)
         whole, _ = lax.scan(added, zeros, steps)
     return padded(whole, axis, -result.low, -result.high)
 
 
 def _zeros_of(function: Callable, *args: Any) -> jax.Array:
-    """What `function` makes of `args`, but zero; in shard_map it varies as that does."""
+    """Zeros of the shape and dtype of `function(*args)`, which vary over the same mesh axes in shard_map."""
     result = jax.eval_shape(function, *args)
     zeros = jnp.zeros(result.shape, result.dtype)
     return lax.pcast(zeros, tuple(_jax.varying(result)), to="varying")

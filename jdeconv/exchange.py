@@ -32,7 +32,7 @@ class Halo:
     """Which cells of one axis the windows of a device see outside of the device's own shard of x.
 
     The windows see `low` positions before the shard and `high` positions behind it. A negative number leaves
-    out positions of the shard itself. On device r everything lies r*step positions further to the front.
+    out positions of the shard itself. On device r, both ends shift by r*step positions towards the start.
 
     Args:
       axis: of the array.

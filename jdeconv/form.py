@@ -10,8 +10,8 @@ contraction of the other two:
     deconv       (y, k) -> x
     kernel_grad  (x, y) -> k
 
-In memory the group shares an axis with a channel, outermost; INDICES says where each index lies. What differs
-among the arrays follows from it: shapes, the axis that vmap joins, and what a mesh may shard.
+In memory the group is the outer part of an axis of channels; INDICES lists the indices of each axis. What
+differs among the arrays follows from it: shapes, the axis that vmap joins, and what a mesh may shard.
 """
 
 from __future__ import annotations

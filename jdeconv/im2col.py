@@ -192,7 +192,8 @@ def unfold(x: jax.Array, window: Window, *, space: int, tap: int) -> jax.Array:
     """
     rank = window.rank
     for i in reversed(range(rank)):  # so that larger copies move longer runs of memory
-        axis = space + rank - 1 if tap <= space else space + i  # while the taps behind it are out
+        # Taps that are out stand in front of space, or behind it.
+        axis = space + rank - 1 if tap <= space else space + i
         x = _gather(x, window, i, axis, tap)
     return x
 

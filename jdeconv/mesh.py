@@ -2,10 +2,10 @@
 
     n, and o and c, or the groups   each device contracts what it has; over what is summed, the parts are added,
                                     and scattered where each device needs only a part of the sum
-    q                               so too, and neighbors exchange halos, where XLA decides; the last shards may
-                                    be shorter than the others, or empty
+    q                               on automatic meshes only: so too, and neighbors exchange halos; the last
+                                    shards may be shorter than the others, or empty
 
-Left to itself, XLA's partitioner gathers whole activations around what it does not see through: grouped
+Left to itself, XLA's partitioner gathers whole activations around operations that it cannot divide: grouped
 convolutions, FFTs, loops over blocks of images. Here no device needs anything of another but a sum or a halo,
 and each chooses how to evaluate by what it has.
 
@@ -80,7 +80,7 @@ def partitioned(
 
 
 def aligned(*arrays: jax.Array) -> list[jax.Array]:
-    """The arrays, all varying over the same manual mesh axes, as lax's own operations see to it.
+    """The arrays, all varying over the same manual mesh axes, as jax.lax's operations do.
 
     In `jax.shard_map`, a replicated kernel that meets a sharded x becomes varying here, and the transpose
     of that step is the sum over devices that the kernel's gradient needs. It is taken in float32 at least.
@@ -107,7 +107,7 @@ def probe() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """Which mesh axes shard which index; what is claimed twice goes to the first that claims it."""
+    """Which mesh axes shard which index. Where arrays differ, the first array decides."""
 
     contraction: str
     form: Form
@@ -134,7 +134,7 @@ class Division:
         return {r: pair + (space if r != "kernel" else ()) for r, pair in letters.items()}
 
     def places(self, mesh: Any, *arrays: Any) -> list[NamedSharding]:
-        """Of operands and result, by how the arrays lie: both operands, and the result where that is known."""
+        """The shardings of operands and result, by those of the operands, and of a result that is known."""
         names, places = self._names(mesh, arrays), []
         scattered = self._scattered(names, mesh, arrays)
         for role in self.roles:
@@ -251,7 +251,7 @@ class Division:
 
 
 def _named(array: Any, mesh: Any) -> jax.ShapeDtypeStruct:
-    """The array, sharded by names of mesh axes; not at all, where it is by parts of an axis."""
+    """The array, sharded by names of mesh axes; not sharded, if XLA shards it by a part of a mesh axis."""
     rank, found = len(array.shape), array.sharding
     for place in _all_places(mesh, rank):
         if found is None or place.is_equivalent_to(found, rank):

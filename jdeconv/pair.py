@@ -8,8 +8,8 @@ the gradient of an operand is the contraction of the other two arrays:
     deconv(y, kernel)                     kernel_grad          conv
     kernel_grad(x, y)     deconv                               conv
 
-The rules call the primitives and not the `custom_vjp` functions, which have no jvp. So a gradient has one. The
-same rules are registered as the primitives' transposes, so the table is written once.
+The backward passes call the primitives, because `custom_vjp` functions have no forward mode. So jvp of a
+gradient works. The same rules are registered as the primitives' transposes, so the table is written once.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from jdeconv._jax import Primitive, ad
 def _paired(primitive: Primitive, forward: Callable, first: Callable, second: Callable) -> Callable:
     """A `custom_vjp` function of two operands, a form and a dtype, with a gradient for each operand.
 
-    A gradient takes the result's gradient, both operands and the form, and has the type of its operand. As a
-    transpose it takes all of the primitive's parameters, and its operand is a type without a value.
+    `first` and `second` return the gradients of the two operands, from the result's gradient, both operands and
+    the form. JAX also calls them as transpose rules. Then it passes every parameter of the primitive, and in
+    place of the operand an object that has only its type.
     """
     function = jax.custom_vjp(forward, nondiff_argnums=(2, 3))
     function.defvjp(
@@ -59,5 +60,5 @@ kernel_grad = _paired(
 
 
 def _type(operand: Any) -> Any:
-    """Of an array, or of the operand for which a transpose is asked."""
+    """The type of an array, or of the operand for which JAX asks a transpose rule."""
     return operand.aval if hasattr(operand, "aval") else jax.typeof(operand)

@@ -1,11 +1,11 @@
-"""Three sister primitives, closed under differentiation and vmap.
+"""Three primitives, whose derivatives and vmaps are these three primitives again.
 
     conv         (x, k) -> y
     deconv       (y, k) -> x
     kernel_grad  (x, y) -> k
 
 The transpose of each, in either operand, is one of the other two, as `pair.py` says. Mapping any set of arrays
-folds the new axis into an axis that the form already has. So no transformation ever leaves the family.
+folds the new axis into an axis that the form already has.
 
 A `custom_vjp` function has no forward mode and cannot say how it batches; a primitive can do both. The
 parameter `partition` is read by jit only; `mesh.probe` says why.
@@ -64,7 +64,7 @@ def _bind(primitive: Primitive, a: jax.Array, b: jax.Array, form: Form, result: 
 
 
 # Batching. The arrays that are mapped, the result among them, share exactly one index of the form. The new
-# axis becomes the outer part of this index: of c and of o it lies inside of the group.
+# axis becomes the outer part of this index. For c and o, the order in memory is (group, new, c).
 
 
 def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtype, **_):
@@ -72,7 +72,7 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
     mapped = [role for role, dim in zip(roles, dims, strict=True) if dim is not None]
     index = shared_index(*mapped, result)
     count = next(a.shape[d] for a, d in zip(operands, dims, strict=True) if d is not None)
-    if count == 0:  # as for one, which is cut off
+    if count == 0:  # evaluate one and drop it
         pairs = zip(operands, dims, strict=True)
         operands = [a if d is None else padded(a, d, 0, 1) for a, d in pairs]
         found, dim = _batch(contraction, bind, operands, dims, form=form, dtype=dtype)
@@ -86,7 +86,7 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
 
 
 def _place(role: str, index: str, form: Form) -> tuple[int, int]:
-    """The axis of `role` that carries the index, and the number of groups that precede it there, 1 if none."""
+    """The axis of `role` that holds the index, and how many groups stand before the index there, 1 if none."""
     which = next(i for i, word in enumerate(INDICES[role]) if index in word)
     is_inside = INDICES[role][which].index(index) == 1
     return getattr(form.layout, role)[which], form.groups if is_inside else 1
@@ -160,7 +160,7 @@ def _eager(contraction: str, a, b, *, form: Form, dtype: np.dtype, **_) -> jax.A
     a, b = jnp.asarray(a), jnp.asarray(b)  # what a vjp saved may be numpy's
     _abstract_eval(contraction, jax.typeof(a), jax.typeof(b), form=form, dtype=dtype)
     device = next(iter(a.devices())).platform
-    platform = {"gpu": "cuda"}.get(device, device)  # on ROCm too; only the choice depends on it
+    platform = {"gpu": "cuda"}.get(device, device)  # on ROCm too; it only decides how to evaluate
     places = [o.sharding for o in (a, b)]
     is_divided = any(isinstance(at, NamedSharding) and at.mesh.size > 1 for at in places)
     return _run(contraction, platform, is_divided, a, b, form=form, dtype=dtype)

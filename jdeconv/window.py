@@ -5,7 +5,7 @@ A window ties a position b on the big side to a position q on the small side and
     b = q*s + t*d - low            0 <= b < big,  0 <= q < small,  0 <= t < k
 
 on every axis (stride s, dilation d, kernel size k). Conv reads the big side and writes the small one,
-deconv the reverse, over the same triples (b, q, t). So `big`, `small` and `low` settle everything, and
+deconv the reverse, over the same triples (b, q, t). So `big`, `small` and `low` determine all of it, and
 the high padding is only a consequence:
 
     span = d*(k - 1) + 1           positions from the first tap to the last
@@ -126,7 +126,7 @@ class Window:
     def phase(self) -> Window:
         """The window of every `dilation`-th position, for axes that have a dilation or a stride, not both.
 
-        The big side begins with low % dilation positions of padding, so that the rest of low is whole steps.
+        The big side begins with low % dilation positions of padding. The rest of low is a multiple of dilation.
         """
         axes = zip(self.big, self.small, self.dilation, self.low, strict=True)
         sizes = [(-(-(b + p % d) // d), -(-q // d), p // d) for b, q, d, p in axes]

@@ -211,6 +211,17 @@ def test_blocks(name, batch, groups, monkeypatch):
         same(name, a, b, str(g))
 
 
+def test_blocks_of_half_precision_add_up_in_float32(monkeypatch):
+    """Where a GPU's convolution answers in bfloat16, too."""
+    monkeypatch.setitem(MEMORY, "nhwc", dataclasses.replace(MEMORY["nhwc"], block_bytes=1))
+    x, y = np.ones((4, 16, 9, 9), jnp.bfloat16), np.ones((4, 32, 9, 9), jnp.bfloat16)
+    f = jax.jit(lambda x, y: jdeconv.kernel_grad(x, y, (3, 3), padding=1, lowering="nhwc"))
+    text = f.trace(x, y).lower(lowering_platforms=("cuda",)).as_text()
+    sums = re.findall(r"stablehlo.add .* : tensor<3x3x16x32x(\w+)>", text)
+    assert "stablehlo.while" in text
+    assert sums == ["f32"]
+
+
 def test_blocks_bound_what_lies_in_memory():
     """Of 64 images no more is laid out than of a few."""
     x, kernel = np.ones((64, 64, 28, 28), np.float32), np.ones((64, 64, 3, 3), np.float32)

@@ -1,4 +1,4 @@
-"""The lowerings: each file evaluates the three contractions with one algorithm, and a table lists the files.
+"""The lowerings: each file in the table evaluates the three contractions with one algorithm.
 
 A lowering has the functions `conv`, `deconv` and `kernel_grad` of two arrays and a `Problem`. Its function
 `refuses(problem)` returns the reason why it cannot serve, or None. `evaluate.py` says in which order and in

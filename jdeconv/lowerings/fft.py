@@ -86,10 +86,7 @@ def _spectrum(a: jax.Array, p: Problem, padding=None, spread=None) -> jax.Array:
 
 
 def _signal(subscripts: str, a: jax.Array, b: jax.Array, p: Problem, steps, sizes) -> jax.Array:
-    """The inverse transform of the product of spectra, summed over channels.
-
-    Of this, the first `sizes` positions, in steps of `steps`.
-    """
+    """The inverse transform of products of spectra, summed over channels: `sizes` positions, `steps` apart."""
     lengths, shape = _lengths(p), p.shape(CONTRACTIONS[p.contraction][2])[:FIRST]
     sizes_of = {"n": p.n, "g": p.g, "c": p.c, "o": p.o, "f": -1}
     terms = subscripts.split("->")[0].split(",")

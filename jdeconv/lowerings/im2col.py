@@ -25,7 +25,7 @@ CHANNELS_FIRST = {"columns": "gc t n q", "kernel": "go c t", "y": "go n q"}
 CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
 
 MAX_SUMMED = 2048  # numbers that XLA's loop for a matrix and a vector may add up on a CPU
-PART = "p"  # the letter of such stages of a sum
+PART = "p"  # the letter of the parts of a long sum
 
 
 def refuses(p: Problem) -> str | None:
@@ -98,7 +98,7 @@ def dot(p: Problem, result: str, dtype: np.dtype, **operands: jax.Array) -> jax.
 def _matrix_product(
     on_cpu: bool, sizes: dict, terms: list[str], arrays: list[jax.Array], total: str, **options
 ) -> jax.Array:
-    """The einsum of two arrays of one group as a product of matrices, which moves no large one in memory.
+    """The einsum of two arrays of one group as a product of matrices, without a copy of a large one.
 
     In each array the letters that are summed are neighbors, and so are the others. An einsum would move the
     group to the front and the result's axes behind it.

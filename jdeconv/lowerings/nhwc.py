@@ -2,10 +2,9 @@
 
     conv         lax's convolution over the last two axes; the taps of the axes before them are channels
     deconv       the same, of y with zeros between its cells and the reversed kernel with its channels swapped
-    kernel_grad  the same, of x with y as the kernel; images become channels. Where `_is_convolution` says
-                 that this is slow, it is im2col on both sides instead: x unfolds by the taps of all axes but
-                 the last, and y by those of the last, so that both have few columns and their matrix product
-                 is nearly square
+    kernel_grad  the same, of x with y as the kernel; images become channels. If `_is_convolution` is False,
+                 it is a dot: x unfolds by the taps of all axes but the last, and y by those of the last. So
+                 both have few columns, and their matrix product is nearly square
 
 On CPU, XLA hands this form to a library that needs no columns, in loops too, where the same convolution with
 channels first takes 20 to 40 times as long (jax #12868). So arrays are transposed to it, groups are
@@ -82,10 +81,10 @@ def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
 def _is_convolution(p: Problem) -> bool:
     """Whether a kernel's gradient is XLA's convolution too.
 
-    Under a stride it is, since the dot unfolds all taps of x there. Without a stride, it takes 0.6 to 1.1 times
-    as long as the dot for 4 images or more, 0.6 to 1.3 times for fewer images of 32 to 64 channels over two
-    axes, and up to four times for other few images. Over two axes it takes two to three times as long if a
-    block of images leaves the cache.
+    Over more than two axes it is not. Under a stride it is, since the dot unfolds all taps of x there.
+    Without a stride, it takes 0.6 to 1.1 times as long as the dot for 4 images or more, 0.6 to 1.3 times for
+    fewer images of 32 to 64 channels over two axes, and up to four times for other few images. Over two axes
+    it takes two to three times as long if a block of images leaves the cache.
     """
     rank = p.window.rank
     if rank > 2 or max(p.window.stride) > 1:

@@ -86,7 +86,7 @@ def deconv(y: jax.Array, kernel: jax.Array, p: Problem) -> jax.Array:
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, p: Problem) -> jax.Array:
-    """One reduction over positions, with a result for every channel of x and tap; then one over the rest.
+    """One reduction with a result for each channel of x and each tap, and one over the axes that remain.
 
     On a CPU there are two reductions. XLA adds one number after the other, so its error grows with the root of
     their count; two short reductions keep it small.
