@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 def conv_by(
-    contract,
+    contract: Any,
     x: ArrayLike,
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
@@ -105,7 +105,7 @@ def conv_by(
 
 
 def deconv_by(
-    contract,
+    contract: Any,
     y: ArrayLike,
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
@@ -184,7 +184,7 @@ def deconv_by(
 
 
 def kernel_grad_by(
-    contract,
+    contract: Any,
     x: ArrayLike,
     y: ArrayLike,
     kernel_size: Sequence[int],
@@ -246,9 +246,11 @@ def with_options_of(template: Callable) -> Callable[[Callable[P, R]], Callable[P
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        both = signature.parameters | inspect.signature(template).parameters
-        del both["contract"], both["options"]
-        vars(function).update(__signature__=signature.replace(parameters=[*both.values()]))
+        own, more = signature.parameters, inspect.signature(template).parameters
+        parameters = {**own, **{key: more[key] for key in more if key not in own}}
+        del parameters["options"], parameters["contract"]
+        signature = signature.replace(parameters=[*parameters.values()])
+        vars(function).update(__signature__=signature)
         return function
 
     return decorate
@@ -258,10 +260,16 @@ def public(
     template: Callable[Concatenate[Any, P], jax.Array], contract: Any, module: str
 ) -> Callable[P, jax.Array]:
     """The function of a module that a template makes of this contraction."""
-    function: Any = wraps(template)(partial(template, contract))
+
+    @wraps(template)
+    def function(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
+        return template(contract, *args, **kwargs)
+
+    hints = {key: hint for key, hint in template.__annotations__.items() if key != "contract"}
+    function.__annotations__ = hints
     function.__name__ = function.__qualname__ = template.__name__.removesuffix("_by")
     function.__module__ = module
-    function.__signature__ = inspect.signature(partial(template, contract))
+    vars(function).update(__signature__=inspect.signature(partial(template, contract)))
     return reporting(big="x", small="y")(function)
 
 

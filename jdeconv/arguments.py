@@ -194,7 +194,8 @@ def _result_dtype(dtype: np.dtype, preferred: Any) -> np.dtype:
     with suppress(ValueError), jax.numpy_dtype_promotion("standard"):
         if jnp.promote_types(dtype, jax.dtypes.canonicalize_dtype(wanted)) == wanted:
             return wanted
-    reason = f"must hold a result of {dtype} operands, and 64 bits need jax_enable_x64"
+    is_known = jax.dtypes.canonicalize_dtype(wanted) == wanted
+    reason = f"must hold a result of {dtype} operands" if is_known else "needs jax_enable_x64"
     raise refused("preferred_element_type", f"{reason}, got {wanted}", TypeError)
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,8 @@ def _report(error: Any, function: Callable, names: dict[str, str], given: dict[s
     for name, value in error.remedy.items():
         text += f"; pass {name}={value!r}" if name in known else ""
     specs = given.get("dimension_numbers")
-    specs = iter((specs,) if isinstance(specs, str) else _entries(specs) or ())
+    specs = (specs,) if isinstance(specs, str) else _entries(specs) or ()
+    specs = iter(specs[:2])  # a bias has no layout
     shown_values = [
         f"{k} {_lettered(v, next(specs, None))}" if _is_array(v) else f"{k}={shown(v)}"
         for k, v in given.items()
@@ -118,10 +119,26 @@ def _lettered(a: Any, spec: Any) -> str:
     return f"{a.dtype}[{','.join(f'{letter}={size}' for letter, size in axes)}]"
 
 
+class Entry(NamedTuple):
+    """What an entry belongs to: a description of the whole, and the whole that was passed."""
+
+    what: str
+    whole: Any
+
+    def refused(self, argument: str, kind: type[Exception] = ValueError) -> Exception:
+        """The error that shows the whole."""
+        return refused(argument, f"must be {self.what}, got {shown(self.whole)}", kind)
+
+
 def integer(
-    argument: str, value: Any, least: int | None = None, *, symbolic: bool = False, what: str = ""
+    argument: str,
+    value: Any,
+    least: int | None = None,
+    *,
+    symbolic: bool = False,
+    of: Entry | None = None,
 ) -> Any:
-    """One static int, at least `least`; `symbolic` lets an export's sizes pass."""
+    """One static int, at least `least`, also as an entry `of` a sequence; `symbolic` lets sizes of exports pass."""
     if is_symbolic_dim(value):
         if not symbolic:
             raise refused(argument, f"must be known while tracing, got {value}", TypeError)
@@ -130,7 +147,7 @@ def integer(
     with suppress(TypeError):  # a float, text, a traced value
         number = operator.index(value)
     if number is None or isinstance(value, bool):
-        raise refused(argument, f"must be {what or 'an int'}, got {shown(value)}", TypeError)
+        raise (of or Entry("an int", value)).refused(argument, TypeError)
     if least is not None and number < least:
         raise refused(argument, f"must be at least {least}, got {number}")
     if abs(number) > MOST:
@@ -140,7 +157,8 @@ def integer(
 
 def number(argument: str, value: Any) -> float:
     """One static number, real and finite."""
-    is_scalar = _is_array(value) and value.shape == () and not isinstance(value, Tracer)
+    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
+    is_scalar = is_array and value.shape == () and not isinstance(value, Tracer)
     found = value.item() if is_scalar and value.dtype in DTYPES else value
     if isinstance(found, bool) or not isinstance(found, float | int):
         reason = f"must be a real number that is known while tracing, got {shown(value)}"
@@ -195,12 +213,12 @@ def less(a: Any, b: Any) -> bool:
         return False
 
 
-def cells(argument: str, space: Sequence[int], most: int = MAX_CELLS) -> None:
-    """Refuse what asks for a larger array than there can be; symbolic sizes pass."""
+def cells(argument: str, space: Sequence[int]) -> None:
+    """Refuse what asks for an array of these sizes, where no memory could hold it; symbolic ones pass."""
     space = [size for size in space if isinstance(size, int)]
-    if max(space, default=0) > MOST or math.prod(space) > most:
-        reason = f"asks for {' x '.join(map(str, space))} cells; the limits are {MOST:,} on an axis"
-        raise refused(argument, f"{reason} and {most:,} in all")
+    if max(space, default=0) > MOST or math.prod(space) > MAX_CELLS:
+        reason = f"asks for {' x '.join(map(str, space))} cells; the limits are 2**31 - 1 on an axis and 2**40"
+        raise refused(argument, reason)
 
 
 def one_of(argument: str, value: object, names: Iterable[str]) -> str:
@@ -252,16 +270,18 @@ def sizes(argument: str, value: object) -> tuple[int, ...]:
     if entries is None:
         reason = f"must be a tuple with one int for each axis, got {shown(value)}"
         raise refused(argument, reason, TypeError)
-    return integers(argument, entries, len(entries), 1)
+    found = integers(argument, entries, len(entries), 1)
+    cells(argument, found)
+    return found
 
 
 def integers(
     argument: str, value: object, rank: int, least: int | None = None, *, symbolic: bool = False
 ) -> tuple[Any, ...]:
     """One static int per axis; a single int serves every axis. `symbolic` lets an export's sizes pass."""
-    what = f"an int or a sequence of {rank} ints"
-    entries = _repeated(argument, value, rank, what)
-    return tuple(integer(argument, n, least, symbolic=symbolic, what=what) for n in entries)
+    of = Entry(f"an int or a sequence of {rank} ints", value)
+    entries = _repeated(argument, value, rank, of)
+    return tuple(integer(argument, n, least, symbolic=symbolic, of=of) for n in entries)
 
 
 def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
@@ -272,21 +292,21 @@ def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
         if name == "CAUSAL" and rank > 1:
             raise refused("padding", f"{value!r} needs a single spatial axis, got {rank}")
         return name
-    what = f"an int, a name or a sequence of {rank} ints or (low, high) pairs"
+    of = Entry(f"an int, a name or a sequence of {rank} ints or (low, high) pairs", value)
     pairs = [
-        [integer("padding", n, what=what) for n in _repeated("padding", entry, 2, what)]
-        for entry in _repeated("padding", value, rank, what)
+        [integer("padding", n, of=of) for n in _repeated("padding", entry, 2, of)]
+        for entry in _repeated("padding", value, rank, of)
     ]
     return tuple((low, high) for low, high in pairs)
 
 
-def _repeated(argument: str, value: Any, count: int, what: str) -> tuple:
+def _repeated(argument: str, value: Any, count: int, of: Entry) -> tuple:
     """The entries of a sequence of this length, or a single thing so many times."""
     entries = _entries(value)
     if entries is None:
         return (value,) * count
     if len(entries) != count:
-        raise refused(argument, f"must be {what}, got {shown(value)}")
+        raise of.refused(argument)
     return entries
 
 

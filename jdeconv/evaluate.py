@@ -12,7 +12,7 @@ them.
 
 A lowering makes temporary arrays, such as columns. Loops keep them small, because a large new array costs more
 in page faults than the arithmetic on it. Caffe takes one image at a time. Each loop goes over an index of the
-form. If the result has the index, its parts are joined. If not, they are added.
+form. If the result has the index, its pieces are joined. If it does not, or if pieces overlap, they are added.
 
     blocks   some images at a time, or some groups of a kernel's gradient
     slabs    some positions of y on its longest axis at a time. Neighboring slabs see some of the same rows of
@@ -153,8 +153,11 @@ def _scaled(p: Problem, size: int) -> int:
     return size * ACCELERATOR_FACTOR if p.platform in ACCELERATORS else size
 
 
-def _loop(memory: Memory, p: Problem) -> tuple[str | int, Any] | None:
-    """An index or a spatial axis, and how much of it to take at a time; None if everything fits."""
+def _loop(memory: Memory, p: Problem, is_piece: bool = False) -> tuple[str | int, Any] | None:
+    """An index or a spatial axis, and how much of it to take at a time; None if everything fits.
+
+    A piece of another loop is small enough for all groups.
+    """
     size, most = memory.temporary_bytes(p), memory.block(p)
     is_large = isinstance(size, int) and size > _scaled(p, MAX_BYTES)
     if memory.takes_slabs and is_large and p.positions > 1:
@@ -162,7 +165,7 @@ def _loop(memory: Memory, p: Problem) -> tuple[str | int, Any] | None:
         axis = int(np.argmax(p.window.small))
         return axis, max(p.window.small[axis] * _scaled(p, SLAB_BYTES) // size, 1)
     is_known = isinstance(size, int) and isinstance(p.n, int)  # not symbolic, in an export
-    if p.contraction == "kernel_grad" and is_known and size > most and p.n < p.g:
+    if p.contraction == "kernel_grad" and is_known and size > most and p.n < p.g and not is_piece:
         # With fewer images than groups, blocks of groups can be smaller, and are joined, not added.
         return "g", items_per_block(p.g, p.n * (size // p.g), most)
     images = items_per_block(p.n, size, most)
@@ -174,8 +177,9 @@ class Cut(NamedTuple):
 
     Args:
       axis: the axis.
-      step: from one piece to the next. It is the length if pieces lie side by side, and less if they overlap.
-        It is 0 if the array lacks the index, and every piece is the whole array.
+      step: from one piece to the next. It equals the length if pieces lie side by side, is less if they
+        overlap, and more if cells between them belong to none. It is 0 if the array lacks the index, and every
+        piece is the whole array.
       length: of a piece.
       low, high: the zeros before and behind the array, with which all pieces have one length; negative numbers
         crop.
@@ -192,7 +196,7 @@ class Cut(NamedTuple):
         return lax.dynamic_slice_in_dim(a, number * self.step, self.length, self.axis)
 
     def side_by_side(self, a: jax.Array) -> jax.Array | None:
-        """The pieces, stacked on a first axis; None if they overlap, or if the array has no pieces.
+        """The pieces, stacked on a first axis; None if every piece is the whole array.
 
         XLA's loops are up to a twentieth faster over stacked pieces.
         """
@@ -202,7 +206,7 @@ class Cut(NamedTuple):
 
 
 def _cuts(p: Problem, index: str | int, size: Any) -> tuple[Problem, Any, dict[str, Cut]]:
-    """The problem of one piece of so much of an index, the number of pieces, and how arrays are cut."""
+    """The problem of one piece, which has `size` of an index; the number of pieces; and each array's cut."""
     if isinstance(index, int):
         part = dataclasses.replace(p, window=window.part(p.window, index, size))
         count = -(-p.window.small[index] // size)
@@ -223,9 +227,11 @@ def _cuts(p: Problem, index: str | int, size: Any) -> tuple[Problem, Any, dict[s
     return part, count, cuts
 
 
-def _in_pieces(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem) -> jax.Array:
+def _in_pieces(
+    memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Problem, is_piece: bool = False
+) -> jax.Array:
     """The contraction, one piece after the other if all of it needs too much memory."""
-    loop = _loop(memory, p)
+    loop = _loop(memory, p, is_piece)
     if loop is None:
         return getattr(lowering, p.contraction)(a, b, p)
     part, count, cuts = _cuts(p, *loop)
@@ -234,7 +240,9 @@ def _in_pieces(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
         (cut, padded(array, cut.axis, cut.low, cut.high))
         for cut, array in ((first, a), (second, b))
     ]
-    steps = jnp.arange(count), *(cut.side_by_side(array) for cut, array in operands)
+    is_block = isinstance(loop[0], str)  # to stack slabs would copy a large image
+    stacks = (cut.side_by_side(array) if is_block else None for cut, array in operands)
+    steps = jnp.arange(count), *stacks
 
     def contracted(step: tuple) -> jax.Array:
         number, *stacked = step
@@ -242,7 +250,7 @@ def _in_pieces(memory: Memory, lowering: Any, a: jax.Array, b: jax.Array, p: Pro
             cut.piece(array, number) if piece is None else piece
             for (cut, array), piece in zip(operands, stacked, strict=True)
         )
-        return _in_pieces(memory, lowering, a, b, part)
+        return _in_pieces(memory, lowering, a, b, part, is_piece=True)
 
     def added(total: jax.Array, step: tuple) -> tuple[jax.Array, None]:
         sums = result.piece(total, step[0]) + contracted(step).astype(p.wide)

@@ -270,7 +270,9 @@ def _number(argument: str, value: Any, dtype: np.dtype, what: str = "") -> float
 def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Sizes of at least 1, of no more numbers than an array of JAX's may have."""
     found = sizes("shape", shape)
-    checks.cells("shape", found, checks.MOST)
+    if math.prod(found) > checks.MOST:
+        reason = f"asks for {math.prod(found)} numbers; the limit is 2**31 - 1"
+        raise refused("shape", reason)
     return found
 
 

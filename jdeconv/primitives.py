@@ -72,7 +72,7 @@ def _batch(contraction: str, bind, operands, dims, *, form: Form, dtype: np.dtyp
     mapped = [role for role, dim in zip(roles, dims, strict=True) if dim is not None]
     index = shared_index(*mapped, result)
     count = next(a.shape[d] for a, d in zip(operands, dims, strict=True) if d is not None)
-    if count == 0:  # evaluate one and drop it
+    if count == 0:  # map over one of zeros, and drop its result
         pairs = zip(operands, dims, strict=True)
         operands = [a if d is None else padded(a, d, 0, 1) for a, d in pairs]
         found, dim = _batch(contraction, bind, operands, dims, form=form, dtype=dtype)

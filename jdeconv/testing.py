@@ -92,7 +92,9 @@ def as_matrix(
     _called("linear", linear)
     shape = _sizes("shape", shape)
     size = math.prod(shape)
-    checks.cells("shape", (size, size), checks.MOST)
+    if size**2 > checks.MOST:
+        reason = f"has a basis of {size} x {size} numbers; the limit is 2**31 - 1"
+        raise checks.refused("shape", reason)
     basis = jnp.eye(size, dtype=_dtype(dtype)).reshape(size, *shape)
     return np.asarray(jax.vmap(linear)(basis)).reshape(size, -1).T
 

@@ -254,7 +254,9 @@ class Window:
                 )
                 raise refused("output_size", reason)
             big.append(size)
-        cells("stride" if max(stride_) > 1 else "small", big)
+        full = [(q - 1) * s + span for q, s, span in zip(small, stride_, spans, strict=True)]
+        for space in (small, big, full):
+            cells("stride" if max(stride_) > 1 else "small", space)
         low = tuple(low for low, _ in _pads(pads, big, stride_, spans))
         return cls(tuple(big), small, kernel, stride_, dilation_, low)
 

@@ -86,7 +86,7 @@ jdeconv/checks.py: invalid errors
 
 arrays that no memory holds pass
 jdeconv/checks.py: invalid errors window
-- > MOST or math.prod(space) > most:
+- > MOST or math.prod(space) > MAX_CELLS:
 + > MOST:
 
 spatial axes follow x's letters and not the kernel's

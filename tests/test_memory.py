@@ -110,3 +110,11 @@ def test_a_stride_of_half_a_million_compiles_and_lands_where_it_should():
     at = [q * stride + t * 7 for q in range(3) for t in range(3)]
     assert x[at].tolist() == [2, 3, 5, 20, 30, 50, 200, 300, 500]
     assert np.count_nonzero(x) == 9
+
+
+def test_slabs_copy_no_whole_operand():
+    """A deconv of a large image needs its own columns and result, and no second copy of y."""
+    y, kernel = np.ones((1, 16, 1024, 512), np.float32), np.ones((16, 8, 3, 3), np.float32)
+    f = jax.jit(lambda y, k: deconv(y, k, padding=1, lowering="im2col"))
+    temporary = f.lower(y, kernel).compile().memory_analysis().temp_size_in_bytes
+    assert temporary < 70 * MIB
