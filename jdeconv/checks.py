@@ -138,7 +138,7 @@ def integer(
     symbolic: bool = False,
     of: Entry | None = None,
 ) -> Any:
-    """One static int, at least `least`, also as an entry `of` a sequence; `symbolic` lets sizes of exports pass."""
+    """One static int, at least `least`, alone or an entry `of` more; `symbolic` lets sizes of exports pass."""
     if is_symbolic_dim(value):
         if not symbolic:
             raise refused(argument, f"must be known while tracing, got {value}", TypeError)
