@@ -19,7 +19,8 @@ from jdeconv.axes import padded, reshaped
 from jdeconv.im2col import fold, unfold
 from jdeconv.problem import Problem
 
-# The order in memory. Each word is an axis, or those of taps or positions; each letter is an index of the form.
+# The order in memory. Each word is one axis, except t and q, which stand for all axes of taps and of positions.
+# Each letter is an index of the form.
 # Batch and positions are neighbors, so that a block of images is one matrix.
 CHANNELS_FIRST = {"columns": "gc t n q", "kernel": "go c t", "y": "go n q"}
 CHANNELS_LAST = {"columns": "n q t gc", "kernel": "t c go", "y": "n q go"}
@@ -61,7 +62,7 @@ def _columns(x: jax.Array, p: Problem) -> jax.Array:
 
 
 def _exchanged(a: jax.Array, p: Problem) -> jax.Array:
-    """The array, with images behind channels instead of before them if channels come first, or the inverse."""
+    """The array with its axes of images and channels exchanged; unchanged if channels come last."""
     return a if p.last else a.swapaxes(0, 1)
 
 
@@ -121,9 +122,9 @@ def _matrix_product(
 def _is_larger(shape: tuple[int, ...], columns: int) -> bool:
     """Whether a matrix of (summed, rows) has more numbers than another one and their product together.
 
-    XLA's CPU backend has no fast product that begins with such a matrix. With the other one first it takes 0.07
-    to 0.8 of the time, although that one and the product are then transposed. They are written to memory,
-    because XLA would otherwise move the transposes into the product.
+    XLA's CPU backend has no fast product that begins with such a matrix. With the second matrix first it takes
+    0.07 to 0.8 of the time, although that matrix and the product are then transposed. Both are written to
+    memory, because XLA would otherwise move the transposes into the product.
     """
     summed, rows = shape
     return summed * rows > columns * (summed + rows)

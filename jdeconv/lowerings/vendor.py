@@ -129,7 +129,7 @@ def cropped(
     """The array x without the cells that negative padding cuts off, and the rest of the padding.
 
     Given to XLA, negative padding makes its CPU convolution read outside of x (jaxlib 0.10 and 0.11). Up to
-    `unread` cells at the end of x are not cut off: no window reads them.
+    `unread[i]` cells at the end of axis i stay, since no window reads them.
     """
     left = []
     for axis, (low, high), spare in zip(axes, padding, unread or [0] * len(axes), strict=True):
