@@ -120,7 +120,7 @@ def _lettered(a: Any, spec: Any) -> str:
 
 
 class Entry(NamedTuple):
-    """What an entry belongs to: a description of the whole, and the whole that was passed."""
+    """The argument that an entry belongs to: what it must be, and what was passed."""
 
     what: str
     whole: Any
@@ -301,7 +301,7 @@ def paddings(value: object, rank: int) -> tuple[Pair, ...] | str:
 
 
 def _repeated(argument: str, value: Any, count: int, of: Entry) -> tuple:
-    """The entries of a sequence of this length, or a single thing so many times."""
+    """The entries of a sequence of this length; a single value is repeated."""
     entries = _entries(value)
     if entries is None:
         return (value,) * count

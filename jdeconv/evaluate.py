@@ -7,8 +7,8 @@ which the group is the outer part of an axis of channels:
     first    (n, gc, *big)   (go, c, *taps)   (n, go, *small)
     last     (n, *big, gc)   (*taps, c, go)   (n, *small, go)
 
-With an axis of its own for a single group, XLA would choose other layouts for the arrays of a loop, and copy
-them.
+Groups have no axis of their own. XLA would choose other layouts for an axis of size 1, and copy the arrays of a
+loop.
 
 A lowering makes temporary arrays, such as columns. Loops keep them small, because a large new array costs more
 in page faults than the arithmetic on it. Caffe takes one image at a time. Each loop goes over an index of the

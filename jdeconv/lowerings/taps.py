@@ -142,7 +142,7 @@ def _by_channel(a: jax.Array, kernel: jax.Array, p: Problem, index: str) -> Iter
 
 
 def _grouped(a: jax.Array, p: Problem) -> jax.Array:
-    """X or y, in which groups have an axis of their own; with channels last, a group has one channel."""
+    """The array x or y with an axis for groups; unchanged with channels last, where a group has one channel."""
     return a if p.last else reshaped(a, 1, 1, (p.g, a.shape[1] // p.g))
 
 
